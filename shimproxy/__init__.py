@@ -1,0 +1,31 @@
+"""shimproxy: a live, transparent SMTP proxy that repairs protocol violations on the wire.
+
+For programs that embed it: make Settings, then `await nursery.start(shimproxy.serve, settings)`.
+"""
+
+from shimproxy._version import __version__
+from shimproxy.net.address import Address
+from shimproxy.net.errors import AddressError, DialFailed, ListenFailed
+from shimproxy.ops.serve import Stop, serve
+from shimproxy.ops.settings import Settings, SettingsError
+from shimproxy.session.limits import Deadlines, Limits
+from shimproxy.session.record import Observer, Repair, SessionRecord
+from shimproxy.smtp.catalogue import Violation
+
+__all__ = [
+    "Address",
+    "AddressError",
+    "Deadlines",
+    "DialFailed",
+    "Limits",
+    "ListenFailed",
+    "Observer",
+    "Repair",
+    "SessionRecord",
+    "Settings",
+    "SettingsError",
+    "Stop",
+    "Violation",
+    "__version__",
+    "serve",
+]

@@ -1,0 +1,212 @@
+"""The command line: arguments become Settings, and errors become one line that names the mend."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+import trio
+
+from shimproxy import __version__
+from shimproxy.net.address import Address
+from shimproxy.net.errors import AddressError, DialFailed, ListenFailed
+from shimproxy.ops import demo, journal
+from shimproxy.ops.run import run
+from shimproxy.ops.settings import Settings
+from shimproxy.session.limits import Deadlines, Limits
+from shimproxy.session.replies import EARLY_SUCCESS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+EXIT_UNUSABLE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run shimproxy with these arguments (those of the process by default); the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        command: Callable[[], int] = options.prepare(options)
+    except ValueError as error:  # a setting that can't be used; afterwards, a ValueError would be a bug
+        return _unusable(str(error))
+    try:
+        return command()
+    except (ListenFailed, DialFailed) as error:
+        return _unusable(str(error))
+    except BaseExceptionGroup as group:  # trio >= 0.25 wraps what leaves a nursery
+        known = group.subgroup((ListenFailed, DialFailed))
+        if known is None:
+            raise
+        return _unusable(str(_first(known)))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _unusable(message: str) -> int:
+    print(f"shimproxy: {message}", file=sys.stderr)
+    return EXIT_UNUSABLE
+
+
+def _run(options: argparse.Namespace) -> Callable[[], int]:
+    if not options.listen:
+        raise AddressError("no --listen HOST:PORT: say where senders connect, as in --listen 127.0.0.1:2525")
+    settings = Settings(
+        listen=options.listen,
+        receiver=options.receiver,
+        deadlines=_with_changes(Deadlines(), options.deadline, "--deadline"),
+        limits=_with_changes(Limits(), options.limit, "--limit"),
+        sessions=options.sessions,
+        grace_seconds=options.grace,
+        early_success=options.early_success,
+    )
+
+    def command() -> int:
+        journal.set_up(options.log_level.upper(), options.log_format)
+        trio.run(run, settings)
+        return 0
+
+    return command
+
+
+def _demo(options: argparse.Namespace) -> Callable[[], int]:
+    if options.serve:
+        return demo.run_serve
+    play = demo.Play(
+        receiver=Address.parse(options.receiver) if options.receiver else None,
+        patience_seconds=options.patience,
+        reverse_path=options.reverse_path,
+        recipient=options.recipient,
+        octets=options.octets,
+    )
+    return partial(demo.run, play)
+
+
+_Settable = TypeVar("_Settable", Deadlines, Limits)
+
+
+def _with_changes(defaults: _Settable, changes: Sequence[str], flag: str) -> _Settable:
+    """`defaults` with the NAME=NUMBER changes that were given to `flag`."""
+    kinds = {
+        field.name.replace("_", "-"): type(getattr(defaults, field.name)) for field in attrs.fields(type(defaults))
+    }
+    values: dict[str, Any] = {}
+    for change in changes:
+        name, _, number = change.partition("=")
+        if name not in kinds:
+            raise ValueError(f"{flag} {change}: no such name; there are {', '.join(kinds)}")
+        try:
+            values[name.replace("-", "_")] = kinds[name](number)
+        except ValueError:
+            raise ValueError(f"{flag} {change}: write {name}=NUMBER") from None
+    try:
+        return attrs.evolve(defaults, **values)
+    except ValueError as error:
+        raise ValueError(f"{flag}: {error}") from None
+
+
+def _names(settable: Deadlines | Limits) -> str:
+    return ", ".join(
+        f"{field.name.replace('_', '-')} {getattr(settable, field.name):g}" for field in attrs.fields(type(settable))
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="shimproxy",
+        description="A live, transparent SMTP proxy that repairs protocol violations on the wire.",
+    )
+    parser.add_argument("--version", action="version", version=f"shimproxy {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run_command = commands.add_parser(
+        "run",
+        help="stand between senders and a receiver",
+        description="Stand between senders and a receiver until SIGTERM or SIGINT.",
+        epilog=f"Deadlines, in seconds: {_names(Deadlines())}. Limits: {_names(Limits())}.",
+    )
+    run_command.set_defaults(prepare=_run)
+    run_command.add_argument(
+        "--listen",
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="where senders connect (repeatable); [::1]:2525 for IPv6, :2525 for all addresses, port 0: a free one",
+    )
+    run_command.add_argument("--receiver", required=True, metavar="HOST:PORT", help="the receiver that mail goes to")
+    run_command.add_argument(
+        "--grace",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="after the first signal, how long open transactions may go on (default: %(default)g)",
+    )
+    run_command.add_argument(
+        "--sessions", type=int, default=10_000, metavar="N", help="sessions at a time (default: %(default)s)"
+    )
+    run_command.add_argument(
+        "--early-success",
+        default=EARLY_SUCCESS.octets.decode().rstrip(),
+        metavar="REPLY",
+        help="what answers mail data that the receiver accepted before its end (default: '%(default)s')",
+    )
+    run_command.add_argument(
+        "--deadline", action="append", default=[], metavar="NAME=SECONDS", help="change a deadline"
+    )
+    run_command.add_argument("--limit", action="append", default=[], metavar="NAME=NUMBER", help="change a limit")
+    run_command.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="info: a line a session; warning: a line a repair; debug: the dialogue (default: %(default)s)",
+    )
+    run_command.add_argument("--log-format", choices=("text", "json"), default="text", help="(default: %(default)s)")
+    _add_demo(commands)
+    return parser
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "demo",
+        help="see the fault of kb-q152940, without shimproxy and with it",
+        description="Play a mail to a receiver that interrupts it, without shimproxy and with it, and show both runs.",
+        epilog="Exit status: 0 if all was seen that is to be seen, 1 if not (it says what), 2 if it can't start.",
+    )
+    command.set_defaults(prepare=_demo)
+    command.add_argument(
+        "--receiver",
+        metavar="HOST:PORT",
+        help="play to this receiver instead of the embedded one; it gets the mail twice",
+    )
+    command.add_argument(
+        "--serve",
+        action="store_true",
+        help="leave shimproxy and the embedded receiver running, for a sender of your own",
+    )
+    command.add_argument(
+        "--patience",
+        type=float,
+        default=demo.PATIENCE_SECONDS,
+        metavar="SECONDS",
+        help="how long the sender without shimproxy may be blocked before it gives up (default: %(default)g)",
+    )
+    command.add_argument(
+        "--octets",
+        type=int,
+        metavar="N",
+        help=f"size of the mail (default: {demo.EMBEDDED_OCTETS}, with --receiver {demo.REAL_OCTETS})",
+    )
+    command.add_argument(
+        "--from", dest="reverse_path", default="<sender@example.com>", metavar="ADDRESS", help="(default: %(default)s)"
+    )
+    command.add_argument(
+        "--to", dest="recipient", default="<recipient@example.com>", metavar="ADDRESS", help="(default: %(default)s)"
+    )

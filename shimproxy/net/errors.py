@@ -1,0 +1,40 @@
+"""What can go wrong with sockets and time."""
+
+from __future__ import annotations
+
+
+class NetError(Exception):
+    """Base of everything that net/ raises."""
+
+
+class DeadlinePassed(NetError):
+    """A wait was longer than was allowed for `what`."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+class Interrupted(NetError):
+    """The task was asked to stop waiting (Watch.interrupt)."""
+
+
+class LegBroken(NetError):
+    """Octets could not be written: the peer of the leg `name` has closed or reset it."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+class DialFailed(NetError):
+    """No connection to the receiver could be made."""
+
+
+class AddressError(NetError, ValueError):
+    """A HOST:PORT that can't be used; the text names the mend."""
+
+
+class ListenFailed(NetError):
+    """An address can't be listened on; the text names the mend."""

@@ -1,0 +1,293 @@
+"""A leg: one non-blocking connection, read and written without a task, an object or a cancel scope a block.
+
+Invariants:
+
+1. A wait is made only where a call would block, or is sure to: after one that came back short.
+2. FIN and RST are values of `ended`, not exceptions, when reading: what was sent before them is read first.
+3. After a write failed, or was given up half-way, nothing more is written (`broken`).
+4. Every few reads there is a checkpoint, so that one fast peer can't starve the others.
+5. Whoever reads into the process's one BLOCK owns it until the next await, and no longer.
+
+It does not know what the octets mean, nor which of the two legs it is, but for the name in its errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import socket
+import struct
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from shimproxy.net.driver import ENDED, READABLE, WRITABLE
+from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shimproxy.net.driver import Readiness
+    from shimproxy.net.watch import Watch
+
+READ_OCTETS: Final = 4096
+BLOCK_OCTETS: Final = 2 * 1024 * 1024
+BLOCK: Final = bytearray(BLOCK_OCTETS)
+BLOCK_VIEW: Final = memoryview(BLOCK)
+_LEAST_BLOCK_OCTETS: Final = 64 * 1024
+_STRETCH_READS: Final = 8
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class Ended(enum.Enum):
+    """How the peer ended its direction of a leg."""
+
+    FIN = "FIN"
+    RST = "RST"
+
+
+class Parted(enum.Enum):
+    """How a leg was closed."""
+
+    CLOSED = "closed"
+    RESET_BY_PEER = "reset by the peer"
+    LINGERED_OUT = "reset, as the peer stayed open"
+
+
+@attrs.define(eq=False)
+class Leg:
+    """One TCP connection, read and written under a watch."""
+
+    name: str
+    sock: socket.socket
+    driver: Readiness
+    watch: Watch
+    peer: str = "?"
+    octets_in: int = 0
+    octets_out: int = 0
+    ended: Ended | None = None
+    """Set once a read has met FIN or RST."""
+    broken: bool = False
+    """Set once nothing more may be written."""
+    closed: bool = False
+    _finished: bool = False
+    readable: bool = False
+    """Whether a read may find something."""
+    writable: bool = True
+    """Whether a write may be taken."""
+    wanted: int = 0
+    """The events that the task waits for."""
+    _end_seen: bool = False
+    _told_when_writable: bool = False
+    _block_octets: int = _LEAST_BLOCK_OCTETS
+    _reads_at_a_stretch: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.driver.add(self)
+
+    # -- readiness
+
+    def notice(self, events: int) -> None:
+        """Take note of what the driver has found, and wake the task if it waits for that."""
+        if events & READABLE:
+            self.readable = True
+            if events & ENDED:
+                self._end_seen = True
+        if events & WRITABLE:
+            self.writable = True
+        if events & self.wanted:
+            self.wanted = 0
+            self.watch.wake()
+
+    async def wait_to_read(self) -> None:
+        """Wait until there may be something to read. Raises DeadlinePassed, Interrupted."""
+        if not self.readable:
+            self.wanted = READABLE
+            await self.watch.wait()
+
+    async def takes(self) -> None:
+        """Wait until the peer may take octets. Raises DeadlinePassed, Interrupted."""
+        if not self.writable:
+            self._want_writable(WRITABLE)
+            await self.watch.wait()
+
+    async def takes_or_speaks(self) -> None:
+        """Wait until the peer takes octets or has sent some. Raises DeadlinePassed, Interrupted."""
+        if not (self.readable or self.writable):
+            self._want_writable(READABLE | WRITABLE)
+            await self.watch.wait()
+
+    def _want_writable(self, wanted: int) -> None:
+        self.wanted = wanted
+        if not self._told_when_writable:
+            # Few legs are ever full, and an event for each that is not would wake the driver for nothing.
+            self._told_when_writable = True
+            self.driver.tell_when_writable(self)
+
+    async def speaks_or(self, other: Leg) -> None:
+        """Wait until this peer or that of `other` has sent something. Raises DeadlinePassed, Interrupted."""
+        if not (self.readable or other.readable):
+            self.wanted = other.wanted = READABLE
+            await self.watch.wait()
+            self.wanted = other.wanted = 0
+
+    # -- reading
+
+    def look(self) -> bytes | None:
+        """What lies there to be read: octets, b"" at the peer's end, None if nothing does. Never waits."""
+        if self.ended:
+            return b""
+        try:
+            octets = self.sock.recv(READ_OCTETS)
+        except BlockingIOError:
+            self.readable = False
+            return None
+        except OSError:
+            self.ended = Ended.RST
+            return b""
+        size_octets = len(octets)
+        if not size_octets:
+            self.ended = Ended.FIN
+        elif size_octets < READ_OCTETS and not self._end_seen:
+            self.readable = False
+        self.octets_in += size_octets
+        return octets
+
+    async def read(self) -> bytes:
+        """The next octets of the peer, b"" at its end. Raises DeadlinePassed, Interrupted."""
+        while True:
+            if self.readable:
+                octets = self.look()
+                if octets is not None:
+                    return octets
+            self.wanted = READABLE
+            await self.watch.wait()
+
+    async def read_block(self) -> int:
+        """Read into BLOCK; the number of octets, 0 at the peer's end. Raises DeadlinePassed, Interrupted.
+
+        How much is read at once grows with a peer that fills it; see also `slow_down`.
+        """
+        while not self.ended:
+            if self.readable:
+                self._reads_at_a_stretch += 1
+                if self._reads_at_a_stretch > _STRETCH_READS:
+                    self._reads_at_a_stretch = 0
+                    await trio.lowlevel.checkpoint()
+                try:
+                    size_octets = self.sock.recv_into(BLOCK, self._block_octets)
+                except BlockingIOError:
+                    self.readable = False
+                except OSError:
+                    self.ended = Ended.RST
+                    break
+                else:
+                    if not size_octets:
+                        self.ended = Ended.FIN
+                    elif size_octets == self._block_octets:
+                        self._block_octets = min(2 * size_octets, BLOCK_OCTETS)
+                    elif not self._end_seen:
+                        self.readable = False
+                    self.octets_in += size_octets
+                    return size_octets
+            else:
+                self._reads_at_a_stretch = 0
+                self.wanted = READABLE
+                await self.watch.wait()
+        return 0
+
+    def slow_down(self, taken_octets: int) -> None:
+        """Read blocks of about twice what the other leg takes at a time, as the rest has to be copied."""
+        self._block_octets = max(_LEAST_BLOCK_OCTETS, min(2 * taken_octets, BLOCK_OCTETS))
+
+    # -- writing
+
+    def send_now(self, octets: bytes | memoryview) -> int:
+        """How many of `octets` were taken at once, perhaps none. Raises LegBroken."""
+        try:
+            taken_octets = self.sock.send(octets)
+        except BlockingIOError:
+            self.writable = False
+            return 0
+        except OSError as error:
+            self.broken = True
+            raise LegBroken(self.name, error.strerror or str(error)) from error
+        if taken_octets < len(octets):
+            self.writable = False
+        self.octets_out += taken_octets
+        return taken_octets
+
+    async def write(self, octets: bytes) -> None:
+        """Write all of `octets`. Raises LegBroken, DeadlinePassed, Interrupted.
+
+        The leg is broken if this ends in any other way than returning: a part may have been written.
+        """
+        if self.broken:
+            raise LegBroken(self.name, "nothing more may be written")
+        taken_octets = self.send_now(octets)
+        if taken_octets < len(octets):
+            self.broken = True
+            rest = memoryview(octets)[taken_octets:]
+            while rest:
+                await self.takes()
+                rest = rest[self.send_now(rest) :]
+            self.broken = False
+
+    # -- closing
+
+    async def part(
+        self, idle_seconds: float, total_seconds: float, heard: Callable[[bytes], None] | None = None
+    ) -> Parted:
+        """Half-close, read until the peer has closed too, close; a peer that stays is reset.
+
+        Args:
+            idle_seconds: how long the peer may be silent.
+            total_seconds: how long it may stay in all.
+            heard: is given what the peer still says; without it, that is dropped.
+        """
+        if self.closed:
+            return Parted.CLOSED
+        if self.readable and heard is None:
+            self.look()
+        if not self.ended:
+            self.half_close()
+        watch = self.watch
+        end = watch.now + total_seconds
+        try:
+            while not self.ended:
+                watch.allow(min(idle_seconds, end - watch.now), "FIN")
+                if heard is None:
+                    await self.read_block()
+                elif octets := await self.read():
+                    heard(octets)
+                if watch.now > end and not self.ended:
+                    raise DeadlinePassed("FIN")
+        except (DeadlinePassed, Interrupted):
+            self.reset()
+            return Parted.LINGERED_OUT
+        self.close()
+        return Parted.RESET_BY_PEER if self.ended is Ended.RST else Parted.CLOSED
+
+    def half_close(self) -> None:
+        """Send FIN, once; nothing more is written."""
+        if self._finished:
+            return
+        self._finished = self.broken = True
+        with contextlib.suppress(OSError):  # the peer has reset it: there is nothing left to half-close
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Send RST: the peer can't take what it has got for a whole."""
+        if not self.closed:
+            with contextlib.suppress(OSError):
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.close()
+
+    def close(self) -> None:
+        """Close without ceremony; `part` and `reset` are what peers are owed."""
+        if not self.closed:
+            self.closed = self.broken = True
+            self.ended = self.ended or Ended.FIN
+            self.driver.remove(self)
+            self.sock.close()

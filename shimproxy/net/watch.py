@@ -1,0 +1,112 @@
+"""Waits with coarse deadlines: one watchdog for the process instead of a cancel scope for each wait.
+
+A `Watch` belongs to one task, which waits through it for whatever will wake it: a leg that its driver has found
+ready, the `Watchdog` that goes round once a tick and wakes those whose deadline has passed, or an interruption.
+It is built so because a cancel scope for each wait costs half as much again as everything else a session does.
+
+Invariants:
+
+1. A wait never ends before its deadline; it may end up to two ticks after it.
+2. A watch that is interrupted raises Interrupted from the wait it is in, or else from its next one, once.
+"""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+import trio
+
+from shimproxy.net.errors import DeadlinePassed, Interrupted
+
+_wait_task_rescheduled = trio.lowlevel.wait_task_rescheduled
+_reschedule = trio.lowlevel.reschedule
+
+
+@attrs.define(eq=False)
+class Watch:
+    """The waits of one task, and their deadline."""
+
+    _dog: Watchdog
+    doing: str = "starting"
+    """What the deadline was allowed for: named when it passes."""
+    deadline: float = math.inf
+    _task: trio.lowlevel.Task | None = None
+    _waiting: bool = False
+    _expired: bool = False
+    _interrupted: bool = False
+
+    @property
+    def now(self) -> float:
+        """The time as of which deadlines count, in seconds."""
+        return self._dog.now
+
+    def allow(self, seconds: float, doing: str) -> None:
+        """Give the waits from now on `seconds` together, for what `doing` names."""
+        self.deadline = self._dog.now + seconds
+        self.doing = doing
+
+    async def wait(self) -> None:
+        """Wait until woken. Raises DeadlinePassed, Interrupted."""
+        if not self._interrupted:
+            self._task = self._task or trio.lowlevel.current_task()
+            self._waiting = True
+            await _wait_task_rescheduled(self._abandon)
+            if not (self._interrupted or self._expired):
+                return
+        interrupted, self._interrupted, self._expired = self._interrupted, False, False
+        raise Interrupted if interrupted else DeadlinePassed(self.doing)
+
+    def wake(self) -> None:
+        """End the wait in progress, if there is one: what it waited for has come."""
+        if self._waiting:
+            self._waiting = False
+            assert self._task is not None
+            _reschedule(self._task)
+
+    def interrupt(self) -> None:
+        """Make the wait in progress, or else the next one, raise Interrupted."""
+        self._interrupted = True
+        self.wake()
+
+    def expire(self) -> None:
+        """Make the wait in progress raise DeadlinePassed."""
+        if self._waiting:
+            self._expired = True
+            self.wake()
+
+    def close(self) -> None:
+        """Forget this watch; it has no deadline any more."""
+        self._dog.watches.discard(self)
+
+    def _abandon(self, _: object) -> trio.lowlevel.Abort:
+        self._waiting = False
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+@attrs.define(eq=False)
+class Watchdog:
+    """Goes round the watches of a process; `run` is its one task."""
+
+    tick_seconds: float = 1.0
+    now: float = 0.0
+    """The time as of which deadlines count: never behind the clock, at most one tick before it."""
+    watches: set[Watch] = attrs.field(factory=set)
+
+    def watch(self) -> Watch:
+        """A new watch, to be closed by its owner."""
+        watch = Watch(self)
+        self.watches.add(watch)
+        return watch
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Expire what is late, once a tick, until cancelled."""
+        self.now = trio.current_time() + self.tick_seconds
+        task_status.started()
+        while True:
+            await trio.sleep(self.tick_seconds)
+            now = trio.current_time()
+            self.now = now + self.tick_seconds
+            for watch in list(self.watches):
+                if watch.deadline < now:
+                    watch.expire()

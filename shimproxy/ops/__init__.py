@@ -1,0 +1,1 @@
+"""Run it and see it: settings, listeners and signals, the journal, the demonstration."""

@@ -1,0 +1,144 @@
+"""The journal: sessions, repairs and dialogue as log lines, in text or JSON.
+
+INFO has one line a session, WARNING one a repair under its catalogue name, DEBUG the dialogue. Whatever a peer sent
+is escaped, so that no peer can write a log line of its own. AUTH and mail data never come here.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shimproxy.session.record import Repair, SessionRecord
+
+log = logging.getLogger("shimproxy")
+
+
+def escaped(octets: bytes) -> str:
+    """The octets as printable ASCII, without their final line end; what is not becomes \\\\xNN and the like."""
+    return octets.removesuffix(b"\r\n").decode("latin-1").encode("unicode_escape").decode("ascii")
+
+
+@attrs.define(eq=False)
+class Journal:
+    """Tells the log of everything, and the embedding program of each session's end."""
+
+    on_session: Callable[[SessionRecord], None] | None = None
+
+    @property
+    def wants_dialogue(self) -> bool:
+        """Whether DEBUG is logged."""
+        return log.isEnabledFor(logging.DEBUG)
+
+    def said(self, record: SessionRecord, who: str, octets: bytes) -> None:
+        """Log what a peer said."""
+        for line in octets.removesuffix(b"\r\n").split(b"\r\n"):
+            log.debug("said", extra={"fields": {"session": record.id, who: escaped(line)}})
+
+    def repaired(self, record: SessionRecord, repair: Repair) -> None:
+        """Log a repair."""
+        fields: dict[str, int | str | float] = {
+            "session": record.id,
+            "repair": repair.violation.value,
+            "phase": repair.phase,
+        }
+        for name, value in repair.detail.items():
+            fields[name] = escaped(value) if isinstance(value, bytes) else value
+        log.warning("repair", extra={"fields": fields})
+
+    def ended(self, record: SessionRecord) -> None:
+        """Log a session."""
+        if log.isEnabledFor(logging.INFO):
+            fields = {
+                "session": record.id,
+                "sender": record.sender,
+                "receiver": record.receiver,
+                "transactions": record.transactions,
+                "accepted": record.accepted,
+                "octets_from_sender": record.octets_from_sender,
+                "octets_to_receiver": record.octets_to_receiver,
+                "octets_from_receiver": record.octets_from_receiver,
+                "octets_to_sender": record.octets_to_sender,
+                "repairs": ",".join(f"{each}:{count}" for each, count in record.repairs.items()) or "none",
+                "ended": f"{record.ended_by}/{record.ended_in}",
+                "seconds": round(record.seconds, 3),
+            }
+            log.info("session", extra={"fields": fields})
+        if self.on_session:
+            self.on_session(record)
+
+    def failed(self, record: SessionRecord, error: BaseException) -> None:
+        """Log a bug of our own with its traceback."""
+        log.error("bug", extra={"fields": {"session": record.id}}, exc_info=error)
+
+    @staticmethod
+    def trouble(what: str) -> None:
+        """Log what befell a listener."""
+        log.warning("listener", extra={"fields": {"trouble": what}})
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-31T12:00:00Z WARNING repair session=... repair=early-reply ...`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; a traceback, if any, follows it."""
+        fields: dict[str, object] = getattr(record, "fields", {})
+        words = [_timestamp(record), record.levelname, record.getMessage()]
+        words += [f"{name}={_quoted(str(value))}" for name, value in fields.items()]
+        line = " ".join(words)
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        fields: dict[str, object] = {
+            "time": _timestamp(record),
+            "level": record.levelname,
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
+
+
+@functools.lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+def _quoted(value: str) -> str:
+    # Backslashes of what a peer sent are doubled already, so that a quote that ends the field is never a peer's.
+    return '"{}"'.format(value.replace('"', '\\"')) if not value or " " in value or '"' in value else value
+
+
+def set_up(level: str, format_name: str) -> None:
+    """Send shimproxy's log to standard error.
+
+    Args:
+        level: a name of logging's: DEBUG, INFO, WARNING, ERROR.
+        format_name: "text" or "json".
+    """
+    # What the formatters do not show is not gathered (logging HOWTO, "Optimization"): it is half the cost of a line.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if format_name == "json" else TextFormatter())
+    log.handlers[:] = [handler]
+    log.setLevel(level)
+    log.propagate = False

@@ -1,0 +1,197 @@
+"""Listeners, sessions, and an end in good order: `serve` is shimproxy for programs that embed it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from shimproxy.net.address import written
+from shimproxy.net.dial import Dialler
+from shimproxy.net.driver import Driver
+from shimproxy.net.leg import Leg
+from shimproxy.net.listen import accept_forever, open_listeners
+from shimproxy.net.watch import Watchdog
+from shimproxy.ops.journal import Journal
+from shimproxy.session.limits import Policy
+from shimproxy.session.pair import Pair
+from shimproxy.session.record import SessionRecord
+from shimproxy.session.session import Session
+from shimproxy.smtp.command import CommandReader
+from shimproxy.smtp.reply import Reply, ReplyReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from shimproxy.ops.settings import Settings
+    from shimproxy.session.record import Observer
+
+# Often enough that a deadline is at most a quarter late, at most a hundred times a second.
+_TICKS_IN_SHORTEST_DEADLINE = 4
+_SHORTEST_TICK_SECONDS, _LONGEST_TICK_SECONDS = 0.01, 1.0
+
+
+@attrs.define(eq=False)
+class Stop:
+    """Ends `serve`: first in good order, then at once."""
+
+    _asked: trio.Event = attrs.field(factory=trio.Event)
+    _at_once: trio.Event = attrs.field(factory=trio.Event)
+
+    def ask(self) -> None:
+        """Stop accepting, let transactions finish within the grace; asked again, end at once."""
+        if self._asked.is_set():
+            self._at_once.set()
+        self._asked.set()
+
+    async def asked(self) -> None:
+        """Return when a stop has been asked for."""
+        await self._asked.wait()
+
+    async def insisted(self) -> None:
+        """Return when a stop has been asked for twice."""
+        await self._at_once.wait()
+
+
+@attrs.define(eq=False)
+class _Sessions:
+    """The sessions of one `serve`."""
+
+    settings: Settings
+    policy: Policy
+    observer: Observer
+    driver: Driver
+    watchdog: Watchdog
+    dialler: Dialler
+    nursery: trio.Nursery
+    room: trio.Semaphore
+    _open: set[Session] = attrs.field(factory=set)
+    _none: trio.Event = attrs.field(factory=trio.Event)
+    _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
+    _process: str = attrs.field(factory=lambda: os.urandom(2).hex())
+
+    def begin(self, sock: socket.socket, peer: str) -> None:
+        """Serve a new connection in a task of its own."""
+        self.nursery.start_soon(self._serve, sock, peer, name=f"session with {peer}")
+
+    async def _serve(self, sock: socket.socket, peer: str) -> None:
+        settings = self.settings
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        pair = Pair(
+            SessionRecord(f"{self._process}-{next(self._ids)}", peer),
+            Leg("sender", sock, self.driver, self.watchdog.watch(), peer),
+            CommandReader(settings.limits.command_octets),
+            ReplyReader(settings.limits.reply_octets),
+            settings.deadlines,
+            self.observer,
+            self.watchdog,
+            self.nursery,
+        )
+        session = Session(pair, self.dialler.dial, self.policy)
+        self._open.add(session)
+        try:
+            await session.run()
+        finally:
+            self._open.discard(session)
+            self.room.release()
+            if not self._open:
+                self._none.set()
+
+    def stop_when_idle(self) -> None:
+        for session in list(self._open):
+            session.stop_when_idle()
+
+    def stop_now(self) -> None:
+        for session in list(self._open):
+            session.stop_now()
+
+    async def gone(self) -> None:
+        """Return when no session is open."""
+        while self._open:
+            self._none = trio.Event()
+            await self._none.wait()
+
+
+async def serve(
+    settings: Settings,
+    *,
+    listeners: Sequence[socket.socket] | None = None,
+    on_session: Callable[[SessionRecord], None] | None = None,
+    observer: Observer | None = None,
+    stop: Stop | None = None,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve senders until cancelled, or until `stop` is asked for.
+
+    `await nursery.start(shimproxy.serve, settings)` returns the bound addresses, each as HOST:PORT, once
+    connections are accepted. Cancelling resets what is open; `stop` lets transactions finish.
+
+    Args:
+        settings: where to listen, where to dial, how long to wait.
+        listeners: listening sockets of the caller's own, instead of settings.listen; they are closed at the end.
+        on_session: is called with the record of each session when it is over.
+        observer: is told of dialogue and repairs as they happen, instead of the log.
+        stop: ends in good order.
+
+    Raises:
+        ListenFailed: an address can't be listened on.
+        DialFailed: the receiver's name is unknown.
+    """
+    sockets = list(listeners or ())
+    for sock in sockets:
+        sock.setblocking(False)
+    stop = stop or Stop()
+    deadlines = settings.deadlines
+    try:
+        driver = Driver()
+        dialler = Dialler(settings.receiver, driver)
+        await dialler.look_up()
+        if listeners is None:
+            for address in settings.listen:
+                sockets += await open_listeners(address)
+        tick_seconds = deadlines.shortest_seconds / _TICKS_IN_SHORTEST_DEADLINE
+        watchdog = Watchdog(min(_LONGEST_TICK_SECONDS, max(_SHORTEST_TICK_SECONDS, tick_seconds)))
+        early_success = Reply(int(settings.early_success[:3]), settings.early_success.encode() + b"\r\n")
+        policy = Policy(deadlines, settings.limits, early_success)
+        journal = observer or Journal(on_session)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(driver.run)
+            await nursery.start(watchdog.run)
+            room = trio.Semaphore(settings.sessions)
+            sessions = _Sessions(settings, policy, journal, driver, watchdog, dialler, nursery, room)
+            with trio.CancelScope() as accepting:
+                async with trio.open_nursery() as listening:
+                    for sock in sockets:
+                        listening.start_soon(accept_forever, sock, room, sessions.begin, Journal.trouble)
+                    task_status.started([written(sock.getsockname()) for sock in sockets])
+                    await stop.asked()
+                    accepting.cancel()
+            for sock in sockets:
+                sock.close()
+            await _let_finish(sessions, stop, settings.grace_seconds)
+            nursery.cancel_scope.cancel()
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+async def _let_finish(sessions: _Sessions, stop: Stop, grace_seconds: float) -> None:
+    """Wait for the sessions as long as they may take."""
+    async with trio.open_nursery() as waiting:
+
+        async def at_once() -> None:
+            await stop.insisted()
+            waiting.cancel_scope.cancel()
+
+        waiting.start_soon(at_once)
+        sessions.stop_when_idle()
+        with trio.move_on_after(grace_seconds):
+            await sessions.gone()
+        sessions.stop_now()
+        with trio.move_on_after(sessions.settings.deadlines.linger_idle):
+            await sessions.gone()
+        waiting.cancel_scope.cancel()

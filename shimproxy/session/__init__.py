@@ -1,0 +1,1 @@
+"""The dialogue: the only place where both legs meet."""

@@ -1,0 +1,77 @@
+"""What is known of a session: its record, and who is told of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    from shimproxy.net.leg import Leg
+    from shimproxy.smtp.catalogue import Violation
+
+
+@attrs.frozen
+class Repair:
+    """One violation and what was seen of it."""
+
+    violation: Violation
+    phase: str
+    """What the session was doing: "mail data", "RCPT", ..."""
+    detail: dict[str, int | str | bytes]
+    """Figures and words of this case; what a peer sent is in octets, for the reader to escape."""
+
+
+@attrs.define(eq=False)
+class SessionRecord:
+    """One session, from its greeting to the end of both legs."""
+
+    id: str
+    """Unique in the process and, by its random first half, across restarts."""
+    sender: str
+    """The sender's address, HOST:PORT."""
+    receiver: str = "-"
+    """The receiver's address, HOST:PORT; "-" before there was a connection."""
+    transactions: int = 0
+    """Mail data that got a reply, whatever it was."""
+    accepted: int = 0
+    """Mail data that the receiver answered with 2yz, relayed as such."""
+    octets_from_sender: int = 0
+    octets_to_sender: int = 0
+    octets_from_receiver: int = 0
+    octets_to_receiver: int = 0
+    repairs: Counter[Violation] = attrs.field(factory=Counter)
+    ended_by: str = "-"
+    """Who ended the session: "sender", "receiver" or "shim"."""
+    ended_in: str = "-"
+    """The phase in which it was ended."""
+    seconds: float = 0.0
+    """From the sender's connection to the end of both legs."""
+
+    def count_octets(self, sender: Leg, receiver: Leg | None) -> None:
+        """Take over what the legs have counted."""
+        self.octets_from_sender, self.octets_to_sender = sender.octets_in, sender.octets_out
+        if receiver is not None:
+            self.octets_from_receiver, self.octets_to_receiver = receiver.octets_in, receiver.octets_out
+
+
+class Observer(Protocol):
+    """Who is told of a session while it goes on; called from its task, so that it must not wait."""
+
+    @property
+    def wants_dialogue(self) -> bool:
+        """Whether `said` is to be called."""
+        ...
+
+    def said(self, record: SessionRecord, who: str, octets: bytes) -> None:
+        """`who` said a line or lines. Never called with mail data, nor with what belongs to AUTH."""
+
+    def repaired(self, record: SessionRecord, repair: Repair) -> None:
+        """A violation was repaired."""
+
+    def ended(self, record: SessionRecord) -> None:
+        """The session is over; both legs are closed."""
+
+    def failed(self, record: SessionRecord, error: BaseException) -> None:
+        """The session was ended by an error of shimproxy's own."""

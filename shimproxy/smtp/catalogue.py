@@ -1,0 +1,210 @@
+"""The catalogue of violations: everything that shimproxy repairs, by one name each.
+
+The names stand in logs, session records and the README. Each member carries who does it (`by`), the RFC rule
+that it breaks (`rule`) and what shimproxy does about it (`repair`); README's table is held to this by a test.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Violation(enum.Enum):
+    """What a peer did that the RFC does not allow; the value is its name in logs."""
+
+    by: str
+    rule: str
+    repair: str
+
+    def __new__(cls, name: str, by: str, rule: str, repair: str) -> Violation:
+        """A member with the name `name`; the rest become its attributes."""
+        member = object.__new__(cls)
+        member._value_ = name
+        member.by, member.rule, member.repair = by, rule, repair
+        return member
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+    # by the receiver, in mail data
+    EARLY_REPLY = (
+        "early-reply",
+        "receiver",
+        "RFC 5321 4.2, 4.3.2",
+        "held, the sender drained, relayed once after the end of mail data",
+    )
+    EARLY_SUCCESS = (
+        "early-success",
+        "receiver",
+        "RFC 5321 4.1.1.4, 4.2.5",
+        "never relayed as success: 451 4.3.0 after the end of mail data (--early-success)",
+    )
+    FURTHER_REPLY = (
+        "further-reply",
+        "receiver",
+        "RFC 5321 4.2",
+        "a repeated 354, a 500 for each line, a second 552: dropped; a 421 answers the next command",
+    )
+    CLOSED_IN_DATA = (
+        "closed-in-data",
+        "receiver",
+        "RFC 5321 3.8",
+        "the sender drained; the verdict if one was readable, else 451 4.4.2 after the end of mail data",
+    )
+    RESET_IN_DATA = (
+        "reset-in-data",
+        "receiver",
+        "RFC 5321 3.8",
+        "the receiver read to its end; the verdict if one was readable, else 451 4.4.2 after the end",
+    )
+    STALLED_IN_DATA = (
+        "stalled-in-data",
+        "receiver",
+        "RFC 5321 4.5.3.2.5",
+        "given up after the deadline; the sender drained, 451 4.4.2 after the end of mail data",
+    )
+    # by the receiver, between commands
+    EXTRA_REPLY = (
+        "extra-reply",
+        "receiver",
+        "RFC 5321 4.2",
+        "dropped; a 421 is kept and answers the next command",
+    )
+    IMPLAUSIBLE_REPLY = (
+        "implausible-reply",
+        "receiver",
+        "RFC 5321 4.3.2",
+        "a code that cannot answer the command, the legs are out of step: 421 4.5.0, close",
+    )
+    CLOSED_WITH_COMMANDS_OPEN = (
+        "closed-with-commands-open",
+        "receiver",
+        "RFC 5321 3.8",
+        "421 4.4.2 for the command that was left unanswered, close",
+    )
+    CLOSED_WHILE_IDLE = (
+        "closed-while-idle",
+        "receiver",
+        "RFC 5321 3.8",
+        "the next command gets the receiver's 421, or 421 4.4.2; close",
+    )
+    NO_REPLY = (
+        "no-reply",
+        "receiver",
+        "RFC 5321 4.5.3.2",
+        "421 4.4.2 after the deadline (451 4.4.2 to mail data), close",
+    )
+    NO_221 = ("no-221", "receiver", "RFC 5321 4.1.1.10", "221 2.0.0 synthesised, close")
+    NO_CLOSE = (
+        "no-close",
+        "receiver or sender",
+        "RFC 5321 4.1.1.10",
+        "stays open after 221 or 421: a linger, then a reset",
+    )
+    # by the receiver, in the form of a reply
+    REPLY_BARE_NEWLINE = (
+        "reply-bare-newline",
+        "receiver",
+        "RFC 5321 2.3.8",
+        "the reply relayed with CRLF; a bare CR or NUL in it becomes a blank",
+    )
+    MISSING_TEXT = (
+        "missing-text",
+        "receiver",
+        "RFC 5321 4.2",
+        "a code alone on its line gets a text",
+    )
+    REPLY_LONG_LINE = (
+        "reply-long-line",
+        "receiver",
+        "RFC 5321 4.5.3.1.5",
+        "folded into lines of at most 512 octets; beyond the limit of a reply the text is cut",
+    )
+    MIXED_CODES = (
+        "mixed-codes",
+        "receiver",
+        "RFC 5321 4.2.1",
+        "the last line's code on every line; a success among refusals is no usable code",
+    )
+    CUT_OFF = (
+        "cut-off",
+        "receiver",
+        "RFC 5321 4.2",
+        "no CRLF before the end of the connection: completed under the receiver's code",
+    )
+    NOT_A_REPLY = (
+        "not-a-reply",
+        "receiver",
+        "RFC 5321 4.2",
+        "a line without a code: inside a reply it gets the reply's code, else 421 (451 to mail data)",
+    )
+    # by the receiver, at the beginning
+    NO_GREETING = ("no-greeting", "receiver", "RFC 5321 3.1", "421 4.3.2 as greeting, close")
+    GREETING_THEN_CLOSE = (
+        "greeting-then-close",
+        "receiver",
+        "RFC 5321 3.8",
+        "the first command gets 421 4.4.2, close",
+    )
+    UNREACHABLE = ("unreachable", "receiver", "RFC 5321 3.1", "421 4.4.1 as greeting, close")
+    # by the sender
+    EARLY_TALK = (
+        "early-talk",
+        "sender",
+        "RFC 5321 3.1",
+        "octets before the greeting: held until the greeting was relayed",
+    )
+    UNOFFERED_PIPELINING = (
+        "unoffered-pipelining",
+        "sender",
+        "RFC 5321 4.3.1, RFC 2920",
+        "held and forwarded one command at a time",
+    )
+    BARE_NEWLINE = (
+        "bare-newline",
+        "sender",
+        "RFC 5321 2.3.8",
+        "a command that ends in LF alone is forwarded with CRLF",
+    )
+    UNKNOWN_OCTETS = (
+        "unknown-octets",
+        "sender",
+        "RFC 5321 4.1.1",
+        "a NUL or bare CR in a command: 500 5.5.2, never forwarded",
+    )
+    LONG_LINE = (
+        "long-line",
+        "sender",
+        "RFC 5321 4.5.3.1.4",
+        "a command over the limit: 500 5.5.2, never forwarded",
+    )
+    VANISHED_IN_DATA = (
+        "vanished-in-data",
+        "sender",
+        "RFC 5321 4.1.1.4",
+        "FIN or RST before the end of mail data: the receiver leg is reset, not closed",
+    )
+    CLOSED_WITHOUT_QUIT = (
+        "closed-without-quit",
+        "sender",
+        "RFC 5321 4.1.1.10",
+        "QUIT to the receiver, close",
+    )
+    DATA_WITHOUT_354 = (
+        "data-without-354",
+        "sender",
+        "RFC 5321 4.3.1",
+        "mail data sent behind a DATA that was refused: never forwarded as commands, 421 4.5.0, close",
+    )
+    SENDER_STALLED = (
+        "sender-stalled",
+        "sender",
+        "RFC 5321 4.5.3.2.7",
+        "no command, no end of mail data, or an octet a minute: 421 4.4.2 (a held verdict), close",
+    )
+    OUTRUN = (
+        "outrun",
+        "sender",
+        "RFC 5321 4.3.1",
+        "more sent ahead of a reply than the shim holds: 421 4.5.0, close",
+    )

@@ -1,0 +1,170 @@
+"""The sender's commands (RFC 5321 4.1.1): which verb a line has, and whether it may be forwarded.
+
+Invariants:
+
+1. What is forwarded is the sender's line, octet for octet, apart from a bare LF that becomes CRLF.
+2. No CR, LF or NUL is ever inside a forwarded line, so that one line is one command to every receiver.
+
+It does not judge arguments or the order of commands: the receiver does.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+
+import attrs
+
+from shimproxy.smtp.catalogue import Violation
+
+
+class Verb(enum.StrEnum):
+    """The commands that the dialogue distinguishes; everything else is OTHER and forwarded as it came."""
+
+    HELO = "HELO"
+    EHLO = "EHLO"
+    MAIL = "MAIL"
+    RCPT = "RCPT"
+    DATA = "DATA"
+    RSET = "RSET"
+    NOOP = "NOOP"
+    VRFY = "VRFY"
+    EXPN = "EXPN"
+    HELP = "HELP"
+    QUIT = "QUIT"
+    AUTH = "AUTH"
+    BDAT = "BDAT"
+    OTHER = "OTHER"
+
+
+# Verbs that would change the meaning of the octets behind them in a way that this version does not follow.
+REFUSED_VERBS = frozenset(
+    {b"STARTTLS", b"BDAT", b"XEXCH50", b"X-LINK2STATE", b"TURN", b"ATRN", b"XCLIENT", b"XFORWARD"}
+)
+
+_VERBS = {verb.value.encode(): verb for verb in Verb if verb is not Verb.OTHER}
+_OTHER = Verb.OTHER
+_FIRST_WORD = re.compile(rb"[ \t]*([^ \t\r\n]*)").match
+_PLAIN = re.compile(rb"([A-Za-z0-9-]+)(?:[ \t][^\r\n\0]*)?\r\n").fullmatch
+
+
+@attrs.define
+class Command:
+    """One command line of the sender."""
+
+    verb: Verb
+    line: bytes
+    """What is forwarded: the line with its CRLF."""
+    refused: bool = False
+    """Whether the shim answers 502 itself, because the extension is not offered through it."""
+    violation: Violation | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is nothing about it but to forward it."""
+        return self.violation is None and not self.refused
+
+    @property
+    def forwardable(self) -> bool:
+        """Whether one command is what every receiver would see in the line."""
+        return self.violation is None or self.violation is Violation.BARE_NEWLINE
+
+
+@attrs.define(eq=False)
+class CommandReader:
+    """Makes commands of the octets that the sender sends, in whatever pieces they come.
+
+    A line over `limit_octets` is dropped up to its LF and comes out as a command with the violation LONG_LINE.
+    """
+
+    limit_octets: int
+    ahead: bytes = b""
+    """What lies here behind the last command."""
+    _skipping: bool = False  # the line in progress is over the limit
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing lies here, not even a part of a command."""
+        return not (self.ahead or self._skipping)
+
+    def feed(self, octets: bytes) -> None:
+        """Take what the sender sent."""
+        self.ahead = self.ahead + octets if self.ahead else octets
+
+    def take_ahead(self) -> bytes:
+        """What lies here behind the last command, which the caller takes over."""
+        ahead, self.ahead = self.ahead, b""
+        return ahead
+
+    def next_line(self) -> bytes | None:
+        """The next line with its LF, or None until more octets are fed; empty if it was over the limit."""
+        unread = self.ahead
+        end = unread.find(b"\n") + 1
+        if not end:
+            if len(unread) >= self.limit_octets:
+                self._skipping = True
+            if self._skipping:
+                self.ahead = b""
+            return None
+        if end == len(unread):
+            line, self.ahead = unread, b""
+        else:
+            line, self.ahead = unread[:end], unread[end:]
+        if self._skipping or end > self.limit_octets:
+            self._skipping = False
+            return b""
+        return line
+
+    def next_command(self) -> Command | None:
+        """The next command, or None until more octets are fed."""
+        plain = _PLAIN(self.ahead)
+        if plain and not self._skipping and len(self.ahead) <= self.limit_octets:
+            # The way of nearly every command: one well-formed line and nothing behind it.
+            self.ahead = b""
+            word = plain[1].upper()
+            return Command(_VERBS.get(word, _OTHER), plain.string, word in REFUSED_VERBS)
+        line = self.next_line()
+        if line is None:
+            return None
+        return command_from_line(line) if line else Command(Verb.OTHER, b"", violation=Violation.LONG_LINE)
+
+
+def command_from_line(line: bytes) -> Command:
+    """The command in `line`, which ends in LF."""
+    word = _first_word(line)
+    violation = None
+    if line[-2:] != b"\r\n":
+        violation = Violation.BARE_NEWLINE
+        line = line[:-1] + b"\r\n"
+    if b"\r" in line[:-2] or b"\0" in line:
+        violation = Violation.UNKNOWN_OCTETS
+    return Command(_VERBS.get(word, _OTHER), line, word in REFUSED_VERBS, violation)
+
+
+def response_from_line(line: bytes) -> Command:
+    """What is forwarded for a response within AUTH (RFC 4954 section 4).
+
+    A line that no receiver should see cancels the exchange, as "*" does.
+    """
+    response = command_from_line(line) if line else None
+    forwardable = response is not None and response.forwardable
+    return Command(Verb.AUTH, response.line if response and forwardable else b"*\r\n")
+
+
+def chunk_size_octets(command: Command) -> int | None:
+    """How many octets follow a BDAT command (RFC 3030 section 2), or None if it does not say."""
+    words = command.line.split()
+    if len(words) in (2, 3) and words[1].isdigit() and len(words[1]) <= 20:
+        return int(words[1])
+    return None
+
+
+def looks_like_command(octets: bytes) -> bool:
+    """Whether `octets` begin as a command does, and not as the first line of a mail does."""
+    word = _first_word(octets[:16].partition(b"\n")[0])
+    return word in _VERBS or word in REFUSED_VERBS
+
+
+def _first_word(octets: bytes) -> bytes:
+    word = _FIRST_WORD(octets)
+    return word[1].upper() if word else b""  # RFC 5321 2.4: verbs are not case sensitive

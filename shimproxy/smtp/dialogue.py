@@ -1,0 +1,98 @@
+"""The dialogue: which reply may answer what, and how the sender's octets are read after it (RFC 5321 4.3.2).
+
+One table of legality. The sequence is straight-line code in session/; it asks here whether a reply is one that
+can stand where it stands. What the table has no row for is implausible: the two legs are out of step.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final
+
+from shimproxy.smtp.command import Verb
+
+if TYPE_CHECKING:
+    from shimproxy.smtp.reply import Reply
+
+
+class Answers(enum.StrEnum):
+    """What a reply answers."""
+
+    GREETING = "the connection"
+    COMMAND = "a command"
+    DATA = "DATA"
+    AUTH = "AUTH or an AUTH response"
+    QUIT = "QUIT"
+    IN_MAIL_DATA = "mail data, before its end"
+    END_OF_DATA = "mail data, after its end"
+
+
+class Verdict(enum.Enum):
+    """What becomes of the reply."""
+
+    RELAY = "relay"
+    HOLD = "hold, drain the sender, relay at the end"
+    NEVER = "never relay; drain the sender, refuse at the end"
+    DROP = "drop"
+    OUT_OF_STEP = "421, close"
+
+
+class Then(enum.Enum):
+    """How the sender is read next."""
+
+    COMMANDS = "commands"
+    MAIL_DATA = "mail data"
+    AUTH_RESPONSE = "an AUTH response"
+    DRAIN = "mail data, drained"
+    CLOSE = "close"
+
+
+Row = tuple[Verdict, Then]
+
+OUT_OF_STEP: Final[Row] = (Verdict.OUT_OF_STEP, Then.CLOSE)
+_NEXT: Final[Row] = (Verdict.RELAY, Then.COMMANDS)
+
+# (what the reply answers, kind of reply) -> (verdict, how to read the sender next)
+# A kind is the first digit of the code; a 3yz stands for itself.
+DIALOGUE: Final[dict[tuple[Answers, int], Row]] = {
+    (Answers.GREETING, 2): _NEXT,
+    (Answers.GREETING, 4): _NEXT,
+    (Answers.GREETING, 5): _NEXT,
+    (Answers.COMMAND, 2): _NEXT,
+    (Answers.COMMAND, 4): _NEXT,
+    (Answers.COMMAND, 5): _NEXT,
+    (Answers.AUTH, 2): _NEXT,
+    (Answers.AUTH, 334): (Verdict.RELAY, Then.AUTH_RESPONSE),
+    (Answers.AUTH, 4): _NEXT,
+    (Answers.AUTH, 5): _NEXT,
+    (Answers.DATA, 354): (Verdict.RELAY, Then.MAIL_DATA),
+    (Answers.DATA, 4): _NEXT,
+    (Answers.DATA, 5): _NEXT,
+    (Answers.IN_MAIL_DATA, 2): (Verdict.NEVER, Then.DRAIN),
+    (Answers.IN_MAIL_DATA, 354): (Verdict.DROP, Then.MAIL_DATA),
+    (Answers.IN_MAIL_DATA, 4): (Verdict.HOLD, Then.DRAIN),
+    (Answers.IN_MAIL_DATA, 5): (Verdict.HOLD, Then.DRAIN),
+    (Answers.END_OF_DATA, 2): _NEXT,
+    (Answers.END_OF_DATA, 354): (Verdict.DROP, Then.COMMANDS),
+    (Answers.END_OF_DATA, 4): _NEXT,
+    (Answers.END_OF_DATA, 5): _NEXT,
+    (Answers.QUIT, 2): (Verdict.RELAY, Then.CLOSE),
+    (Answers.QUIT, 4): _NEXT,
+    (Answers.QUIT, 5): _NEXT,
+}
+
+_ANSWERS = dict.fromkeys(Verb, Answers.COMMAND) | {
+    Verb.DATA: Answers.DATA,
+    Verb.AUTH: Answers.AUTH,
+    Verb.QUIT: Answers.QUIT,
+}
+
+
+def answers(verb: Verb) -> Answers:
+    """What the reply to a command with this verb answers."""
+    return _ANSWERS[verb]
+
+
+def ruling(what: Answers, reply: Reply) -> Row:
+    """The table's row for `reply` where it answers `what`; OUT_OF_STEP where there is none."""
+    return DIALOGUE.get((what, reply.kind), OUT_OF_STEP)

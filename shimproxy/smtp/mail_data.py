@@ -1,0 +1,55 @@
+"""Where mail data ends (RFC 5321 4.1.1.4 and 4.5.2).
+
+Invariants:
+
+1. Only CRLF "." CRLF ends mail data; the CRLF before the dot may be the one that ended the DATA command.
+2. The answer is the same at every segmentation.
+3. Nothing is kept of the mail but its last four octets.
+
+It does not know what a block is for: forwarded or drained, the end is the same.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+END_OF_DATA = b"\r\n.\r\n"
+
+# A block with more dots than this before its end is searched for the whole sequence instead. Base64 has no
+# dots at all, so that looking for a dot first is the cheaper half of the world's mail data.
+_DOTS_TRIED = 8
+
+
+@attrs.define(eq=False)
+class EndOfData:
+    """Finds the end of one mail's data in the blocks that it is fed."""
+
+    _tail: bytes = b"\r\n"  # the end of the DATA command counts as the line end before the first line
+
+    def feed(self, block: bytes | bytearray, size_octets: int) -> int | None:
+        """Look through the first `size_octets` of `block`.
+
+        Returns the index just behind the final CRLF, or None while mail data goes on. What lies at that
+        index is the sender's next command.
+        """
+        border = self._tail + block[: min(4, size_octets)]
+        found = border.find(END_OF_DATA)
+        if found >= 0:
+            return found + 5 - len(self._tail)
+        end = self._find(block, size_octets)
+        if end is None:
+            self._tail = bytes(block[size_octets - 4 : size_octets]) if size_octets >= 4 else bytes(border[-4:])
+        return end
+
+    @staticmethod
+    def _find(block: bytes | bytearray, size_octets: int) -> int | None:
+        dot = -1
+        for _ in range(_DOTS_TRIED):
+            dot = block.find(b".", dot + 1, size_octets)
+            if dot < 0:
+                return None
+            # Three octets before and after the bounds can't match: find() gives -1 for those.
+            if dot >= 2 and block.find(END_OF_DATA, dot - 2, min(dot + 3, size_octets)) >= 0:
+                return dot + 3
+        found = block.find(END_OF_DATA, max(dot - 1, 0), size_octets)
+        return found + 5 if found >= 0 else None

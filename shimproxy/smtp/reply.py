@@ -1,0 +1,178 @@
+"""Replies (RFC 5321 4.2): the receiver's, read and made canonical, and the shim's own.
+
+Invariants:
+
+1. A reply without a violation comes out octet for octet as it went in.
+2. A reply with one comes out in CRLF lines of at most 512 octets under the receiver's own code, whatever the
+   segmentation was, and says which violations it had.
+3. A 2yz or 3yz is made only of lines that all say so; where they contradict, there is no usable code.
+
+It does not know what a reply answers.
+"""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+
+from shimproxy.smtp.catalogue import Violation
+
+LINE_LIMIT_OCTETS = 512  # RFC 5321 4.5.3.1.5, code and CRLF included
+REPLY_LIMIT_OCTETS = 65_536
+_LEAST_LINE_OCTETS = 6  # what an empty line becomes: a code, a blank and CRLF
+_TEXT_FOR_NONE = b"(the receiver gave no text)"
+_CODES = {b"%d" % code: code for code in range(200, 600)}
+_PLAIN = re.compile(rb"([2-5][0-9][0-9]) [^\r\n\0]{0,506}\r\n").fullmatch
+_SEPARATORS = frozenset({b" ", b"-", b"\t", b"\r", b"\n", b""})
+
+
+def _code(line: bytes) -> int:
+    """The reply code at the beginning of `line`, or 0: "25000 octets free" has none."""
+    return _CODES.get(line[:3], 0) if line[3:4] in _SEPARATORS else 0
+
+
+@attrs.define
+class Reply:
+    """One whole reply, perhaps of several lines."""
+
+    code: int
+    """The reply code, or 0 where the receiver sent something without one."""
+    octets: bytes
+    """The reply as it is relayed."""
+    violations: tuple[Violation, ...] = ()
+
+    @property
+    def severity(self) -> int:
+        """The first digit of the code (RFC 5321 4.2.1), or 0."""
+        return self.code // 100
+
+    @property
+    def kind(self) -> int:
+        """What the dialogue table goes by: a 3yz is its whole code, any other its first digit."""
+        code = self.code
+        return code if 300 <= code < 400 else code // 100
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it is a 4yz or 5yz."""
+        return self.code >= 400
+
+
+def synthesised(code: int, enhanced_code: str, text: str) -> Reply:
+    """A reply of the shim's own, with an enhanced status code (RFC 3463)."""
+    return Reply(code, f"{code} {enhanced_code} {text}\r\n".encode("ascii"))
+
+
+@attrs.define(eq=False)
+class ReplyReader:
+    """Makes replies of the octets that the receiver sends, in whatever pieces they come.
+
+    A reply over `limit_octets` keeps the text up to there; of the rest, only the codes count.
+    """
+
+    limit_octets: int = REPLY_LIMIT_OCTETS
+    unread: bytes = b""
+    """What lies here and is not yet part of a reply."""
+    _lines: list[bytes] = attrs.field(factory=list)
+    _codes: list[int] = attrs.field(factory=list)  # the different codes, 0 for a line without; the last one last
+    _room_octets: int = attrs.field(init=False)
+    _cut: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self._room_octets = self.limit_octets
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing lies here, not even a part of a reply."""
+        return not (self.unread or self._lines)
+
+    def feed(self, octets: bytes) -> None:
+        """Take what the receiver sent."""
+        self.unread = self.unread + octets if self.unread else octets
+
+    def next_reply(self) -> Reply | None:
+        """The next whole reply, or None until more octets are fed."""
+        plain = _PLAIN(self.unread)
+        if plain and not self._lines:
+            # The way of nearly every reply: one well-formed line and nothing behind it.
+            self.unread = b""
+            return Reply(_CODES[plain[1]], plain.string)
+        while end := self.unread.find(b"\n") + 1:
+            line, self.unread = self.unread[:end], self.unread[end:]
+            self._take(line)
+            goes_on = line[3:4] == b"-" if _code(line) else len(self._lines) > 1
+            # A line without a code is noise inside a reply; alone, it cannot be waited upon.
+            if not goes_on:
+                return self._finish()
+        # A line without end is kept as far as its text is; one octet more says that it was cut.
+        self.unread = self.unread[: self.limit_octets + 1]
+        return None
+
+    def cut_off(self) -> Reply | None:
+        """What can be made of the octets that lie here when the receiver has ended; None if there are none."""
+        if self.unread:
+            self._take(self.unread)
+            self.unread = b""
+        return self._finish(Violation.CUT_OFF) if self._lines else None
+
+    def _take(self, line: bytes) -> None:
+        code = _code(line)
+        if code in self._codes:
+            self._codes.remove(code)
+        self._codes.append(code)
+        if self._room_octets < _LEAST_LINE_OCTETS:
+            self._cut = True
+            line = b""
+        elif len(line) > self._room_octets + 1:
+            self._cut = True
+            line = line[: self._room_octets] + b"\r\n"  # what was cut has no line end to be judged
+        if line:
+            self._lines.append(line)
+        self._room_octets = max(0, self._room_octets - max(len(line), _LEAST_LINE_OCTETS))
+
+    def _finish(self, *found: Violation) -> Reply:
+        lines, codes, cut = self._lines, self._codes, self._cut
+        self._lines, self._codes, self._cut, self._room_octets = [], [], False, self.limit_octets
+        violations = dict.fromkeys(found)
+        known = [code for code in codes if code]
+        if len(known) < len(codes):
+            violations[Violation.NOT_A_REPLY] = None
+        if len(known) > 1:
+            violations[Violation.MIXED_CODES] = None
+        # No acceptance is made of lines that contradict each other, nor of a reply of which lines may be missing.
+        contradiction = len({code // 100 for code in known}) > 1
+        unfinished = Violation.CUT_OFF in violations and lines[-1][3:4] in (b"", b"-")
+        if not _code(lines[0]) or ((contradiction or unfinished) and known[-1] < 400):
+            return Reply(0, b"".join(lines), tuple(violations))
+        texts: list[bytes] = []
+        for line in lines:
+            texts += _canonical_texts(line, violations)
+        if cut:
+            violations[Violation.REPLY_LONG_LINE] = None
+        if not violations:
+            return Reply(known[-1], b"".join(lines))
+        digits = b"%d" % known[-1]
+        octets = b"".join(digits + b"-" + text + b"\r\n" for text in texts[:-1]) + digits + b" " + texts[-1] + b"\r\n"
+        return Reply(known[-1], octets, tuple(violations))
+
+
+def _canonical_texts(line: bytes, violations: dict[Violation, None]) -> list[bytes]:
+    """The text of one line, without code and line end, in pieces that fit a line; adds what was wrong with it."""
+    text = line.rstrip(b"\r\n")
+    if line[len(text) :] != b"\r\n" and Violation.CUT_OFF not in violations:
+        violations[Violation.REPLY_BARE_NEWLINE] = None
+    if b"\r" in text or b"\0" in text:
+        violations[Violation.REPLY_BARE_NEWLINE] = None
+        text = text.replace(b"\r", b" ").replace(b"\0", b" ")
+    if _code(line):
+        if len(text) == 3:
+            violations[Violation.MISSING_TEXT] = None
+            return [_TEXT_FOR_NONE]
+        if text[3:4] == b"\t":
+            violations[Violation.NOT_A_REPLY] = None
+        text = text[4:]
+    room_octets = LINE_LIMIT_OCTETS - _LEAST_LINE_OCTETS
+    if len(text) > room_octets:
+        violations[Violation.REPLY_LONG_LINE] = None
+    return [text[start : start + room_octets] for start in range(0, len(text), room_octets)] or [b""]

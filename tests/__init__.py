@@ -1,0 +1,1 @@
+"""shimproxy's tests; design.md section 6 says what is tested how."""

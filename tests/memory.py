@@ -1,0 +1,228 @@
+"""A session in memory: sockets without a kernel, so that time is virtual and every segmentation can be tried.
+
+`Stage` holds one session between two `MemorySocket`s. A test feeds octets, FIN or RST to either, settles, and looks
+at what came out on both. Nothing here waits for real time.
+"""
+
+from __future__ import annotations
+
+import select
+from typing import TYPE_CHECKING, cast
+
+import attrs
+import trio
+import trio.testing
+
+from shimproxy.net.errors import DialFailed
+from shimproxy.net.leg import Leg
+from shimproxy.net.watch import Watch, Watchdog
+from shimproxy.session.limits import Deadlines, Limits, Policy
+from shimproxy.session.pair import Pair
+from shimproxy.session.record import Repair, SessionRecord
+from shimproxy.session.session import Session
+from shimproxy.smtp.command import CommandReader
+from shimproxy.smtp.reply import ReplyReader
+
+if TYPE_CHECKING:
+    import socket
+
+    from shimproxy.smtp.catalogue import Violation
+
+AMPLE_OCTETS = 1 << 40
+
+
+@attrs.define(eq=False)
+class MemorySocket:
+    """The shim's end of a connection; the other end is the test."""
+
+    leg: Leg | None = None
+    written: bytearray = attrs.field(factory=bytearray)
+    """All that the shim wrote."""
+    room_octets: int = AMPLE_OCTETS
+    """How much the peer still takes."""
+    got_fin: bool = False
+    """Whether the shim half-closed or closed it."""
+    got_rst: bool = False
+    """Whether the shim reset it."""
+    closed: bool = False
+    _waiting: bytearray = attrs.field(factory=bytearray)
+    _fin: bool = False
+    _rst: bool = False
+    _linger_is_reset: bool = False
+
+    # -- the test's side
+
+    def feed(self, octets: bytes) -> None:
+        """The peer sends octets."""
+        self._waiting += octets
+        self._notice(select.EPOLLIN)
+
+    def feed_fin(self) -> None:
+        """The peer sends FIN."""
+        self._fin = True
+        self._notice(select.EPOLLIN | select.EPOLLRDHUP)
+
+    def feed_rst(self) -> None:
+        """The peer sends RST; what it sent before can still be read, as on Linux."""
+        self._rst = True
+        self._notice(select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR)
+
+    def take(self, octets: int) -> None:
+        """The peer makes room for more."""
+        self.room_octets += octets
+        self._notice(select.EPOLLOUT)
+
+    def _notice(self, events: int) -> None:
+        if self.leg is not None and not self.closed:
+            self.leg.notice(events)
+
+    # -- what a leg calls
+
+    def recv(self, size_octets: int) -> bytes:
+        octets = bytes(self._waiting[:size_octets])
+        if not octets:
+            if self._rst:
+                raise ConnectionResetError
+            if not self._fin:
+                raise BlockingIOError
+        del self._waiting[:size_octets]
+        return octets
+
+    def recv_into(self, buffer: bytearray, size_octets: int) -> int:
+        octets = self.recv(size_octets)
+        buffer[: len(octets)] = octets
+        return len(octets)
+
+    def send(self, octets: bytes | memoryview) -> int:
+        assert not self.got_fin, "written to after FIN"
+        if self._rst:
+            raise BrokenPipeError
+        taken = bytes(octets[: self.room_octets])
+        if octets and not taken:
+            raise BlockingIOError
+        self.room_octets -= len(taken)
+        self.written += taken
+        return len(taken)
+
+    def shutdown(self, _how: int) -> None:
+        self.got_fin = True
+
+    def setsockopt(self, *_args: object) -> None:
+        self._linger_is_reset = True
+
+    def close(self) -> None:
+        self.closed = True
+        self.got_rst = self._linger_is_reset
+        self.got_fin = not self.got_rst
+
+    def fileno(self) -> int:
+        return -1
+
+
+class MemoryDriver:
+    """Events come from the sockets themselves."""
+
+    def add(self, leg: Leg) -> None:
+        cast("MemorySocket", leg.sock).leg = leg
+
+    def tell_when_writable(self, leg: Leg) -> None:
+        if cast("MemorySocket", leg.sock).room_octets:
+            leg.notice(select.EPOLLOUT)
+
+    def remove(self, leg: Leg) -> None:
+        """Nothing is held of it."""
+
+
+@attrs.define(eq=False)
+class Notes:
+    """An observer that keeps what it is told."""
+
+    wants_dialogue: bool = True
+    dialogue: list[tuple[str, bytes]] = attrs.field(factory=list)
+    repairs: list[Repair] = attrs.field(factory=list)
+    records: list[SessionRecord] = attrs.field(factory=list)
+
+    def said(self, record: SessionRecord, who: str, octets: bytes) -> None:
+        self.dialogue.append((who, octets))
+
+    def repaired(self, record: SessionRecord, repair: Repair) -> None:
+        self.repairs.append(repair)
+
+    def ended(self, record: SessionRecord) -> None:
+        self.records.append(record)
+
+    def failed(self, record: SessionRecord, error: BaseException) -> None:
+        raise error
+
+
+@attrs.define(eq=False)
+class Stage:
+    """One session and its two peers, which the test plays."""
+
+    nursery: trio.Nursery
+    clock: trio.testing.MockClock
+    deadlines: Deadlines = attrs.field(factory=Deadlines)
+    limits: Limits = attrs.field(factory=Limits)
+    reachable: bool = True
+    sender: MemorySocket = attrs.field(factory=MemorySocket)
+    receiver: MemorySocket = attrs.field(factory=MemorySocket)
+    notes: Notes = attrs.field(factory=Notes)
+    session: Session = attrs.field(init=False)
+
+    async def start(self) -> None:
+        """Begin the session, up to its first wait."""
+        watchdog, driver = Watchdog(), MemoryDriver()
+        await self.nursery.start(watchdog.run)
+        sender = Leg("sender", cast("socket.socket", self.sender), driver, watchdog.watch(), "192.0.2.1:1")
+        pair = Pair(
+            SessionRecord("test", "192.0.2.1:1"),
+            sender,
+            CommandReader(self.limits.command_octets),
+            ReplyReader(self.limits.reply_octets),
+            self.deadlines,
+            self.notes,
+            watchdog,
+            self.nursery,
+        )
+
+        async def dial(watch: Watch, _connect_seconds: float) -> Leg:
+            if not self.reachable:
+                raise DialFailed("192.0.2.2:25: Connection refused")
+            return Leg("receiver", cast("socket.socket", self.receiver), driver, watch, "192.0.2.2:25")
+
+        self.session = Session(pair, dial, Policy(self.deadlines, self.limits))
+        self.nursery.start_soon(self.session.run)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Let the session go on until it waits."""
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def feed(self, sock: MemorySocket, octets: bytes, piece_octets: int = 0) -> None:
+        """Feed octets in pieces (whole if 0), settling after each."""
+        step = piece_octets or max(1, len(octets))
+        for start in range(0, len(octets), step):
+            sock.feed(octets[start : start + step])
+            await self.settle()
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let that much time pass, a watchdog's tick at a time at most."""
+        self.clock.jump(seconds)
+        await self.settle()
+        self.clock.jump(2.0)  # deadlines are up to two ticks late
+        await self.settle()
+
+    @property
+    def over(self) -> bool:
+        """Whether the session has ended and been recorded."""
+        return bool(self.notes.records)
+
+    @property
+    def repaired(self) -> list[Violation]:
+        """The violations that were repaired, in order."""
+        return [repair.violation for repair in self.notes.repairs]
+
+    def outcome(self) -> tuple[object, ...]:
+        """All that both peers saw and the record says, for comparing two runs."""
+        sockets = [(bytes(s.written), s.got_fin, s.got_rst) for s in (self.sender, self.receiver)]
+        return (*sockets, tuple(str(violation) for violation in self.repaired), self.over)

@@ -1,0 +1,270 @@
+"""A receiver that takes nothing, a sender that drips, and the end of the process, in memory and in virtual time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from shimproxy.session.limits import Limits
+from shimproxy.smtp.catalogue import Violation
+from tests.memory import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+LINE = b"sixteen octets\r\n"
+
+
+def staged(script: Callable[[Stage], Awaitable[None]], limits: Limits | None = None) -> Stage:
+    """Run `script` on a started stage, and return the stage."""
+    clock = trio.testing.MockClock()
+    stages: list[Stage] = []
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            stage = Stage(nursery, clock, limits=limits or Limits())
+            stages.append(stage)
+            await stage.start()
+            await script(stage)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=clock)
+    return stages[0]
+
+
+async def up_to_mail_data(stage: Stage) -> None:
+    """Greeting, HELO, MAIL, RCPT, DATA; forget what was written so far."""
+    await stage.feed(stage.receiver, b"220 hello\r\n")
+    for command, reply in (
+        (b"HELO x", b"250 hi"),
+        (b"MAIL FROM:<a@b>", b"250 OK"),
+        (b"RCPT TO:<b@c>", b"250 OK"),
+        (b"DATA", b"354 go"),
+    ):
+        await stage.feed(stage.sender, command + b"\r\n")
+        await stage.feed(stage.receiver, reply + b"\r\n")
+    stage.sender.written.clear()
+    stage.receiver.written.clear()
+
+
+def test_a_receiver_that_takes_nothing_can_still_refuse_and_frees_the_sender() -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        stage.receiver.room_octets = 100
+        await stage.feed(stage.sender, LINE * 1000)
+        assert bytes(stage.receiver.written) == (LINE * 1000)[:100]
+        await stage.feed(stage.receiver, b"552 too big\r\n")
+        stage.receiver.take(10_000_000)
+        await stage.feed(stage.sender, LINE * 100_000 + b".\r\n")
+
+    stage = staged(script)
+    assert bytes(stage.sender.written) == b"552 too big\r\n"
+    assert len(stage.receiver.written) == 100, "not one octet more after the early reply (guarantee 6)"
+    assert stage.repaired == [Violation.EARLY_REPLY]
+
+
+def test_what_a_full_receiver_did_not_take_at_once_arrives_in_order() -> None:
+    mail = bytes(range(32, 127)) * 3000 + b"\r\n.\r\n"
+
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        stage.receiver.room_octets = 0
+        stage.sender.feed(mail)
+        await stage.settle()
+        while len(stage.receiver.written) < len(mail):
+            stage.receiver.take(9973)
+            await stage.settle()
+        await stage.feed(stage.receiver, b"250 queued\r\n")
+
+    stage = staged(script)
+    assert bytes(stage.receiver.written) == mail
+    assert bytes(stage.sender.written) == b"250 queued\r\n"
+    assert stage.repaired == []
+
+
+def test_a_2yz_while_part_of_the_end_is_unwritten_is_no_acceptance() -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        stage.receiver.room_octets = len(LINE) + 2
+        await stage.feed(stage.sender, LINE + b".\r\n")
+        await stage.feed(stage.receiver, b"250 queued\r\n")
+        stage.receiver.feed_fin()
+        await stage.settle()
+
+    stage = staged(script)
+    assert bytes(stage.sender.written).startswith(b"451 4.3.0 ")
+    assert stage.repaired == [Violation.EARLY_SUCCESS]
+
+
+def test_a_receiver_that_takes_nothing_for_three_minutes_is_given_up() -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        stage.receiver.room_octets = 0
+        await stage.feed(stage.sender, LINE)
+        await stage.pass_time(170)
+        assert stage.repaired == []
+        await stage.pass_time(10)
+        assert stage.repaired == [Violation.STALLED_IN_DATA]
+        await stage.feed(stage.sender, LINE * 1000 + b".\r\n")
+        await stage.pass_time(6)
+
+    stage = staged(script)
+    assert bytes(stage.sender.written) == b"451 4.4.2 the receiver gave no verdict, try again later\r\n"
+    assert stage.receiver.got_rst
+
+
+def test_a_slow_receiver_whose_socket_never_calls_itself_writable_is_not_stalled() -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        stage.receiver.room_octets = 0
+        await stage.feed(stage.sender, LINE * 4)
+        for _ in range(6):
+            stage.receiver.room_octets += 10  # room, but too little of it for an event
+            await stage.pass_time(181)
+
+    stage = staged(script)
+    assert stage.repaired == []
+    assert len(stage.receiver.written) == 60
+
+
+def test_an_octet_a_minute_of_mail_data_is_ended() -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        for _ in range(5):
+            await stage.feed(stage.sender, b"x")
+            await stage.pass_time(58)
+
+    stage = staged(script)
+    assert bytes(stage.sender.written) == b"421 4.4.2 timeout, closing connection\r\n"
+    assert stage.repaired[0] is Violation.SENDER_STALLED
+    assert stage.receiver.got_rst, "the mail has no end: the receiver is reset (guarantee 5)"
+
+
+def test_an_octet_a_minute_of_a_command_is_ended() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        for _ in range(7):
+            await stage.feed(stage.sender, b"x")
+            await stage.pass_time(58)
+
+    stage = staged(script)
+    assert bytes(stage.sender.written).endswith(b"421 4.4.2 timeout, closing connection\r\n")
+
+
+def test_a_slow_but_steady_sender_is_not_ended() -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        for _ in range(60):
+            await stage.feed(stage.sender, LINE * 400)  # 6,400 octets in half a minute: 1,700 bit/s
+            await stage.pass_time(28)
+
+    stage = staged(script)
+    assert stage.repaired == []
+    assert len(stage.receiver.written) == 60 * 6400
+
+
+def test_more_than_is_held_behind_the_end_of_mail_data_is_refused_after_the_verdict() -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, b".\r\n" + b"NOOP\r\n" * 1000)
+        await stage.feed(stage.receiver, b"250 queued\r\n")
+
+    stage = staged(script, Limits(held_octets=512))
+    assert bytes(stage.sender.written) == (
+        b"250 queued\r\n421 4.5.0 sent without waiting for replies, closing connection\r\n"
+    )
+    assert Violation.OUTRUN in stage.repaired
+
+
+def test_a_command_over_the_limit_is_refused_and_the_next_one_served() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"MAIL " + b"x" * 600 + b"\r\nNOOP\r\n")
+        await stage.feed(stage.receiver, b"250 OK\r\n")
+
+    stage = staged(script, Limits(command_octets=512))
+    assert bytes(stage.receiver.written) == b"NOOP\r\n"
+    assert bytes(stage.sender.written) == (
+        b"220 hello\r\n500 5.5.2 command line too long, or with a CR or NUL in it\r\n250 OK\r\n"
+    )
+    assert Violation.LONG_LINE in stage.repaired
+
+
+def test_asked_to_stop_an_idle_session_says_421_and_a_busy_one_finishes_its_mail() -> None:
+    async def idle(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        stage.session.stop_when_idle()
+        await stage.settle()
+
+    stage = staged(idle)
+    assert bytes(stage.sender.written) == b"220 hello\r\n421 4.3.2 service shutting down\r\n"
+    assert bytes(stage.receiver.written) == b"QUIT\r\n"
+
+    async def busy(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        stage.session.stop_when_idle()
+        await stage.feed(stage.sender, LINE + b".\r\n")
+        await stage.feed(stage.receiver, b"250 queued\r\n")
+
+    stage = staged(busy)
+    assert bytes(stage.sender.written) == b"250 queued\r\n421 4.3.2 service shutting down\r\n"
+
+
+@pytest.mark.parametrize("octets", [b"", LINE], ids=["before the first block", "after it"])
+def test_stopped_at_once_in_mail_data_the_receiver_is_reset(octets: bytes) -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, octets)
+        stage.session.stop_now()
+        await stage.settle()
+
+    stage = staged(script)
+    assert bytes(stage.sender.written) == b"421 4.3.2 service shutting down\r\n"
+    assert stage.receiver.got_rst
+
+
+def test_a_peer_that_goes_on_talking_after_the_fin_is_reset_after_the_total_limit() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"QUIT\r\n")
+        await stage.feed(stage.receiver, b"221 bye\r\n")
+        stage.receiver.feed_fin()
+        for _ in range(12):
+            await stage.feed(stage.sender, b"more\r\n")
+            await stage.pass_time(1)
+
+    stage = staged(script)
+    assert stage.over
+    assert stage.sender.got_rst
+    assert stage.repaired == [Violation.NO_CLOSE]
+
+
+def test_a_sender_that_takes_no_reply_is_reset_within_one_deadline() -> None:
+    async def script(stage: Stage) -> None:
+        stage.sender.room_octets = 3
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.pass_time(301)
+        assert bytes(stage.receiver.written) == b"QUIT\r\n"
+        stage.receiver.feed_fin()
+        await stage.settle()
+        await stage.pass_time(6)
+
+    stage = staged(script)
+    assert stage.over
+    assert stage.sender.got_rst
+    assert bytes(stage.sender.written) == b"220"
+
+
+def test_what_is_sent_behind_refused_datas_is_not_gathered() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        stage.sender.feed(b"DATA\r\n" * 10_000)
+        await stage.settle()
+        for _ in range(20):
+            await stage.feed(stage.receiver, b"503 no recipients\r\n")
+        assert len(stage.session.pair.commands.ahead) <= 2 * 4096
+
+    assert staged(script).repaired == [Violation.UNOFFERED_PIPELINING]

@@ -1,0 +1,177 @@
+"""The command line as an operator meets it: a process, its two outputs, its signals, its exit status."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PATIENCE_SECONDS = 20
+RUN = (sys.executable, "-m", "shimproxy", "run")
+
+
+@contextmanager
+def running(receiver_port: int, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
+    """A shimproxy, its ready line, and its port on 127.0.0.1."""
+    command = (*RUN, "--listen", "127.0.0.1:0", "--receiver", f"127.0.0.1:{receiver_port}", *arguments)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            ready = process.stdout.readline()
+            yield process, ready, int(ready.split("127.0.0.1:")[1].split(",")[0])
+        finally:
+            process.kill()
+
+
+class Peer:
+    """One end of a connection, read by the line."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        sock.settimeout(PATIENCE_SECONDS)
+        self.file = sock.makefile("rwb")
+
+    def says(self, line: bytes) -> None:
+        self.file.write(line + b"\r\n")
+        self.file.flush()
+
+    def hears(self) -> bytes:
+        return self.file.readline()
+
+    def close(self) -> None:
+        self.file.close()
+        self.sock.close()
+
+
+@contextmanager
+def session(shim_port: int, listener: socket.socket) -> Iterator[tuple[Peer, Peer]]:
+    """A sender and a receiver with the shim between them, the greeting relayed."""
+    sender = Peer(socket.create_connection(("127.0.0.1", shim_port), PATIENCE_SECONDS))
+    receiver = Peer(listener.accept()[0])
+    try:
+        receiver.says(b"220 hello")
+        assert sender.hears() == b"220 hello\r\n"
+        yield sender, receiver
+    finally:
+        sender.close()
+        receiver.close()
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        sock.settimeout(PATIENCE_SECONDS)
+        yield sock
+
+
+def exchange(sender: Peer, receiver: Peer, command: bytes, reply: bytes) -> None:
+    sender.says(command)
+    assert receiver.hears() == command + b"\r\n"
+    receiver.says(reply)
+    assert sender.hears() == reply + b"\r\n"
+
+
+def test_sigterm_says_421_to_the_idle_and_lets_a_transaction_finish(listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    with running(port) as (process, ready, shim_port):
+        assert ready == f"shimproxy ready: listening on 127.0.0.1:{shim_port}, receiver 127.0.0.1:{port}\n"
+        with session(shim_port, listener) as (idle, its_receiver), session(shim_port, listener) as (busy, receiver):
+            exchange(busy, receiver, b"MAIL FROM:<a@b>", b"250 OK")
+            process.send_signal(signal.SIGTERM)
+            assert idle.hears() == b"421 4.3.2 service shutting down\r\n"
+            assert its_receiver.hears() == b"QUIT\r\n"
+            idle.close()
+            its_receiver.close()
+            exchange(busy, receiver, b"RCPT TO:<b@c>", b"250 OK")
+            exchange(busy, receiver, b"DATA", b"354 go")
+            exchange(busy, receiver, b".", b"250 queued")
+            assert busy.hears() == b"421 4.3.2 service shutting down\r\n"
+        assert process.wait(PATIENCE_SECONDS) == 0
+
+
+def test_a_second_signal_ends_at_once_and_accepts_nothing(listener: socket.socket) -> None:
+    with (
+        running(listener.getsockname()[1]) as (process, _, shim_port),
+        session(shim_port, listener) as (sender, receiver),
+    ):
+        exchange(sender, receiver, b"DATA", b"354 go")
+        sender.says(b"first line")
+        assert receiver.hears() == b"first line\r\n"
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_SECONDS) == 0
+        with pytest.raises(ConnectionResetError):
+            receiver.hears()
+
+
+def test_the_log_has_a_line_a_repair_and_a_line_a_session_and_never_a_secret(listener: socket.socket) -> None:
+    options = ("--log-level", "debug", "--log-format", "json")
+    with running(listener.getsockname()[1], *options) as (process, _, shim_port):
+        with session(shim_port, listener) as (sender, receiver):
+            exchange(sender, receiver, b"AUTH PLAIN c2VjcmV0", b"235 OK")
+            exchange(sender, receiver, b"AUTH LOGIN", b"334 c2VjcmV0")
+            exchange(sender, receiver, b"c2VjcmV0", b"235 OK")
+            sender.file.write(b"AUTH PLAIN c2VjcmV0\n")
+            sender.file.flush()
+            assert receiver.hears() == b"AUTH PLAIN c2VjcmV0\r\n"
+            receiver.says(b"503 \x1b[31mno")
+            assert sender.hears() == b"503 \x1b[31mno\r\n"
+            exchange(sender, receiver, b"QUIT", b"221 bye")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_SECONDS) == 0
+        assert process.stderr
+        log = process.stderr.read()
+    assert "c2VjcmV0" not in log
+    assert "\x1b" not in log
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert [(line["event"], line["repair"]) for line in lines if line["level"] == "WARNING"] == [
+        ("repair", "bare-newline")
+    ]
+    (record,) = [line for line in lines if line["event"] == "session"]
+    assert (record["level"], record["ended"], record["repairs"]) == ("INFO", "sender/QUIT", "bare-newline:1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mend"),
+    [
+        (["--listen", "127.0.0.1:{taken}"], "the port is taken"),
+        (["--listen", "2525"], "write HOST:PORT"),
+        (["--listen", "::1:25"], "in brackets, as in [::1]:25"),
+        (["--listen", "192.0.2.1:0"], "this machine has no such address"),
+        (["--listen", "127.0.0.1:0", "--receiver", "no.such.host.invalid:25"], "check the name, or give an address"),
+        (["--listen", "127.0.0.1:0", "--receiver", ":25"], "write HOST:PORT"),
+        ([], "--listen 127.0.0.1:2525"),
+        (["--listen", "127.0.0.1:0", "--deadline", "greetings=1"], "there are connect, greeting,"),
+        (["--listen", "127.0.0.1:0", "--deadline", "reply=0"], "reply must be a number above 0"),
+        (["--listen", "127.0.0.1:0", "--limit", "held-octets=many"], "write held-octets=NUMBER"),
+        (["--listen", "127.0.0.1:0", "--sessions", "0"], "sessions must be a whole number from 1 on"),
+        (["--listen", "127.0.0.1:0", "--early-success", "250 OK"], "write a code and a text"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_that_names_the_mend(
+    arguments: list[str], mend: str, listener: socket.socket
+) -> None:
+    taken = str(listener.getsockname()[1])
+    command = [*RUN, "--receiver", "127.0.0.1:25", *(each.replace("{taken}", taken) for each in arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("shimproxy: ")
+    assert mend in line
+
+
+def test_help_names_every_deadline_and_limit_with_its_default() -> None:
+    done = subprocess.run([*RUN, "--help"], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True)
+    words = " ".join(done.stdout.split())
+    for each in ("greeting 300", "data-reply 120", "end-of-data-reply 600", "command-octets 12288"):
+        assert each in words

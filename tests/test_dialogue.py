@@ -1,0 +1,151 @@
+"""The dialogue table: which reply may answer what. Each row once by hand, and what must hold for all codes."""
+
+from __future__ import annotations
+
+import pytest
+
+from shimproxy.smtp.command import Verb
+from shimproxy.smtp.dialogue import DIALOGUE, OUT_OF_STEP, Answers, Row, Then, Verdict, answers, ruling
+from shimproxy.smtp.reply import Reply
+
+CODES = range(200, 600)
+RELAYED = (Verdict.RELAY, Then.COMMANDS)
+NOT_OURS = OUT_OF_STEP
+
+# What a reply answers -> its rulings for 2yz, 334, 354, any other 3yz, 4yz, 5yz: as RFC 5321 4.3.2 has them.
+BY_HAND: dict[Answers, tuple[Row, Row, Row, Row, Row, Row]] = {
+    Answers.GREETING: (RELAYED, NOT_OURS, NOT_OURS, NOT_OURS, RELAYED, RELAYED),
+    Answers.COMMAND: (RELAYED, NOT_OURS, NOT_OURS, NOT_OURS, RELAYED, RELAYED),
+    Answers.AUTH: (RELAYED, (Verdict.RELAY, Then.AUTH_RESPONSE), NOT_OURS, NOT_OURS, RELAYED, RELAYED),
+    Answers.DATA: (NOT_OURS, NOT_OURS, (Verdict.RELAY, Then.MAIL_DATA), NOT_OURS, RELAYED, RELAYED),
+    Answers.QUIT: ((Verdict.RELAY, Then.CLOSE), NOT_OURS, NOT_OURS, NOT_OURS, RELAYED, RELAYED),
+    Answers.IN_MAIL_DATA: (
+        (Verdict.NEVER, Then.DRAIN),
+        NOT_OURS,
+        (Verdict.DROP, Then.MAIL_DATA),
+        NOT_OURS,
+        (Verdict.HOLD, Then.DRAIN),
+        (Verdict.HOLD, Then.DRAIN),
+    ),
+    Answers.END_OF_DATA: (RELAYED, NOT_OURS, (Verdict.DROP, Then.COMMANDS), NOT_OURS, RELAYED, RELAYED),
+}
+
+
+def reply(code: int) -> Reply:
+    return Reply(code, b"%d text\r\n" % code)
+
+
+def column(code: int) -> int:
+    match code:
+        case 334:
+            return 1
+        case 354:
+            return 2
+        case _:
+            return {2: 0, 3: 3, 4: 4, 5: 5}[code // 100]
+
+
+every_answers = pytest.mark.parametrize("what", Answers, ids=[what.name for what in Answers])
+
+
+@every_answers
+def test_every_code_is_ruled_as_the_rfc_has_it(what: Answers) -> None:
+    """Each code from 200 to 599 by the table above: a row, or out of step."""
+    wrong = [code for code in CODES if BY_HAND[what][column(code)] != ruling(what, reply(code))]
+
+    assert wrong == []
+
+
+@every_answers
+def test_a_reply_without_a_code_is_out_of_step(what: Answers) -> None:
+    """What has no usable code answers nothing."""
+    assert ruling(what, Reply(0, b"noise\r\n")) == OUT_OF_STEP
+
+
+def test_the_table_has_no_row_that_is_never_used() -> None:
+    """Every row is reached by some code."""
+    reached = {(what, reply(code).kind) for what in Answers for code in CODES}
+
+    assert reached >= set(DIALOGUE)
+
+
+@pytest.mark.parametrize("verb", Verb)
+def test_what_a_command_is_answered_by(verb: Verb) -> None:
+    """DATA, AUTH and QUIT have replies of their own, every other command the common ones."""
+    special = {Verb.DATA: Answers.DATA, Verb.AUTH: Answers.AUTH, Verb.QUIT: Answers.QUIT}
+
+    assert special.get(verb, Answers.COMMAND) is answers(verb)
+
+
+# -- what must hold whatever the rows are
+
+
+def ruled(verdict: Verdict | None = None, then: Then | None = None) -> set[tuple[Answers, int]]:
+    """Everything (what is answered, code) with this verdict and this way to go on."""
+    return {
+        (what, code)
+        for what in Answers
+        for code in CODES
+        for row in [ruling(what, reply(code))]
+        if verdict in (None, row[0]) and then in (None, row[1])
+    }
+
+
+def test_only_354_to_data_opens_mail_data() -> None:
+    """And a repeated 354 leaves it open."""
+    assert {(Answers.DATA, 354), (Answers.IN_MAIL_DATA, 354)} == ruled(then=Then.MAIL_DATA)
+    assert {(Answers.DATA, 354)} == ruled(Verdict.RELAY, Then.MAIL_DATA)
+
+
+def test_354_is_relayed_to_data_only() -> None:
+    """A sender that sees 354 elsewhere would begin its mail."""
+    assert {Answers.DATA} == {what for what, code in ruled(Verdict.RELAY) if code == 354}
+
+
+def test_334_is_relayed_within_auth_only() -> None:
+    """And an AUTH response is read for nothing else."""
+    assert {Answers.AUTH} == {what for what, code in ruled(Verdict.RELAY) if code == 334}
+    assert {(Answers.AUTH, 334)} == ruled(then=Then.AUTH_RESPONSE)
+
+
+def test_no_other_3yz_is_relayed() -> None:
+    """No command of ours has one."""
+    assert {334, 354} == {code for _, code in ruled(Verdict.RELAY) if 300 <= code < 400}
+
+
+def test_data_itself_is_never_answered_with_success() -> None:
+    """A sender that sees 250 for DATA takes its mail for accepted (guarantee 3)."""
+    assert not {code for what, code in ruled(Verdict.RELAY) if what is Answers.DATA and code < 300}
+
+
+def test_before_the_end_of_mail_data_nothing_is_relayed() -> None:
+    """Not to a sender that is still sending (guarantee 1)."""
+    assert Answers.IN_MAIL_DATA not in {what for what, _ in ruled(Verdict.RELAY)}
+
+
+def test_a_success_before_the_end_of_mail_data_is_never_relayed() -> None:
+    """All 2yz, and nothing but 2yz (guarantee 3): a refusal is held."""
+    assert {(Answers.IN_MAIL_DATA, code) for code in range(200, 300)} == ruled(Verdict.NEVER)
+
+
+def test_a_refusal_in_mail_data_is_held_and_the_sender_drained() -> None:
+    """All 4yz and 5yz, and only there (guarantee 2)."""
+    assert {(Answers.IN_MAIL_DATA, code) for code in range(400, 600)} == ruled(Verdict.HOLD)
+    assert ruled(then=Then.DRAIN) == ruled(Verdict.HOLD) | ruled(Verdict.NEVER)
+
+
+@every_answers
+@pytest.mark.parametrize("code", [421, 450, 451, 500, 550, 554])
+def test_a_refusal_is_always_plausible(what: Answers, code: int) -> None:
+    """Any command can be refused: relayed, or held in mail data (guarantee 2)."""
+    assert ruling(what, reply(code))[0] in (Verdict.RELAY, Verdict.HOLD)
+
+
+def test_out_of_step_means_close() -> None:
+    """Legs that are out of step are not used any more."""
+    assert {Then.CLOSE} == {ruling(what, reply(code))[1] for what, code in ruled(Verdict.OUT_OF_STEP)}
+
+
+def test_only_quit_ends_a_session_that_is_in_step() -> None:
+    """And a QUIT that was refused does not."""
+    assert {(Answers.QUIT, code) for code in range(200, 300)} == ruled(Verdict.RELAY, Then.CLOSE)

@@ -1,0 +1,122 @@
+"""The EHLO reply: what is not offered through the shim is taken out, and nothing else is touched."""
+
+from __future__ import annotations
+
+import pytest
+
+from shimproxy.smtp.ehlo import REMOVED_KEYWORDS, without_removed_keywords
+from shimproxy.smtp.reply import Reply, ReplyReader
+
+
+def ehlo_reply(*texts: str, code: int = 250) -> Reply:
+    lines = [f"{code}-{text}\r\n" for text in texts[:-1]] + [f"{code} {texts[-1]}\r\n"]
+    return Reply(code, "".join(lines).encode())
+
+
+ORDINARY = (
+    "SIZE 10240000",
+    "8BITMIME",
+    "DSN",
+    "SMTPUTF8",
+    "ENHANCEDSTATUSCODES",
+    "AUTH PLAIN LOGIN",
+    "ETRN",
+    "HELP",
+    "VRFY",
+)
+
+every_removed = pytest.mark.parametrize("keyword", sorted(keyword.decode() for keyword in REMOVED_KEYWORDS))
+
+
+def test_what_the_shim_does_not_follow_is_removed() -> None:
+    """Pipelining, chunks, TLS, several replies to one mail, and whatever turns the sides round or vouches for peers."""
+    assert {
+        b"PIPELINING",
+        b"CHUNKING",
+        b"BINARYMIME",
+        b"STARTTLS",
+        b"PRDR",
+        b"XCLIENT",
+        b"XFORWARD",
+    } <= REMOVED_KEYWORDS
+
+
+@every_removed
+def test_a_keyword_is_removed_in_any_case_and_place(keyword: str) -> None:
+    """First, middle or last, with parameters or without; the others stay in their order."""
+    expected = ehlo_reply("mail.example", "SIZE 1", "HELP")
+    for text in (
+        keyword,
+        keyword.lower(),
+        keyword.title(),
+        f"{keyword} A B",
+        f"{keyword}\tA",
+        f"{keyword}=A",
+        f"{keyword} ",
+    ):
+        assert expected == without_removed_keywords(ehlo_reply("mail.example", text, "SIZE 1", "HELP"))
+        assert expected == without_removed_keywords(ehlo_reply("mail.example", "SIZE 1", text, "HELP"))
+        assert expected == without_removed_keywords(ehlo_reply("mail.example", "SIZE 1", "HELP", text))
+
+
+@every_removed
+def test_the_only_keyword_leaves_the_first_line(keyword: str) -> None:
+    """A reply of one line then, with the blank of a last line."""
+    assert ehlo_reply("mail.example") == without_removed_keywords(ehlo_reply("mail.example", keyword))
+
+
+def test_all_of_them_at_once() -> None:
+    """What stays is well-formed: hyphens up to the last line, which has a blank."""
+    removed = [keyword.decode() for keyword in REMOVED_KEYWORDS]
+    mixed = [text for pair in zip(ORDINARY, removed, strict=False) for text in pair]
+
+    reply = without_removed_keywords(ehlo_reply("mail.example", *mixed, "PIPELINING"))
+
+    assert ehlo_reply("mail.example", *ORDINARY[: len(mixed) // 2]) == reply
+    reader = ReplyReader()
+    reader.feed(reply.octets)
+    assert reply == reader.next_reply()
+
+
+@every_removed
+def test_the_first_line_is_a_name_and_stays(keyword: str) -> None:
+    """A receiver may be called "starttls": the first line has no keyword."""
+    alone = ehlo_reply(keyword)
+    first = ehlo_reply(f"{keyword} at your service", "SIZE 1")
+
+    assert alone is without_removed_keywords(alone)
+    assert first is without_removed_keywords(first)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        ehlo_reply("mail.example"),
+        ehlo_reply("mail.example", *ORDINARY),
+        ehlo_reply("mail.example", "AUTH=LOGIN"),
+        ehlo_reply("mail.example", "AUTH LOGIN", "AUTH=LOGIN PLAIN"),
+        ehlo_reply("mail.example", "X-PIPELINING"),
+        ehlo_reply("mail.example", "PIPELININGS"),
+        ehlo_reply("mail.example", "SIZE STARTTLS"),
+        ehlo_reply("mail.example", "", "HELP"),
+        ehlo_reply("mail.example", "  "),
+        Reply(250, b"250-\r\n250 \r\n"),
+    ],
+    ids=lambda reply: repr(reply.octets)[:50],
+)
+def test_a_reply_with_nothing_to_remove_is_the_same_object(reply: Reply) -> None:
+    """Not an octet of it changes (guarantee 9)."""
+    assert reply is without_removed_keywords(reply)
+
+
+def test_the_code_stays() -> None:
+    """Whatever 2yz it was."""
+    assert ehlo_reply("a", "SIZE", code=252) == without_removed_keywords(ehlo_reply("a", "SIZE", "CHUNKING", code=252))
+
+
+def test_the_octets_of_the_lines_that_stay_do_not_change() -> None:
+    """Blanks, case and 8-bit text of a receiver are its own."""
+    came = "250-mail.example  grüßt\r\n250-size  1\r\n250-x-Foo bar \r\n250 STARTTLS\r\n".encode()
+    expected = "250-mail.example  grüßt\r\n250-size  1\r\n250 x-Foo bar \r\n".encode()
+
+    assert Reply(250, expected) == without_removed_keywords(Reply(250, came))

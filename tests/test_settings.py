@@ -1,0 +1,252 @@
+"""What an operator can set: converted and validated once, and every refusal names the setting and the mend."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+import pytest
+
+from shimproxy.net.address import Address
+from shimproxy.net.errors import AddressError
+from shimproxy.ops.settings import Settings, SettingsError
+from shimproxy.session.limits import Deadlines, Limits
+from shimproxy.smtp.reply import ReplyReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Made = TypeVar("Made")
+
+
+def made(kind: Callable[..., Made], **values: object) -> Made:
+    """One of `kind` with these values, of whatever type an embedding program may give."""
+    return kind(**values)
+
+
+def settings(**changes: object) -> Settings:
+    """Settings with these changes, and a receiver."""
+    return made(Settings, **{"receiver": "mail.example:25", **changes})
+
+
+# -- addresses
+
+
+def test_addresses_may_be_text_or_addresses() -> None:
+    """The command line and an embedding program make the same Settings."""
+    address, other = Address("127.0.0.1", 2525), Address("::1", 0)
+    expected = Settings(receiver=Address("mail.example", 25), listen=(address, other))
+
+    assert expected == settings(listen=("127.0.0.1:2525", "[::1]:0"))
+    assert expected == settings(listen=["127.0.0.1:2525", other])
+
+
+def test_only_the_receiver_is_needed() -> None:
+    """`serve` may be given listeners; everything else has a default, the one that the rooms below have."""
+    expected = Settings(receiver=Address("mail.example", 25), listen=(), deadlines=Deadlines(), limits=Limits())
+
+    assert expected == settings()
+    with pytest.raises(TypeError, match="receiver"):
+        Settings()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    "receiver", [":25", "mail.example:0", ":0", Address("", 25), Address("mail.example", 0)], ids=str
+)
+def test_a_receiver_that_cannot_be_dialled(receiver: Address | str) -> None:
+    """All addresses, or any port, is nowhere to connect to."""
+    with pytest.raises(SettingsError, match=r"receiver: .*write HOST:PORT, as in"):
+        settings(receiver=receiver)
+
+
+@pytest.mark.parametrize("listen", [":2525", "127.0.0.1:0", ":0"])
+def test_all_addresses_and_any_port_can_be_listened_on(listen: str) -> None:
+    """What is no receiver can be a listener."""
+    assert settings(listen=[listen]).listen == (Address.parse(listen),)
+
+
+@pytest.mark.parametrize("setting", ["receiver", "listen"])
+@pytest.mark.parametrize("text", ["mail.example", "::1:25", "mail.example:smtp", ""])
+def test_text_that_is_no_address(setting: str, text: str) -> None:
+    """The text itself is named, and what to write."""
+    with pytest.raises(AddressError) as raised:
+        settings(**{setting: (text,) if setting == "listen" else text})
+
+    assert repr(text) in str(raised.value)
+
+
+# -- numbers
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("sessions", 0), ("sessions", -1), ("grace_seconds", -0.1), ("grace_seconds", math.nan)],
+    ids=str,
+)
+def test_a_number_that_cannot_be_used(setting: str, value: float) -> None:
+    """The setting is named, and the least that it can be."""
+    with pytest.raises(ValueError, match=rf"{setting}.*(>= |at least |from )[01]"):
+        settings(**{setting: value})
+
+
+@pytest.mark.parametrize(("setting", "value"), [("sessions", 1), ("grace_seconds", 0), ("grace_seconds", 0.5)], ids=str)
+def test_the_least_number_that_can_be_used(setting: str, value: float) -> None:
+    """One session at a time, and no grace at all, are an operator's to choose."""
+    assert value == getattr(settings(**{setting: value}), setting)
+
+
+# -- early_success
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["451 4.3.0 try again later", "450 no", "421 4.3.2 closing", "550 5.3.0 -", "599 x", "554 " + "x" * 506],
+    ids=lambda text: text[:12],
+)
+def test_a_refusal_may_answer_an_early_success(text: str) -> None:
+    """Any 4yz or 5yz that fits a reply line."""
+    assert text == settings(early_success=text).early_success
+
+
+REFUSED_TEXTS = {
+    "empty": "",
+    "success": "250 2.0.0 Ok",
+    "354": "354 go on",
+    "no code": "try again later",
+    "1yz": "150 x",
+    "6yz": "650 x",
+    "longer number": "4510 x",
+    "code alone": "451",
+    "unfinished": "451-4.3.0 try again later",
+    "with its CRLF": "451 4.3.0 try again later\r\n",
+    "with a LF": "451 a\nb",
+    "two replies": "451 a\r\n250 b",
+    "CR": "451 a\rb",
+    "NUL": "451 a\0b",
+    "too long": "451 " + "x" * 507,
+    "blank first": " 451 x",
+    "an octet that is no UTF-8": "451 \udcff",
+}
+
+
+@pytest.mark.parametrize("text", [*REFUSED_TEXTS.values()], ids=[*REFUSED_TEXTS])
+def test_what_is_no_refusal_may_not_answer_an_early_success(text: str) -> None:
+    """A success would break guarantee 3, anything that is not one line the form of a reply."""
+    with pytest.raises(SettingsError, match=r"early_success: .*write a code and a text, as in '4"):
+        settings(early_success=text)
+
+
+def test_the_default_for_an_early_success_is_temporary() -> None:
+    """The mail may have been accepted: the sender is to try again, not to give up."""
+    text = settings().early_success
+    reader = ReplyReader()
+    reader.feed(text.encode("ascii") + b"\r\n")
+    reply = reader.next_reply()
+
+    assert text.startswith("451 4.3.0 ")
+    assert reply is not None
+    assert (reply.code, reply.violations) == (451, ())
+
+
+def test_settings_do_not_change() -> None:
+    """Validated once, true for good."""
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        settings().sessions = 0  # type: ignore[misc]
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        Deadlines().reply = 0  # type: ignore[misc]
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        Limits().reply_octets = 0  # type: ignore[misc]
+
+
+# -- deadlines
+
+
+@pytest.mark.parametrize(
+    ("deadline", "least_seconds"),
+    [
+        pytest.param("greeting", 300, id="4.5.3.2.1 initial 220"),
+        pytest.param("reply", 300, id="4.5.3.2.2 MAIL, 4.5.3.2.3 RCPT"),
+        pytest.param("data_reply", 120, id="4.5.3.2.4 DATA initiation"),
+        pytest.param("receiver_block", 180, id="4.5.3.2.5 data block"),
+        pytest.param("sender_block", 180, id="4.5.3.2.5 data block, of the sender"),
+        pytest.param("end_of_data_reply", 600, id="4.5.3.2.6 data termination"),
+        pytest.param("command", 300, id="4.5.3.2.7 server timeout"),
+    ],
+)
+def test_no_deadline_is_shorter_than_the_peers_own(deadline: str, least_seconds: float) -> None:
+    """RFC 5321 4.5.3.2: the shim must not cause the failure that it repairs."""
+    assert getattr(Deadlines(), deadline) >= least_seconds
+
+
+EVERY_DEADLINE = [field.name for field in attrs.fields(Deadlines)]
+
+
+@pytest.mark.parametrize("deadline", EVERY_DEADLINE)
+@pytest.mark.parametrize("seconds", [0, -1, -0.001, math.inf, -math.inf, math.nan, "300", None], ids=repr)
+def test_a_deadline_that_never_or_always_passes(deadline: str, seconds: object) -> None:
+    """Every wait ends (guarantee 8): no endless one, no zero, and the refusal says which and what to give."""
+    with pytest.raises(ValueError, match=rf"{deadline} must be a number above 0"):
+        made(Deadlines, **{deadline: seconds})
+
+
+@pytest.mark.parametrize("deadline", EVERY_DEADLINE)
+@pytest.mark.parametrize("seconds", [1, 0.001, 86_400.0])
+def test_any_finite_deadline_is_an_operators_to_choose(deadline: str, seconds: float) -> None:
+    """Tests and impatient operators go below the RFC."""
+    assert seconds == getattr(made(Deadlines, **{deadline: seconds}), deadline)
+
+
+@pytest.mark.parametrize("deadline", EVERY_DEADLINE)
+def test_the_shortest_deadline(deadline: str) -> None:
+    """Whichever it is: the watchdog's tick must suit it."""
+    assert made(Deadlines, **{deadline: 0.25}).shortest_seconds == 0.25
+
+
+def test_a_linger_has_room_for_its_idle_deadline() -> None:
+    """By default a peer that goes on talking is borne longer than one that is silent."""
+    assert Deadlines().linger_total >= Deadlines().linger_idle
+
+
+# -- limits
+
+OCTETS = [field.name for field in attrs.fields(Limits) if field.name.endswith("_octets")]
+
+
+@pytest.mark.parametrize("limit", OCTETS)
+@pytest.mark.parametrize("octets", [511, 0, -1, 512.0, math.inf, math.nan, "512", None], ids=repr)
+def test_a_limit_below_what_the_rfc_demands(limit: str, octets: object) -> None:
+    """RFC 5321 4.5.3.1: a line of 512 octets must pass; the refusal says which limit and the least of it."""
+    with pytest.raises(ValueError, match=rf"{limit} must be a whole number from 512 on"):
+        made(Limits, **{limit: octets})
+
+
+@pytest.mark.parametrize("limit", OCTETS)
+def test_a_limit_of_a_line_can_be_set(limit: str) -> None:
+    """512 octets are enough for a strict operator."""
+    assert getattr(made(Limits, **{limit: 512}), limit) == 512
+
+
+@pytest.mark.parametrize("rate", [-1, -0.001, math.inf, math.nan, "1", None], ids=repr)
+def test_a_rate_that_cannot_be_used(rate: object) -> None:
+    """The refusal says which and what to give; 0 is for no such limit."""
+    with pytest.raises(ValueError, match="least_octets_per_second must be a number from 0 on"):
+        made(Limits, least_octets_per_second=rate)
+
+
+@pytest.mark.parametrize("rate", [0, 0.5, 100])
+def test_a_rate_can_be_set(rate: float) -> None:
+    """0 and fractions too."""
+    assert rate == made(Limits, least_octets_per_second=rate).least_octets_per_second
+
+
+def test_no_limit_is_smaller_than_what_peers_may_send() -> None:
+    """RFC 4954 section 4 has command lines of 12,288 octets; EHLO replies have dozens of lines of 512."""
+    assert Limits().command_octets >= 12_288
+    assert Limits().reply_octets >= 100 * 512
+    assert Limits().held_octets >= Limits().command_octets
+
+
+def test_the_slowest_sender_allowed_is_slower_than_any_line() -> None:
+    """A modem of 1200 bit/s is not cut off."""
+    assert Limits().least_octets_per_second <= 120
