@@ -1,0 +1,269 @@
+"""The figures: what is sent to whom, over which paths, and what is read off the proxy around it.
+
+1. CPU is the proxy process's own user and system time around one path's turn, in clock ticks: 10 ms as a rule.
+2. Small mails are sent and taken by Postfix' test programs where both are installed, else by the benchmark's own peers;
+   large ones, and those whose latency counts, by its own.
+3. A sender that is not answered as it expects ends the run: a figure never comes from a failure.
+
+It does not know what the figures ought to be, in which order turns are taken, nor how they are shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from bench import peers, programs
+from bench.programs import BenchError, Running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+DIRECT: Final = "direct"
+SHIMPROXY: Final = "shimproxy"
+BEFORE: Final = "before"
+HAPROXY: Final = "haproxy"
+
+MIB: Final = 1024 * 1024
+GIB: Final = 1024 * MIB
+SMALL_MAIL_OCTETS: Final = 1000
+PARALLEL_SESSIONS: Final = 10
+REFUSE_AFTER_OCTETS: Final = 64 * 1024
+
+Values = dict[str, float]
+Samples = dict[str, dict[str, list[float]]]
+"""Figure, path, one value a round."""
+
+
+@attrs.frozen(kw_only=True)
+class Sizes:
+    """How much a round sends."""
+
+    session_mails: int = 2000
+    kept_mails: int = 5000
+    mail_octets: int = GIB
+    serial_mails: int = 1000
+    idle_sessions: int = 2000
+
+
+FULL: Final = Sizes()
+QUICK: Final = Sizes(session_mails=500, kept_mails=1000, mail_octets=256 * MIB, serial_mails=300)
+
+
+@attrs.frozen(kw_only=True)
+class Setup:
+    """What a run is made with."""
+
+    folder: Path
+    rounds: int
+    sizes: Sizes
+    paths: tuple[str, ...]
+    """In the order of the report."""
+    before: Path | None = None
+    """The folder of another copy of the package, measured as the path `before`."""
+    told: Callable[[str], None] = lambda _: None
+    """Is given a line for each measure that begins."""
+
+    @property
+    def postfix(self) -> bool:
+        """Whether Postfix' test programs send and take the small mails."""
+        return bool(programs.find("smtp-source") and programs.find("smtp-sink"))
+
+
+@attrs.frozen(kw_only=True)
+class Turn:
+    """One path's turn in a round: where to send, and the proxy that is measured, if there is one."""
+
+    port: int
+    proxy: Running | None
+    sizes: Sizes
+    postfix: bool
+
+    def cpu_around(self, send: Callable[[], Values]) -> tuple[Values, float | None]:
+        """What `send` measured, and the proxy's CPU seconds meanwhile."""
+        if self.proxy is None:
+            return send(), None
+        before_seconds = self.proxy.settled_cpu_seconds()
+        values = send()
+        return values, self.proxy.settled_cpu_seconds() - before_seconds
+
+    @property
+    def watched(self) -> Running:
+        """The proxy, where only proxies are measured."""
+        assert self.proxy
+        return self.proxy
+
+
+@attrs.frozen(kw_only=True)
+class Measure:
+    """Some figures that one kind of traffic gives."""
+
+    name: str
+    about: str
+    take: Callable[[Turn], Values]
+    receiver: Callable[[Setup], AbstractContextManager[Running]]
+    paths: frozenset[str] = frozenset((DIRECT, SHIMPROXY, BEFORE, HAPROXY))
+    fresh: bool = False
+    added: Sequence[str] = ()
+    """Figures that are also given less those of the direct path, as "added NAME"."""
+
+
+# -- receivers
+
+
+def _any_receiver(setup: Setup) -> AbstractContextManager[Running]:
+    return programs.smtp_sink(setup.folder) if setup.postfix else programs.own_receiver(setup.folder)
+
+
+def _own_receiver(setup: Setup) -> AbstractContextManager[Running]:
+    return programs.own_receiver(setup.folder)
+
+
+def refusing_receiver(setup: Setup) -> AbstractContextManager[Running]:
+    return programs.own_receiver(setup.folder, "--refuse-after", str(REFUSE_AFTER_OCTETS))
+
+
+# -- small mails
+
+
+def warm_up(turn: Turn) -> Values:
+    """A few mails that count for nothing; short ones pass the refusing receiver too."""
+    return programs.own_sender("mails", turn.port, "--mails", "50", "--sessions", "5")
+
+
+def _send_small(turn: Turn, mails: int, kept: bool) -> Values:
+    count, octets, sessions = str(mails), str(SMALL_MAIL_OCTETS), str(PARALLEL_SESSIONS)
+    if not turn.postfix:
+        flag = ["--kept"] if kept else []
+        return programs.own_sender(
+            "mails", turn.port, "--mails", count, "--octets", octets, "--sessions", sessions, *flag
+        )
+    command = [programs.need("smtp-source"), "-s", sessions, "-m", count, "-l", octets, *(["-d"] if kept else [])]
+    started = time.perf_counter()
+    programs.run("smtp-source", [*command, f"{peers.HOST}:{turn.port}"])
+    return {"seconds": time.perf_counter() - started}
+
+
+def _small_figures(turn: Turn, mails: int, kept: bool, rate: str, cost: str) -> Values:
+    values, cpu_seconds = turn.cpu_around(lambda: _send_small(turn, mails, kept))
+    figures = {rate: mails / values["seconds"]}
+    if cpu_seconds is not None:
+        figures[cost] = cpu_seconds / mails * 1000
+    return figures
+
+
+def _sessions(turn: Turn) -> Values:
+    return _small_figures(turn, turn.sizes.session_mails, False, "sessions/s", "CPU s/1000 sessions")
+
+
+def _kept(turn: Turn) -> Values:
+    return _small_figures(turn, turn.sizes.kept_mails, True, "kept mails/s", "CPU s/1000 kept mails")
+
+
+def _latency(turn: Turn) -> Values:
+    values = programs.own_sender(
+        "serial", turn.port, "--mails", str(turn.sizes.serial_mails), "--octets", str(SMALL_MAIL_OCTETS)
+    )
+    return {f"latency {name} us": microseconds for name, microseconds in values.items()}
+
+
+# -- mail data
+
+
+def _send_large(turn: Turn, kind: str, code: int) -> Values:
+    octets = str(turn.sizes.mail_octets)
+    return programs.own_sender("send", turn.port, "--octets", octets, "--kind", kind, "--expect", str(code))
+
+
+def _large_figures(turn: Turn, name: str, kind: str, code: int) -> Values:
+    values, cpu_seconds = turn.cpu_around(lambda: _send_large(turn, kind, code))
+    figures = {f"{name} MiB/s": values["octets"] / MIB / values["seconds"]}
+    if cpu_seconds is not None:
+        figures[f"{name} CPU s/GiB"] = cpu_seconds / (values["octets"] / GIB)
+    return figures
+
+
+# -- memory
+
+
+def _peak(turn: Turn, name: str, code: int) -> Values:
+    _send_large(turn, "base64", code)
+    return {f"peak MiB, {name}": turn.watched.memory_kib("VmHWM") / 1024}
+
+
+def _idle(turn: Turn) -> Values:
+    warm_up(turn)  # what is made once, at the first session, is no session's
+    count = turn.sizes.idle_sessions
+    before_kib = turn.watched.memory_kib("VmRSS")
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            try:
+                stack.callback(peers.SenderSession(turn.port).close)
+            except (OSError, peers.Unexpected) as error:
+                raise BenchError(f"{turn.watched.name} did not take {count} idle sessions: {error}") from error
+        time.sleep(0.2)  # for what the proxy still does about the last of them
+        after_kib = turn.watched.memory_kib("VmRSS")
+    return {"idle session KiB": (after_kib - before_kib) / count}
+
+
+ALONE: Final = frozenset((SHIMPROXY, BEFORE))
+PROXIES: Final = frozenset((SHIMPROXY, BEFORE, HAPROXY))
+MEASURES: Final = (
+    Measure(name="sessions", about="a session for each small mail", take=_sessions, receiver=_any_receiver),
+    Measure(name="kept", about="small mails on kept sessions", take=_kept, receiver=_any_receiver),
+    Measure(
+        name="base64",
+        about="a large mail of base64",
+        take=lambda turn: _large_figures(turn, "base64", "base64", 250),
+        receiver=_own_receiver,
+    ),
+    Measure(
+        name="prose",
+        about="a large mail of prose, with dots",
+        take=lambda turn: _large_figures(turn, "prose", "prose", 250),
+        receiver=_own_receiver,
+    ),
+    Measure(
+        name="drain",
+        about="a large mail that is answered early",
+        take=lambda turn: _large_figures(turn, "drain", "base64", 552),
+        receiver=refusing_receiver,
+        paths=ALONE,
+    ),
+    Measure(
+        name="latency",
+        about="small mails one by one on a kept session",
+        take=_latency,
+        receiver=_own_receiver,
+        added=("latency p50 us", "latency p99 us"),
+    ),
+    Measure(
+        name="peak-pass",
+        about="peak memory while a large mail passes",
+        take=lambda turn: _peak(turn, "mail passes", 250),
+        receiver=_own_receiver,
+        paths=PROXIES,
+        fresh=True,
+    ),
+    Measure(
+        name="peak-drain",
+        about="peak memory while a large mail is drained",
+        take=lambda turn: _peak(turn, "mail drained", 552),
+        receiver=refusing_receiver,
+        paths=ALONE,
+        fresh=True,
+    ),
+    Measure(
+        name="idle",
+        about="memory of open sessions",
+        take=_idle,
+        receiver=_own_receiver,
+        paths=PROXIES,
+        fresh=True,
+    ),
+)

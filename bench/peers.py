@@ -1,0 +1,277 @@
+"""The benchmark's own peers: a receiver and senders that cost so little that the proxy is what is measured.
+
+Each is a process of its own, `python -m bench.peers receive|send|mails|serial`. The receiver prints a ready line with
+its port and runs until it is killed; a sender prints one line of JSON with what it took, and exits 1 with one line on
+stderr if a reply was not the expected one.
+
+1. All of them are in lock-step, so that mail data ends where a read ends: the receiver looks at each read's tail only.
+2. Mail data is made before the clock starts; the clock runs from the first octet of it to the reply to its end.
+3. Every wait of a sender has a deadline; the receiver has none, as whoever started it ends it.
+
+They know nothing of proxies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import selectors
+import socket
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from bench.mail_data import BLOCK_OCTETS, BLOCKS, END_OF_DATA, small_mail
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HOST: Final = "127.0.0.1"
+READY: Final = "bench receiver ready: "
+WAIT_SECONDS: Final = 60.0
+EARLY_REPLY: Final = b"552 5.3.4 Message size exceeds fixed limit\r\n"
+
+
+class Unexpected(Exception):
+    """A peer answered something else than the benchmark needs."""
+
+
+# -- sending
+
+
+class SenderSession:
+    """One session of a sender, greeted and past EHLO once it is made."""
+
+    def __init__(self, port: int) -> None:
+        self.sock = socket.create_connection((HOST, port), WAIT_SECONDS)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._replies = self.sock.makefile("rb")
+        self.expect(220, "the greeting")
+        self.command(b"EHLO bench.example", 250)
+
+    def expect(self, code: int, what: str) -> None:
+        """Read one reply, which has to have this code. Raises Unexpected."""
+        line = self._replies.readline()
+        while line[3:4] == b"-":
+            line = self._replies.readline()
+        if line[:3] != b"%d" % code:
+            raise Unexpected(f"{what} was answered by {line.decode('ascii', 'replace').rstrip()!r}, not by {code}")
+
+    def command(self, line: bytes, code: int) -> None:
+        self.sock.sendall(line + b"\r\n")
+        self.expect(code, line.decode())
+
+    def envelope(self) -> None:
+        """MAIL, RCPT and DATA: mail data is next."""
+        self.command(b"MAIL FROM:<sender@bench.example>", 250)
+        self.command(b"RCPT TO:<recipient@bench.example>", 250)
+        self.command(b"DATA", 354)
+
+    def mail(self, data: bytes) -> None:
+        """One mail whose data, with its end, is small."""
+        self.envelope()
+        self.sock.sendall(data)
+        self.expect(250, "mail data")
+
+    def quit(self) -> None:
+        """QUIT; whatever answers it."""
+        self.sock.sendall(b"QUIT\r\n")
+        self._replies.readline()
+        self.close()
+
+    def close(self) -> None:
+        self._replies.close()
+        self.sock.close()
+
+
+def send(port: int, kind: str, size_octets: int, code: int) -> dict[str, float]:
+    """One large mail in blocks; `code` is what has to answer it."""
+    block = BLOCKS[kind]()
+    count = max(1, size_octets // len(block))
+    session = SenderSession(port)
+    session.envelope()
+    started = time.perf_counter()
+    for _ in range(count):
+        session.sock.sendall(block)
+    session.sock.sendall(END_OF_DATA[2:])
+    session.expect(code, "mail data")
+    seconds = time.perf_counter() - started
+    session.quit()
+    return {"seconds": seconds, "octets": count * len(block)}
+
+
+def send_mails(port: int, mails: int, sessions: int, size_octets: int, kept: bool) -> dict[str, float]:
+    """Small mails over parallel sessions, one mail a session unless `kept`: for machines without smtp-source."""
+    data = small_mail(size_octets)
+    failures: list[BaseException] = []
+
+    def share(count: int) -> None:
+        try:
+            session: SenderSession | None = None
+            for _ in range(count):
+                session = session or SenderSession(port)
+                session.mail(data)
+                if not kept:
+                    session.quit()
+                    session = None
+            if session:
+                session.quit()
+        except (OSError, Unexpected) as error:
+            failures.append(error)
+
+    shares = [mails // sessions + (number < mails % sessions) for number in range(sessions)]
+    threads = [threading.Thread(target=share, args=(count,)) for count in shares]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - started
+    if failures:
+        raise failures[0]
+    return {"seconds": seconds}
+
+
+def send_serially(port: int, mails: int, size_octets: int) -> dict[str, float]:
+    """Small mails one after the other on one kept session: how long each took, MAIL to the last reply."""
+    data = small_mail(size_octets)
+    session = SenderSession(port)
+    microseconds: list[float] = []
+    for _ in range(mails):
+        started = time.perf_counter()
+        session.mail(data)
+        microseconds.append((time.perf_counter() - started) * 1e6)
+    session.quit()
+    microseconds.sort()
+    return {"p50": microseconds[mails // 2], "p99": microseconds[min(mails - 1, mails * 99 // 100)]}
+
+
+# -- receiving
+
+
+@attrs.define(eq=False)
+class ReceiverSession:
+    """One session of the receiver."""
+
+    sock: socket.socket
+    ahead: bytes = b""
+    in_data: bool = False
+    discarding: bool = False
+    tail: bytes = b""
+    data_octets: int = 0
+
+
+@attrs.define(eq=False)
+class Receiver:
+    """Takes any mail; or, with `refuse_after_octets`, answers mail data early and half-closes."""
+
+    refuse_after_octets: int | None = None
+    _selector: selectors.BaseSelector = attrs.field(factory=selectors.DefaultSelector)
+    _buffer: bytearray = attrs.field(factory=lambda: bytearray(2 * BLOCK_OCTETS))
+
+    def serve(self) -> None:
+        """Listen on a free port, say which, and serve until killed."""
+        listener = socket.create_server((HOST, 0), backlog=1000)
+        listener.setblocking(False)
+        self._selector.register(listener, selectors.EVENT_READ)
+        print(f"{READY}{listener.getsockname()[1]}", flush=True)
+        while True:
+            for key, _ in self._selector.select():
+                if key.data is None:
+                    self._accept(listener)
+                else:
+                    try:
+                        self._read(key.data)
+                    except OSError:  # a sender that went: the next one matters
+                        self._close(key.data)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except OSError:
+            return
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.sendall(b"220 bench.example ESMTP\r\n")
+        self._selector.register(sock, selectors.EVENT_READ, ReceiverSession(sock))
+
+    def _close(self, session: ReceiverSession) -> None:
+        self._selector.unregister(session.sock)
+        session.sock.close()
+
+    def _read(self, session: ReceiverSession) -> None:
+        buffer = self._buffer
+        size_octets = session.sock.recv_into(buffer)
+        if not size_octets:
+            self._close(session)
+        elif session.in_data:
+            session.data_octets += size_octets
+            session.tail = (session.tail + buffer[max(0, size_octets - 5) : size_octets])[-5:]
+            if session.tail == END_OF_DATA:
+                session.in_data = False
+                session.sock.sendall(b"250 2.0.0 taken\r\n")
+            elif self.refuse_after_octets is not None and session.data_octets >= self.refuse_after_octets:
+                session.in_data, session.discarding = False, True
+                session.sock.sendall(EARLY_REPLY)
+                session.sock.shutdown(socket.SHUT_WR)
+        elif not session.discarding:
+            session.ahead += buffer[:size_octets]
+            *lines, session.ahead = session.ahead.split(b"\r\n")
+            for line in lines:
+                self._answer(session, line[:4].upper())
+
+    def _answer(self, session: ReceiverSession, verb: bytes) -> None:
+        if verb == b"QUIT":
+            session.sock.sendall(b"221 2.0.0 bye\r\n")
+            session.sock.shutdown(socket.SHUT_WR)
+            session.discarding = True
+        elif verb == b"DATA":
+            session.in_data, session.tail, session.data_octets = True, b"\r\n", 0
+            session.sock.sendall(b"354 go on\r\n")
+        elif verb == b"EHLO":
+            session.sock.sendall(b"250-bench.example\r\n250 8BITMIME\r\n")
+        else:
+            session.sock.sendall(b"250 2.0.0 ok\r\n")
+
+
+# -- as a process
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Be one of the peers."""
+    parser = argparse.ArgumentParser(prog="python -m bench.peers", description="The benchmark's own peers.")
+    roles = parser.add_subparsers(dest="role", required=True)
+    role = roles.add_parser("receive")
+    role.add_argument("--refuse-after", type=int, metavar="OCTETS")
+    for name in ("send", "mails", "serial"):
+        role = roles.add_parser(name)
+        role.add_argument("port", type=int)
+        role.add_argument("--octets", type=int, default=1000)
+        role.add_argument("--mails", type=int, default=1)
+        role.add_argument("--kind", choices=list(BLOCKS), default="base64")
+        role.add_argument("--expect", type=int, default=250, metavar="CODE")
+        role.add_argument("--sessions", type=int, default=10)
+        role.add_argument("--kept", action="store_true")
+    options = parser.parse_args(arguments)
+    try:
+        if options.role == "receive":
+            Receiver(options.refuse_after).serve()
+        elif options.role == "send":
+            print(json.dumps(send(options.port, options.kind, options.octets, options.expect)))
+        elif options.role == "mails":
+            print(json.dumps(send_mails(options.port, options.mails, options.sessions, options.octets, options.kept)))
+        else:
+            print(json.dumps(send_serially(options.port, options.mails, options.octets)))
+    except (OSError, Unexpected) as error:
+        print(f"bench.peers {options.role}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,270 @@
+"""The processes of a run: found, started until they are ready, read from /proc, and ended.
+
+1. A process is ended by its own pid, when its `with` block ends, whatever ended that.
+2. Every start and every run has a deadline; what fails is a BenchError with one line that names the program.
+3. What a process says on stderr goes to a file, as with an operator, and comes back in the error.
+
+It does not know what is measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from bench.peers import HOST, READY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+START_SECONDS: Final = 15.0
+RUN_SECONDS: Final = 180.0
+END_SECONDS: Final = 1.0
+TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
+# Below the ports that Linux gives to outgoing connections, so that none of the run's own takes it meanwhile.
+FREE_PORTS: Final = range(20_000, 32_000)
+APT_PACKAGE: Final = {"smtp-source": "postfix", "smtp-sink": "postfix", "haproxy": "haproxy"}
+
+
+class BenchError(Exception):
+    """The run can't go on; the text is one line."""
+
+
+def find(name: str) -> str | None:
+    """The path of a program, looked for in sbin too."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin")
+
+
+def need(name: str) -> str:
+    """The path of a program. Raises BenchError."""
+    path = find(name)
+    if path is None:
+        raise BenchError(f"{name} is not installed: apt-get install {APT_PACKAGE.get(name, name)}")
+    return path
+
+
+@attrs.frozen
+class Running:
+    """A process that serves on a port of 127.0.0.1."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def cpu_seconds(self) -> float:
+        """User and system time so far, in whole clock ticks. Raises BenchError."""
+        try:
+            stat = Path(f"/proc/{self.process.pid}/stat").read_text()
+        except OSError:
+            raise self.failed("has ended") from None
+        fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces; utime and stime are 14, 15
+        if fields[0] == "Z":
+            raise self.failed("has ended")
+        return (int(fields[11]) + int(fields[12])) / TICKS_A_SECOND
+
+    def settled_cpu_seconds(self) -> float:
+        """The same once it has stopped growing, as sessions may still be closing."""
+        before = self.cpu_seconds
+        for _ in range(20):
+            time.sleep(0.03)
+            after = self.cpu_seconds
+            if after == before:
+                break
+            before = after
+        return before
+
+    def memory_kib(self, field: str) -> int:
+        """VmRSS or VmHWM. Raises BenchError."""
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+                if line.startswith(f"{field}:"):
+                    return int(line.split()[1])
+        raise self.failed("has ended")
+
+    def failed(self, what: str) -> BenchError:
+        return BenchError(f"{self.name} {what}{_last_line(self.log)}")
+
+    def check(self) -> None:
+        """Raise BenchError if it has ended, or has logged a traceback."""
+        if self.process.poll() is not None:
+            raise self.failed(f"has ended with status {self.process.returncode}")
+        if b"Traceback" in self.log.read_bytes():
+            raise self.failed("has logged a traceback")
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f": {last}" if last else ""
+
+
+# -- starting
+
+
+@contextlib.contextmanager
+def shimproxy(folder: Path, receiver_port: int, code: Path | None = None, name: str = "shimproxy") -> Iterator[Running]:
+    """The shim with its default settings; `code` is a folder that holds another copy of the package."""
+    command = [
+        sys.executable,
+        "-m",
+        "shimproxy",
+        "run",
+        "--listen",
+        f"{HOST}:0",
+        "--receiver",
+        f"{HOST}:{receiver_port}",
+    ]
+    with _started(name, command, folder, cwd=code) as (process, log):
+        line = _ready_line(name, process, log)
+        address = line.partition("listening on ")[2].partition(",")[0]
+        if not line.startswith("shimproxy ready:") or not address.rpartition(":")[2].isdigit():
+            raise BenchError(f"{name}'s ready line can't be read: {line!r}")
+        yield Running(name, process, int(address.rpartition(":")[2]), log)
+
+
+@contextlib.contextmanager
+def haproxy(folder: Path, receiver_port: int, sessions: int) -> Iterator[Running]:
+    """HAProxy in tcp mode, one process, one thread, in the foreground, so that its pid is the worker's."""
+    program = need("haproxy")
+
+    def command(port: int) -> list[str]:
+        configuration = folder / f"haproxy-{port}.cfg"
+        configuration.write_text(
+            f"global\n  nbthread 1\n  maxconn {sessions}\n"
+            "defaults\n  mode tcp\n  timeout connect 30s\n  timeout client 300s\n  timeout server 300s\n"
+            f"listen bench\n  bind {HOST}:{port} backlog 1000\n  server receiver {HOST}:{receiver_port}\n"
+        )
+        return [program, "-db", "-f", str(configuration)]
+
+    with _on_free_port("haproxy", command, folder) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def smtp_sink(folder: Path) -> Iterator[Running]:
+    """Postfix' receiver for tests; as root it wants another user."""
+    program = need("smtp-sink")
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    with _on_free_port("smtp-sink", lambda port: [program, *user, f"{HOST}:{port}", "1000"], folder) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def own_receiver(folder: Path, *arguments: str) -> Iterator[Running]:
+    """The receiver of bench.peers."""
+    command = [sys.executable, "-m", "bench.peers", "receive", *arguments]
+    with _started("receiver", command, folder) as (process, log):
+        line = _ready_line("receiver", process, log)
+        yield Running("receiver", process, int(line.removeprefix(READY)), log)
+
+
+@contextlib.contextmanager
+def _started(
+    name: str, command: Sequence[str], folder: Path, cwd: Path | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    log = folder / f"{name}-{time.monotonic_ns()}.log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, cwd=cwd, start_new_session=True
+        )
+    try:
+        yield process, log
+    finally:
+        process.terminate()
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+def _ready_line(name: str, process: subprocess.Popen[bytes], log: Path) -> str:
+    assert process.stdout
+    os.set_blocking(process.stdout.fileno(), False)
+    said = b""
+    end = time.monotonic() + START_SECONDS
+    while b"\n" not in said:
+        ended = process.poll() is not None
+        said += process.stdout.read() or b""
+        if b"\n" not in said:
+            if ended or time.monotonic() > end:
+                raise BenchError(f"{name} did not get ready{_last_line(log)}")
+            time.sleep(0.01)
+    return said.partition(b"\n")[0].decode()
+
+
+@contextlib.contextmanager
+def _on_free_port(name: str, command: Callable[[int], list[str]], folder: Path) -> Iterator[Running]:
+    port = _free_port()
+    with _started(name, command(port), folder) as (process, log):
+        end = time.monotonic() + START_SECONDS
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection((HOST, port), 1.0):
+                break
+            if process.poll() is not None or time.monotonic() > end:
+                raise BenchError(f"{name} did not get ready{_last_line(log)}")
+            time.sleep(0.01)
+        yield Running(name, process, port, log)
+
+
+def _free_port() -> int:
+    for port in random.sample(FREE_PORTS, 100):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((HOST, port))
+            return port
+    raise BenchError(f"no free port on {HOST}")
+
+
+# -- running
+
+
+def run(name: str, command: Sequence[str]) -> str:
+    """What a program said on stdout, at its end. Raises BenchError."""
+    with _piped(command) as process:
+        try:
+            said, complaint = process.communicate(timeout=RUN_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"{name} was not done after {RUN_SECONDS:g} s") from None
+    if process.returncode:
+        lines = complaint.decode(errors="replace").strip().splitlines() or ["(no word of why)"]
+        raise BenchError(f"{name} failed: {lines[-1]}")
+    return said.decode(errors="replace")
+
+
+@contextlib.contextmanager
+def _piped(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def own_sender(role: str, port: int, *arguments: str) -> dict[str, float]:
+    """Run a sender of bench.peers to its end; what it measured. Raises BenchError."""
+    said = run("sender", [sys.executable, "-m", "bench.peers", role, str(port), *arguments])
+    result: dict[str, float] = json.loads(said)
+    return result

@@ -1,0 +1,190 @@
+"""What a run says: the machine, the table of medians, and the targets.
+
+1. A median is that of the rounds; a ratio is the median of the rounds' own ratios, so that a slow minute, which meets
+   both, does not move it.
+2. Every target stands in TARGETS, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import trio
+
+import shimproxy
+from bench import programs
+from bench.measures import DIRECT, HAPROXY, SHIMPROXY, Samples, Setup
+from shimproxy.net.leg import BLOCK_OCTETS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+# -- targets
+
+
+@attrs.frozen
+class Target:
+    """What the median of shimproxy has to be: `least` or `most`, as it is or as a ratio to HAProxy's."""
+
+    figure: str
+    least: float | None = None
+    most: float | None = None
+    ratio: bool = True
+
+    def __str__(self) -> str:
+        bound = f">= {self.least:g}" if self.least is not None else f"<= {self.most:g}"
+        return f"{self.figure} {bound}" + (" x HAProxy" if self.ratio else "")
+
+    def met_by(self, value: float) -> bool:
+        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+
+
+TARGETS: Final = (
+    Target("base64 MiB/s", least=1.2),
+    Target("CPU s/1000 sessions", most=2.5),
+    Target("CPU s/1000 kept mails", most=2.5),
+    Target("sessions/s", least=0.5),
+    Target("kept mails/s", least=0.5),
+    Target("peak MiB, mail passes", most=64, ratio=False),
+    Target("peak MiB, mail drained", most=64, ratio=False),
+    Target("idle session KiB", most=40, ratio=False),
+)
+
+
+def verdicts(samples: Samples) -> Iterator[tuple[Target, float | None, bool | None]]:
+    """Each target, the median that it is about, and whether that meets it; None for what was not measured."""
+    for target in TARGETS:
+        paths = samples.get(target.figure, {})
+        value = ratio(paths, SHIMPROXY) if target.ratio else median(paths.get(SHIMPROXY, []))
+        yield target, value, None if value is None else target.met_by(value)
+
+
+# -- figures
+
+
+def median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None
+
+
+def ratio(paths: dict[str, list[float]], path: str) -> float | None:
+    """The median of a path's values divided by HAProxy's of the same round, if that can be said."""
+    pairs = list(zip(paths.get(path, []), paths.get(HAPROXY, []), strict=False))
+    if any(theirs <= 0 for _, theirs in pairs):
+        return None
+    return median([ours / theirs for ours, theirs in pairs])
+
+
+def as_json(samples: Samples, machine: dict[str, str], setup: Setup) -> dict[str, Any]:
+    """Everything that was measured, for other programs."""
+    return {
+        "machine": machine,
+        "rounds": setup.rounds,
+        "sizes": attrs.asdict(setup.sizes),
+        "figures": {
+            figure: {
+                path: {
+                    "rounds": values,
+                    "median": median(values),
+                    "min": min(values),
+                    "max": max(values),
+                    "ratio_to_haproxy": ratio(paths, path),
+                }
+                for path, values in paths.items()
+            }
+            for figure, paths in samples.items()
+        },
+        "targets": [{"target": str(target), "value": value, "met": met} for target, value, met in verdicts(samples)],
+    }
+
+
+# -- the machine
+
+
+def machine_lines(setup: Setup) -> dict[str, str]:
+    """What was measured where: name, value."""
+    lines = {
+        "machine": f"{_cpu_model()}, {len(os.sched_getaffinity(0))} CPUs, Linux {platform.release()}",
+        "load": " ".join(f"{load:.2f}" for load in os.getloadavg()),
+        "Python": f"{platform.python_version()}, trio {trio.__version__}",
+        "shimproxy": f"{shimproxy.__version__} in {Path(shimproxy.__file__).parent}",
+        "read size": f"{BLOCK_OCTETS // 1024} KiB",
+        "haproxy": _haproxy_version() if HAPROXY in setup.paths else "not measured",
+        "small mails": _small_mail_peers(setup),
+    }
+    if setup.before:
+        lines["before"] = str(setup.before)
+    return lines
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _haproxy_version() -> str:
+    return programs.run("haproxy", [programs.need("haproxy"), "-v"]).splitlines()[0].split(" - ")[0]
+
+
+def _small_mail_peers(setup: Setup) -> str:
+    if not setup.postfix:
+        return "bench.peers (no smtp-source and smtp-sink: apt-get install postfix)"
+    postconf = programs.find("postconf")
+    version = programs.run("postconf", [postconf, "-d", "-h", "mail_version"]).strip() if postconf else "?"
+    return f"smtp-source, smtp-sink of Postfix {version}"
+
+
+# -- the table
+
+
+def table(samples: Samples, setup: Setup) -> list[str]:
+    """One line for each figure: each path's median and spread, then the ratios to HAProxy's."""
+    compared = [path for path in setup.paths if path != HAPROXY] if HAPROXY in setup.paths else []
+    compared.sort(key=lambda path: path == DIRECT)
+    rows = [["", *setup.paths, *(f"{path}/{HAPROXY}" for path in compared)]]
+    for figure, paths in samples.items():
+        cells = [_cell(paths.get(path, [])) for path in setup.paths]
+        rows.append([figure, *cells, *(_ratio_cell(ratio(paths, path)) for path in compared)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if not at else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "-" * max(map(len, lines)))
+    return lines
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return "-"
+    middle, low, high = (_number(value) for value in (statistics.median(values), min(values), max(values)))
+    return f"{middle} ({low}..{high})"
+
+
+def _ratio_cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def check_lines(samples: Samples) -> list[str]:
+    """One line for each target."""
+    words = {True: "met", False: "MISSED", None: "not measured"}
+    return [
+        f"{words[met]:>12}  {target}" + ("" if value is None else f": {_number(value)}")
+        for target, value, met in verdicts(samples)
+    ]

@@ -1,0 +1,103 @@
+"""Rounds: every path takes its turn in each of them, over processes that are started and ended here.
+
+1. A round runs each path once, one after the other, and the next round begins with the next path: what the machine
+   does meanwhile meets them all.
+2. A proxy serves one measure through all of its rounds, warmed up by a few mails that are not counted; where memory is
+   measured it is a fresh process each time.
+
+It does not know what a turn measures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from typing import TYPE_CHECKING, Final
+
+from bench import programs
+from bench.measures import BEFORE, DIRECT, HAPROXY, Measure, Samples, Setup, Turn, Values, warm_up
+from bench.programs import BenchError, Running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+MEMORY_ROUNDS: Final = 3
+"""Peak memory hardly varies: no more rounds than these."""
+SPARE_FILES: Final = 100
+
+
+def raise_file_limit(sessions: int) -> int:
+    """Let this process and those it starts open all the files they may; how many sessions a proxy can hold then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        return sessions
+    return min(sessions, (hard - SPARE_FILES) // 2)
+
+
+def run_measure(measure: Measure, setup: Setup) -> Samples:
+    """All rounds of one measure over those of the paths that it has. Raises BenchError."""
+    paths = [path for path in setup.paths if path in measure.paths]
+    rounds = min(setup.rounds, MEMORY_ROUNDS) if measure.fresh else setup.rounds
+    setup.told(f"{measure.name}: {measure.about} ({rounds} x {', '.join(paths)})")
+    samples: Samples = {}
+    with contextlib.ExitStack() as stack:
+        receiver = stack.enter_context(measure.receiver(setup))
+        lasting = {} if measure.fresh else {path: stack.enter_context(_proxy(setup, path, receiver)) for path in paths}
+        for path, proxy in lasting.items():
+            _blamed(measure, path, warm_up, _turn(setup, receiver, proxy))
+        for number in range(rounds):
+            values: dict[str, Values] = {}
+            for path in _rotated(paths, number):
+                with contextlib.ExitStack() as once:
+                    proxy = lasting[path] if lasting else once.enter_context(_proxy(setup, path, receiver))
+                    values[path] = _blamed(measure, path, measure.take, _turn(setup, receiver, proxy))
+            _add_differences(measure.added, values)
+            for path in paths:
+                for figure, value in values[path].items():
+                    samples.setdefault(figure, {}).setdefault(path, []).append(value)
+    return samples
+
+
+def _turn(setup: Setup, receiver: Running, proxy: Running | None) -> Turn:
+    return Turn(port=(proxy or receiver).port, proxy=proxy, sizes=setup.sizes, postfix=setup.postfix)
+
+
+def _rotated(paths: list[str], number: int) -> list[str]:
+    first = number % max(1, len(paths))
+    return paths[first:] + paths[:first]
+
+
+def _blamed(measure: Measure, path: str, take: Callable[[Turn], Values], turn: Turn) -> Values:
+    """Take the values; an error says of which measure and path it is, and what the proxy said."""
+    try:
+        values = take(turn)
+        if turn.proxy:
+            turn.proxy.check()
+    except BenchError as error:
+        where = f"{measure.name} over {path}: {error}"
+        last = f"; {turn.proxy.failed('said last')}" if turn.proxy and turn.proxy.name not in str(error) else ""
+        raise BenchError(where + last) from error
+    return values
+
+
+def _add_differences(names: Sequence[str], values: dict[str, Values]) -> None:
+    if direct := values.get(DIRECT):
+        for path, figures in values.items():
+            if path != DIRECT:
+                figures.update({f"added {name}": figures[name] - direct[name] for name in names})
+
+
+@contextlib.contextmanager
+def _proxy(setup: Setup, path: str, receiver: Running) -> Iterator[Running | None]:
+    if path == DIRECT:
+        yield None
+    elif path == HAPROXY:
+        sessions = raise_file_limit(setup.sizes.idle_sessions + SPARE_FILES)
+        with programs.haproxy(setup.folder, receiver.port, sessions) as running:
+            yield running
+    else:
+        code = setup.before if path == BEFORE else None
+        with programs.shimproxy(setup.folder, receiver.port, code, path) as running:
+            yield running
