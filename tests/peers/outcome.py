@@ -1,0 +1,94 @@
+"""What a sender believes of its mail in the end, and what it may believe.
+
+It knows neither the shim nor the receivers.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+import attrs
+
+
+class Believed(enum.StrEnum):
+    """The fate of a mail as its sender sees it."""
+
+    DELIVERED = "delivered"
+    BOUNCED = "bounced"
+    DEFERRED = "deferred"
+    HUNG = "hung"
+
+
+_BY_SEVERITY: Final = {"2": Believed.DELIVERED, "4": Believed.DEFERRED, "5": Believed.BOUNCED}
+
+
+def believed_of(reply: bytes) -> Believed:
+    """What a sender makes of this reply to mail data."""
+    return _BY_SEVERITY.get(reply[:1].decode("latin-1"), Believed.DEFERRED)
+
+
+@attrs.frozen
+class Outcome:
+    """What became of one mail at one sender."""
+
+    believed: Believed
+    text: str
+    """The sender's own account: a reply, a line of its log, an error."""
+    reply: bytes | None = None
+    """The reply to mail data octet for octet, where the sender keeps it."""
+    parting: bytes | None = None
+    """What came after QUIT until the connection was closed, where the sender looks."""
+
+
+@attrs.frozen
+class Expected:
+    """One thing that a sender may believe."""
+
+    believed: Believed
+    reply: bytes
+    """The reply that must have told it: octet for octet, or its beginning if it has no CRLF at its end."""
+
+    def __str__(self) -> str:
+        return f"{self.believed} {self.reply!r}"
+
+    def allows(self, outcome: Outcome) -> bool:
+        """Whether `outcome` is this."""
+        if outcome.believed is not self.believed:
+            return False
+        if outcome.reply is not None:
+            exact = self.reply.endswith(b"\r\n")
+            return outcome.reply == self.reply if exact else outcome.reply.startswith(self.reply)
+        if self.believed is Believed.DELIVERED:
+            return True  # programs are silent about success
+        return all(words in _plain(outcome.text) for words in self.words)
+
+    @property
+    def words(self) -> list[str]:
+        """The code, and the text of each line: what a program's account of the reply must contain."""
+        lines = self.reply.decode("latin-1").splitlines()
+        return [lines[-1][:3], *(_plain(line[4:]) for line in lines)]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+def accepted(reply: bytes) -> Expected:
+    """The receiver took the mail with this reply."""
+    return Expected(Believed.DELIVERED, reply)
+
+
+def refused(reply: bytes) -> Expected:
+    """The receiver gave this 4yz or 5yz to the mail data."""
+    return Expected(believed_of(reply), reply)
+
+
+NO_VERDICT: Final = Expected(Believed.DEFERRED, b"451 4.4.2")
+"""The receiver went without one: guarantee 4."""
+
+EARLY_SUCCESS: Final = Expected(Believed.DEFERRED, b"451 4.3.0")
+"""The receiver said 2yz to a mail that it didn't have: guarantee 3."""
+
+OUT_OF_STEP: Final = Expected(Believed.DEFERRED, b"421 4.5.0")
+"""The receiver's reply can't answer the command."""

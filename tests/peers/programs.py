@@ -1,0 +1,82 @@
+"""Programs that send one mail and say what became of it: swaks, curl, msmtp; and Postfix' pair for tests.
+
+What a program believes is its exit status; what it says of the reply is its own account, whatever the wording.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from typing import TYPE_CHECKING
+
+from tests.peers.mail import RECIPIENT, SENDER, Mail
+from tests.peers.outcome import Believed, Outcome, believed_of
+from tests.peers.processes import Run, free_port, need, run, started
+from tests.peers.receiving import HOST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+def _outcome(ended: Run, replies: Sequence[str]) -> Outcome:
+    """What a program believes: delivered if its status is 0, else what the last refusal that it tells of says."""
+    if ended.status is None:
+        return Outcome(Believed.HUNG, ended.account)
+    if ended.status == 0:
+        return Outcome(Believed.DELIVERED, ended.account)
+    refusals = [reply for reply in replies if reply[0] in "45"]
+    # Without one it has lost the connection: something to try again.
+    return Outcome(believed_of(refusals[0].encode("latin-1")) if refusals else Believed.DEFERRED, ended.account)
+
+
+@contextlib.contextmanager
+def _file(octets: bytes) -> Iterator[str]:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(octets)
+        file.flush()
+        yield file.name
+
+
+def swaks(port: int, mail: Mail) -> Outcome:
+    """Perl, reads after the final dot."""
+    with _file(mail.text.removesuffix(b"\n")) as path:  # it puts a line end before the final dot
+        where = ["--server", HOST, "--port", str(port), "--helo", "swaks.example", "--timeout", "30"]
+        what = ["--from", SENDER, "--to", RECIPIENT, "--data", f"@{path}", "--suppress-data"]
+        ended = run([need("swaks"), *where, *what])
+    return _outcome(ended, re.findall(r"^<\S*\s+(\d\d\d[ -].*)$", ended.said, re.MULTILINE))
+
+
+def curl(port: int, mail: Mail) -> Outcome:
+    """libcurl, sends and receives on a non-blocking socket, reads the reply when all is uploaded."""
+    with _file(mail.crlf_text) as path:
+        where = [f"smtp://{HOST}:{port}", "--silent", "--show-error", "--verbose", "--max-time", "30"]
+        what = ["--mail-from", SENDER, "--mail-rcpt", RECIPIENT, "--upload-file", path]
+        ended = run([need("curl"), *where, *what])
+    return _outcome(ended, re.findall(r"^< (\d\d\d[ -].*)$", ended.complained, re.MULTILINE))
+
+
+def msmtp(port: int, mail: Mail) -> Outcome:
+    """stdio on a blocking socket."""
+    where = ["--file=/dev/null", f"--host={HOST}", f"--port={port}", "--tls=off", "--auth=off", "--timeout=30"]
+    ended = run([need("msmtp"), *where, f"--from={SENDER}", RECIPIENT], given=mail.text)
+    return _outcome(ended, re.findall(r"server message: (\d\d\d[ -].*)$", ended.complained, re.MULTILINE))
+
+
+# -- Postfix' programs for tests
+
+
+@contextlib.contextmanager
+def smtp_sink(*arguments: str) -> Iterator[int]:
+    """A receiver that takes any mail, or what its arguments say; its port."""
+    port = free_port()
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    with started([need("smtp-sink", "postfix"), *user, *arguments, f"{HOST}:{port}", "1000"], port):
+        yield port
+
+
+def smtp_source(port: int, *arguments: str) -> Run:
+    """Send as its arguments say."""
+    command = [need("smtp-source", "postfix"), "-f", SENDER, "-t", RECIPIENT, *arguments, f"{HOST}:{port}"]
+    return run(command, seconds=120)

@@ -1,0 +1,177 @@
+"""The table: every fault receiver, through the shim, with every sender and both sizes of mail.
+
+In each cell the guarantees must hold: no sender hangs (7, 8); it believes the mail delivered if and only if the
+receiver has it whole (3, 5); a refusal reaches it word for word (2), and nothing else is invented (4); it gets one
+verdict (1); and mail data never becomes commands (6). What is expected stands beside each fault receiver.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+import trio
+
+from tests.peers import form  # noqa: F401 - its rows enter the table
+from tests.peers.exim import Exim, exim
+from tests.peers.faults import FAULTS, QUICK_TO_RESET, Fault
+from tests.peers.mail import INJECTED, LARGE, SIZES, SMALL, Mail
+from tests.peers.outcome import Believed, Outcome, refused
+from tests.peers.postfix import Postfix, postfix
+from tests.peers.programs import curl, msmtp, smtp_sink, swaks
+from tests.peers.senders import WAIT_SECONDS, ignores_eof, never_closes, python_smtplib, sender_of_1999
+from tests.peers.shim import shim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.peers.receiving import Seen
+
+CELL_SECONDS = 40.0
+SMTP_SINK_REFUSES = refused(b"550 This violates SMTP\r\n")
+
+
+async def cell(fault: Fault, mail: Mail, send: Callable[[int, Mail], Outcome] | None) -> None:
+    """Send one mail through the shim to the fault receiver, and check the guarantees.
+
+    Without `send` it is sent by a sender of 1999 that goes on only when the receiver has replied early.
+    """
+    surely_early = send is None
+    with trio.fail_after(CELL_SECONDS), fault.start() as receiver:
+        send = send or functools.partial(sender_of_1999, early=receiver.seen.early)
+        async with shim(receiver.port, fault.deadlines) as between:
+            outcome = await trio.to_thread.run_sync(send, between.port, mail)
+            await between.watcher.sessions_ended()
+    # Only now has the receiver taken note of all that it was sent.
+    check(fault, mail, outcome, receiver.seen, surely_early)
+
+
+def check(fault: Fault, mail: Mail, outcome: Outcome, seen: Seen, surely_early: bool) -> None:
+    """The guarantees, for one mail."""
+    # A small mail may have reached the receiver whole before it replied: then the reply was not early.
+    early = surely_early or mail is LARGE
+    allowed = fault.large if early else fault.small
+    case = f"{fault.name}, {mail.name}: {outcome}"
+    assert outcome.believed is not Believed.HUNG, case
+    assert any(expected.allows(outcome) for expected in allowed), f"{case}, not any of {allowed}"
+    has_it = [mail.is_whole(data) for data in seen.mails]
+    assert has_it == ([True] if outcome.believed is Believed.DELIVERED else []), case
+    if outcome.parting is not None:
+        assert outcome.parting.count(b"\r\n") == 1, case
+        assert outcome.parting.startswith(b"221 ") or not early, case
+    if early:
+        assert not set(seen.run) & set(INJECTED), case
+    if surely_early:
+        assert seen.octets_after_early == 0, case
+
+
+every_fault = pytest.mark.parametrize("fault", [pytest.param(fault, id=name) for name, fault in FAULTS.items()])
+every_early_fault = pytest.mark.parametrize(
+    "fault", [pytest.param(fault, id=name) for name, fault in FAULTS.items() if fault.replies_early]
+)
+every_size = pytest.mark.parametrize("mail", [pytest.param(mail, id=mail.name) for mail in SIZES])
+
+
+@every_fault
+@every_size
+async def test_the_sender_of_1999_learns_what_became_of_its_mail(fault: Fault, mail: Mail) -> None:
+    await cell(fault, mail, sender_of_1999)
+
+
+@every_fault
+@every_size
+async def test_smtplib_learns_what_became_of_its_mail(fault: Fault, mail: Mail) -> None:
+    await cell(fault, mail, python_smtplib)
+
+
+@every_early_fault
+@pytest.mark.parametrize("mail", [SMALL, pytest.param(LARGE, marks=pytest.mark.slow)], ids=[SMALL.name, LARGE.name])
+async def test_after_an_early_reply_not_one_octet_goes_to_the_receiver(fault: Fault, mail: Mail) -> None:
+    await cell(fault, mail, None)
+
+
+@pytest.mark.parametrize("name", ["q152940", "q152940_rst", "early_552_drains", "well_behaved"])
+@pytest.mark.parametrize("send", [never_closes, ignores_eof])
+async def test_a_sender_of_1999_that_does_not_close_is_freed(name: str, send: Callable[[int, Mail], Outcome]) -> None:
+    await cell(attrs.evolve(FAULTS[name], deadlines=QUICK_TO_RESET), LARGE, send)
+
+
+# -- without the shim: that the faults are faults
+
+
+def sent_directly(fault: Fault, mail: Mail, patience_seconds: float = WAIT_SECONDS) -> tuple[Outcome, Seen]:
+    """What the sender of 1999 believes, and what the receiver has seen, with nothing between them."""
+    with fault.start() as receiver:
+        outcome = sender_of_1999(receiver.port, mail, patience_seconds=patience_seconds)
+    return outcome, receiver.seen
+
+
+@pytest.mark.parametrize("name", ["q152940", "early_552_shuts_its_window"])
+def test_without_the_shim_the_sender_of_1999_blocks(name: str) -> None:
+    outcome, _ = sent_directly(FAULTS[name], LARGE, patience_seconds=0.5)
+    assert outcome.believed is Believed.HUNG
+
+
+@pytest.mark.parametrize("name", ["q152940_rst", "iis_reset", "chasquid_521_close", "no_crlf_before_fin"])
+def test_without_the_shim_the_verdict_is_lost(name: str) -> None:
+    outcome, _ = sent_directly(FAULTS[name], LARGE, patience_seconds=5.0)
+    assert outcome.believed is not Believed.BOUNCED
+
+
+@pytest.mark.parametrize("name", ["mailpit", "gen_smtp_size", "haraka_stays_and_parses"])
+def test_without_the_shim_mail_data_becomes_commands(name: str) -> None:
+    _, seen = sent_directly(FAULTS[name], SMALL)
+    assert seen.run
+
+
+# -- with programs
+
+
+@pytest.fixture(scope="module")
+def a_postfix() -> Iterator[Postfix]:
+    with postfix() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def an_exim() -> Iterator[Exim]:
+    with exim() as running:
+        yield running
+
+
+@pytest.mark.slow
+@every_size
+@every_fault
+async def test_programs_learn_what_became_of_their_mail(fault: Fault, mail: Mail) -> None:
+    async with trio.open_nursery() as nursery:
+        for send in (swaks, curl, msmtp):
+            nursery.start_soon(cell, fault, mail, send, name=send.__name__)
+
+
+@pytest.mark.slow
+@every_size
+@every_fault
+async def test_postfix_learns_what_became_of_its_mail(fault: Fault, mail: Mail, a_postfix: Postfix) -> None:
+    await cell(fault, mail, a_postfix.send)
+
+
+@pytest.mark.slow
+@every_size
+@every_fault
+async def test_exim_learns_what_became_of_its_mail(fault: Fault, mail: Mail, an_exim: Exim) -> None:
+    await cell(fault, mail, an_exim.send)
+
+
+# -- the receiver that is a program
+
+
+@pytest.mark.parametrize("send", [sender_of_1999, python_smtplib, swaks, curl, msmtp])
+@every_size
+async def test_smtp_sinks_early_reply_reaches_every_sender(mail: Mail, send: Callable[[int, Mail], Outcome]) -> None:
+    with trio.fail_after(CELL_SECONDS), smtp_sink("-A", "0") as port:
+        async with shim(port) as between:
+            outcome = await trio.to_thread.run_sync(send, between.port, mail)
+            await between.watcher.sessions_ended()
+    assert SMTP_SINK_REFUSES.allows(outcome), outcome
