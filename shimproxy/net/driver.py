@@ -1,8 +1,8 @@
 """Readiness: one edge-triggered epoll for all legs, which one trio task waits for.
 
 A leg is registered once, for its whole life, instead of once for each wait, and a task can wait for both of its legs
-at no further cost. Measured on the same lock-step relay with nothing else in it: 1.8 times HAProxy's CPU a mail on a
-kept session, where trio's own waits took 2.3.
+at no further cost. Measured on a lock-step relay with nothing else in it: 338,000 instructions in user mode a mail on
+a kept session, where trio's own waits took 482,000 (callgrind); in CPU seconds the two were level.
 
 Invariants:
 
@@ -78,7 +78,7 @@ class Driver:
                     leg = legs.get(each)
                     if leg is not None:
                         leg.notice(events)
-                # While there is much to do, the next round comes cheaper than arming trio's own epoll again.
+                # While there is much to do, the next round need not arm trio's own epoll again.
                 await trio.lowlevel.checkpoint()
         finally:
             epoll.close()
