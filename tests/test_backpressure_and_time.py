@@ -268,3 +268,19 @@ def test_what_is_sent_behind_refused_datas_is_not_gathered() -> None:
         assert len(stage.session.pair.commands.ahead) <= 2 * 4096
 
     assert staged(script).repaired == [Violation.UNOFFERED_PIPELINING]
+
+
+def test_a_2yz_that_comes_as_the_block_deadline_passes_is_no_acceptance() -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        stage.receiver.room_octets = 5
+        await stage.feed(stage.sender, LINE + b".\r\n")
+        stage.receiver.room_octets = 1000  # without an event
+        stage.session.pair.watch.expire()
+        stage.receiver.feed(b"250 early\r\n")
+        stage.receiver.feed_fin()
+        await stage.settle()
+
+    stage = staged(script)
+    assert bytes(stage.sender.written).startswith(b"451 4.3.0 ")
+    assert len(stage.receiver.written) == 5

@@ -161,17 +161,20 @@ class Transfer:
         """Wait until the receiver takes something of `rest`, or speaks. Raises DeadlinePassed, LegBroken."""
         receiver = self.receiver
         receiver.watch.allow(self.deadlines.receiver_block, "the receiver taking mail data")
+        late = None
         try:
             await receiver.takes_or_speaks()
-        except DeadlinePassed:
-            # A socket calls itself writable only when a good part of its buffer is free: a slow receiver's may
-            # have taken octets all the time.
-            if taken_octets := receiver.send_now(rest):
-                return taken_octets
-            raise
+        except DeadlinePassed as passed:
+            late = passed
+        # Late or not, the receiver is looked at before anything more is written: it may have spoken meanwhile.
         octets = receiver.look()
         if octets is None:
-            return receiver.send_now(rest)
+            # A socket calls itself writable only when a good part of its buffer is free: a slow receiver's may
+            # have taken octets all the time.
+            taken_octets = receiver.send_now(rest)
+            if late and not taken_octets:
+                raise late
+            return taken_octets
         self.replies.feed(octets)
         return 0
 
