@@ -14,15 +14,15 @@ import attrs
 import pytest
 import trio
 
-from tests.peers import form  # noqa: F401 - its rows enter the table
+from tests.peers import faults, form, silence  # noqa: F401 - their rows enter the table
 from tests.peers.exim import Exim, exim
-from tests.peers.faults import FAULTS, QUICK_TO_RESET, Fault
 from tests.peers.mail import INJECTED, LARGE, SIZES, SMALL, Mail
 from tests.peers.outcome import Believed, Outcome, refused
 from tests.peers.postfix import Postfix, postfix
 from tests.peers.programs import curl, msmtp, smtp_sink, swaks
 from tests.peers.senders import WAIT_SECONDS, ignores_eof, never_closes, python_smtplib, sender_of_1999
 from tests.peers.shim import shim
+from tests.peers.table import FAULTS, QUICK_TO_RESET, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

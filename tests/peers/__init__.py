@@ -1,10 +1,14 @@
 """The peers of the tests: receivers with a fault, senders of all ages, and real programs from Debian.
 
 receiving.py  a receiver on real sockets, in threads: what every fault receiver is made of
-faults.py     the fault receivers of evidence.md 3.1 and 3.3, one small function each, with what must come of them
-form.py       the same for replies that are wrong in form or in place
+table.py      the table of fault receivers, with what must come of each
+faults.py     those of evidence.md 3.1, one small function each
+silence.py    those that say too much or nothing
+form.py       those whose replies are wrong in form or in place
+contents.py   mails that are hard to get right, and their comparison with a mailbox
 senders.py    the sender of 1999 and smtplib
-programs.py   swaks, curl, msmtp, smtp-source, smtp-sink: how they are found, run and ended
+programs.py   swaks, curl, msmtp, smtp-source, smtp-sink
+processes.py  how programs are found, run, waited for and ended
 postfix.py    a private Postfix, exim.py a private Exim
 shim.py       the shim between them, in this process or in one of its own
 outcome.py    what a sender believes, and what it may believe

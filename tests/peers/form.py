@@ -5,9 +5,9 @@ Rows of the catalogue that concern mail data: split, cut off, bare newlines, mix
 
 from __future__ import annotations
 
-from tests.peers.faults import TOO_BIG, fault, refuses
 from tests.peers.outcome import NO_VERDICT, OUT_OF_STEP, accepted, refused
 from tests.peers.receiving import FIRST_PART_OCTETS, TAKEN, Talk
+from tests.peers.table import TOO_BIG, fault, refuses
 
 _MULTILINE = b"552-5.3.4 Requested mail action aborted\r\n552-5.3.4 exceeded\r\n552 5.3.4 storage allocation\r\n"
 
