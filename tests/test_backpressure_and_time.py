@@ -120,14 +120,32 @@ def test_a_slow_receiver_whose_socket_never_calls_itself_writable_is_not_stalled
     async def script(stage: Stage) -> None:
         await up_to_mail_data(stage)
         stage.receiver.room_octets = 0
-        await stage.feed(stage.sender, LINE * 4)
+        await stage.feed(stage.sender, LINE * 10_000)
         for _ in range(6):
-            stage.receiver.room_octets += 10  # room, but too little of it for an event
+            stage.receiver.room_octets += 20_000  # room, but too little of it for an event
             await stage.pass_time(181)
 
     stage = staged(script)
     assert stage.repaired == []
-    assert len(stage.receiver.written) == 60
+    assert len(stage.receiver.written) == 6 * 20_000
+
+
+def test_a_receiver_that_takes_an_octet_a_minute_is_given_up() -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        stage.receiver.room_octets = 0
+        await stage.feed(stage.sender, LINE)
+        for _ in range(5):
+            stage.receiver.take(1)
+            await stage.settle()
+            await stage.pass_time(58)
+        await stage.feed(stage.sender, b".\r\n")
+        await stage.pass_time(6)
+
+    stage = staged(script)
+    assert stage.repaired == [Violation.STALLED_IN_DATA]
+    assert bytes(stage.sender.written) == b"451 4.4.2 the receiver gave no verdict, try again later\r\n"
+    assert stage.receiver.got_rst
 
 
 def test_an_octet_a_minute_of_mail_data_is_ended() -> None:
@@ -284,3 +302,82 @@ def test_a_2yz_that_comes_as_the_block_deadline_passes_is_no_acceptance() -> Non
     stage = staged(script)
     assert bytes(stage.sender.written).startswith(b"451 4.3.0 ")
     assert len(stage.receiver.written) == 5
+
+
+def test_a_reply_that_drips_in_mail_data_frees_the_sender() -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, LINE)
+        stage.sender.feed(LINE * 1000)
+        for octet in b"552-too big, and":
+            await stage.feed(stage.receiver, bytes([octet]))
+            await stage.pass_time(2)
+        await stage.feed(stage.sender, b".\r\n")
+        await stage.pass_time(31)
+
+    stage = staged(script)
+    assert bytes(stage.sender.written).startswith(b"552 too")
+    assert bytes(stage.receiver.written) == LINE
+
+
+def test_a_chunk_that_drips_is_ended() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"BDAT 1000 LAST\r\n")
+        for _ in range(5):
+            await stage.feed(stage.sender, b"x")
+            await stage.pass_time(58)
+
+    stage = staged(script)
+    assert bytes(stage.sender.written) == b"220 hello\r\n421 4.4.2 timeout, closing connection\r\n"
+
+
+def test_any_number_of_extra_replies_is_dropped_before_the_next_command() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        stage.receiver.feed(b"250 extra\r\n" * 3000)
+        await stage.feed(stage.sender, b"NOOP\r\n")
+        await stage.feed(stage.receiver, b"250 to NOOP\r\n")
+
+    assert bytes(staged(script).sender.written) == b"220 hello\r\n250 to NOOP\r\n"
+
+
+@pytest.mark.parametrize("octets", [b"250 extra\r\n", b"x"], ids=["replies", "no reply"])
+def test_a_receiver_that_does_not_stop_talking_between_commands_is_out_of_step(octets: bytes) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.receiver, octets * 70_000)
+        await stage.feed(stage.sender, b"NOOP\r\n")
+
+    stage = staged(script)
+    assert bytes(stage.sender.written) == (
+        b"220 hello\r\n421 4.5.0 the receiver's replies are out of step, closing connection\r\n"
+    )
+    assert bytes(stage.receiver.written) == b""
+
+
+def test_a_receiver_that_repeats_its_354_and_takes_nothing_is_given_up() -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        stage.receiver.room_octets = 0
+        await stage.feed(stage.sender, LINE)
+        for _ in range(40):
+            await stage.feed(stage.receiver, b"354 go\r\n")
+            await stage.pass_time(3)
+
+    assert staged(script).repaired[0] is Violation.STALLED_IN_DATA
+
+
+@pytest.mark.parametrize("reply", [b"", b"354 go\r\n"], ids=["before the 354", "with the 354 under way"])
+def test_stopped_at_once_while_data_is_unanswered_the_receiver_is_reset(reply: bytes) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"DATA\r\n")
+        stage.session.stop_now()
+        stage.receiver.feed(reply)
+        await stage.settle()
+
+    stage = staged(script)
+    assert bytes(stage.sender.written) == b"220 hello\r\n421 4.3.2 service shutting down\r\n"
+    assert bytes(stage.receiver.written) == b"DATA\r\n"
+    assert stage.receiver.got_rst

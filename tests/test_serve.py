@@ -17,6 +17,7 @@ from shimproxy import SessionRecord, Settings, Stop, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
 PATIENCE_SECONDS = 20
 
@@ -223,3 +224,36 @@ async def test_a_port_that_is_taken_and_a_host_that_is_unknown_are_named() -> No
             await shimproxy.serve(Settings(listen=[f"127.0.0.1:{port}"], receiver="127.0.0.1:25"))
     with pytest.raises(shimproxy.DialFailed, match=r"unknown host 'no\.such\.host\.invalid'"):
         await shimproxy.serve(Settings(listen=["127.0.0.1:0"], receiver="no.such.host.invalid:25"))
+
+
+async def test_a_callback_that_raises_takes_nobody_else_down(caplog: pytest.LogCaptureFixture) -> None:
+    def raises(_: SessionRecord) -> None:
+        raise RuntimeError("the harness has a bug")
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            settings = Settings(listen=["127.0.0.1:0"], receiver=await receiver(polite, nursery), sessions=1)
+            (address,) = await nursery.start(partial(shimproxy.serve, settings, on_session=raises))
+            for _ in range(3):
+                sender = await connect(address)
+                assert await sender.line() == b"220 hello\r\n"
+                assert await sender.says(b"QUIT") == [b"221 bye\r\n"]
+                await sender.stream.aclose()
+            nursery.cancel_scope.cancel()
+    assert "the harness has a bug" in caplog.text
+
+
+async def test_a_listener_may_be_a_unix_socket(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "smtp"))
+    listener.listen()
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            settings = Settings(receiver=await receiver(polite, nursery))
+            await nursery.start(partial(shimproxy.serve, settings, listeners=[listener]))
+            sender = Lines(await trio.open_unix_socket(tmp_path / "smtp"))
+            assert await sender.line() == b"220 hello\r\n"
+            assert await sender.says(b"QUIT") == [b"221 bye\r\n"]
+            assert await sender.line() == b"", "the shim closes"
+            await sender.stream.aclose()
+            nursery.cancel_scope.cancel()

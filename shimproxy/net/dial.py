@@ -33,14 +33,18 @@ class Dialler:
     driver: Readiness
     _literal: list[tuple[socket.AddressFamily, _Sockaddr]] | None = None
 
-    async def look_up(self) -> list[tuple[socket.AddressFamily, _Sockaddr]]:
-        """The socket addresses of the receiver. Raises DialFailed."""
+    async def look_up(self, seconds: float) -> list[tuple[socket.AddressFamily, _Sockaddr]]:
+        """The socket addresses of the receiver. Raises DialFailed, also after that many seconds."""
         if self._literal:
             return self._literal
+        host = self.address.host
         try:
-            found = await trio.socket.getaddrinfo(self.address.host, self.address.port, type=socket.SOCK_STREAM)
+            with trio.fail_after(seconds):
+                found = await trio.socket.getaddrinfo(host, self.address.port, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise DialFailed(f"unknown host {self.address.host!r}; check the name, or give an address") from error
+            raise DialFailed(f"unknown host {host!r}; check the name, or give an address") from error
+        except trio.TooSlowError:
+            raise DialFailed(f"no answer about the host {host!r} within {seconds:g} s; check the resolver") from None
         addresses: list[tuple[socket.AddressFamily, _Sockaddr]] = [
             (family, sockaddr) for family, _, _, _, sockaddr in found
         ]
@@ -51,7 +55,7 @@ class Dialler:
     async def dial(self, watch: Watch, connect_seconds: float) -> Leg:
         """A connected receiver leg. Raises DialFailed with the last address's reason, Interrupted."""
         reason = "no address"
-        for family, sockaddr in await self.look_up():
+        for family, sockaddr in await self.look_up(connect_seconds):
             try:
                 return await self._connect(watch, family, sockaddr, connect_seconds)
             except DialFailed as failed:

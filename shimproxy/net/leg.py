@@ -5,7 +5,7 @@ Invariants:
 1. A wait is made only where a call would block, or is sure to: after one that came back short.
 2. FIN and RST are values of `ended`, not exceptions, when reading: what was sent before them is read first.
 3. After a write failed, or was given up half-way, nothing more is written (`broken`).
-4. Every few reads there is a checkpoint, so that one fast peer can't starve the others.
+4. Every few reads there is a pause, so that one fast peer can't starve the others, nor outlast a deadline.
 5. Whoever reads into the process's one BLOCK owns it until the next await, and no longer.
 
 It does not know what the octets mean, nor which of the two legs it is, but for the name in its errors.
@@ -20,7 +20,6 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 import attrs
-import trio
 
 from shimproxy.net.driver import ENDED, READABLE, WRITABLE
 from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken
@@ -36,7 +35,6 @@ BLOCK_OCTETS: Final = 2 * 1024 * 1024
 BLOCK: Final = bytearray(BLOCK_OCTETS)
 BLOCK_VIEW: Final = memoryview(BLOCK)
 _LEAST_BLOCK_OCTETS: Final = 64 * 1024
-_STRETCH_READS: Final = 8
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -81,7 +79,6 @@ class Leg:
     _end_seen: bool = False
     _told_when_writable: bool = False
     _block_octets: int = _LEAST_BLOCK_OCTETS
-    _reads_at_a_stretch: int = 0
 
     def __attrs_post_init__(self) -> None:
         self.driver.add(self)
@@ -105,6 +102,8 @@ class Leg:
         if not self.readable:
             self.wanted = READABLE
             await self.watch.wait()
+        elif self.watch.stretched():
+            await self.watch.pause()
 
     async def takes(self) -> None:
         """Wait until the peer may take octets. Raises DeadlinePassed, Interrupted."""
@@ -117,6 +116,8 @@ class Leg:
         if not (self.readable or self.writable):
             self._want_writable(READABLE | WRITABLE)
             await self.watch.wait()
+        elif self.watch.stretched():
+            await self.watch.pause()
 
     def _want_writable(self, wanted: int) -> None:
         self.wanted = wanted
@@ -131,6 +132,8 @@ class Leg:
             self.wanted = other.wanted = READABLE
             await self.watch.wait()
             self.wanted = other.wanted = 0
+        elif self.watch.stretched():
+            await self.watch.pause()
 
     # -- reading
 
@@ -158,6 +161,8 @@ class Leg:
         """The next octets of the peer, b"" at its end. Raises DeadlinePassed, Interrupted."""
         while True:
             if self.readable:
+                if self.watch.stretched():
+                    await self.watch.pause()
                 octets = self.look()
                 if octets is not None:
                     return octets
@@ -171,10 +176,8 @@ class Leg:
         """
         while not self.ended:
             if self.readable:
-                self._reads_at_a_stretch += 1
-                if self._reads_at_a_stretch > _STRETCH_READS:
-                    self._reads_at_a_stretch = 0
-                    await trio.lowlevel.checkpoint()
+                if self.watch.stretched():
+                    await self.watch.pause()
                 try:
                     size_octets = self.sock.recv_into(BLOCK, self._block_octets)
                 except BlockingIOError:
@@ -192,7 +195,6 @@ class Leg:
                     self.octets_in += size_octets
                     return size_octets
             else:
-                self._reads_at_a_stretch = 0
                 self.wanted = READABLE
                 await self.watch.wait()
         return 0
@@ -252,22 +254,31 @@ class Leg:
             self.look()
         if not self.ended:
             self.half_close()
-        watch = self.watch
-        end = watch.now + total_seconds
-        try:
-            while not self.ended:
-                watch.allow(min(idle_seconds, end - watch.now), "FIN")
-                if heard is None:
-                    await self.read_block()
-                elif octets := await self.read():
-                    heard(octets)
-                if watch.now > end and not self.ended:
-                    raise DeadlinePassed("FIN")
-        except (DeadlinePassed, Interrupted):
+        if not await self.linger(idle_seconds, total_seconds, heard):
             self.reset()
             return Parted.LINGERED_OUT
         self.close()
         return Parted.RESET_BY_PEER if self.ended is Ended.RST else Parted.CLOSED
+
+    async def linger(
+        self,
+        idle_seconds: float,
+        total_seconds: float,
+        heard: Callable[[bytes], None] | None = None,
+        enough: Callable[[], bool] | None = None,
+    ) -> bool:
+        """Read until the peer has ended or there is `enough`; whether that was within its time. See `part`."""
+        watch = self.watch
+        end = watch.now + total_seconds
+        try:
+            while not (self.ended or (enough and enough())):
+                watch.allow(min(idle_seconds, end - watch.now), "FIN")
+                octets = await self.read()
+                if heard:
+                    heard(octets)
+        except (DeadlinePassed, Interrupted):
+            return False
+        return True
 
     def half_close(self) -> None:
         """Send FIN, once; nothing more is written."""

@@ -58,6 +58,14 @@ async def open_listeners(address: Address) -> list[socket.socket]:
     return listeners
 
 
+def prepare(listener: socket.socket) -> None:
+    """Make a listening socket ready for `accept_forever`."""
+    listener.setblocking(False)
+    if listener.family != socket.AF_UNIX:
+        # On Linux an accepted socket has it from its listener.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 def _mend(error: OSError, address: Address) -> str:
     match error.errno:
         case errno.EADDRINUSE:

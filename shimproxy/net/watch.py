@@ -8,17 +8,21 @@ Invariants:
 
 1. A wait never ends before its deadline; it may end up to two ticks after it.
 2. A watch that is interrupted raises Interrupted from the wait it is in, or else from its next one, once.
+3. A task that always finds something to do, so that it never waits, pauses instead: the others get their turn, and
+   its own deadline and interruption reach it there.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import attrs
 import trio
 
 from shimproxy.net.errors import DeadlinePassed, Interrupted
 
+_STRETCH_STEPS: Final = 8
 _wait_task_rescheduled = trio.lowlevel.wait_task_rescheduled
 _reschedule = trio.lowlevel.reschedule
 
@@ -32,6 +36,7 @@ class Watch:
     """What the deadline was allowed for: named when it passes."""
     deadline: float = math.inf
     _task: trio.lowlevel.Task | None = None
+    _steps_at_a_stretch: int = 0
     _waiting: bool = False
     _expired: bool = False
     _interrupted: bool = False
@@ -51,11 +56,27 @@ class Watch:
         if not self._interrupted:
             self._task = self._task or trio.lowlevel.current_task()
             self._waiting = True
+            self._steps_at_a_stretch = 0
             await _wait_task_rescheduled(self._abandon)
             if not (self._interrupted or self._expired):
                 return
         interrupted, self._interrupted, self._expired = self._interrupted, False, False
         raise Interrupted if interrupted else DeadlinePassed(self.doing)
+
+    def stretched(self) -> bool:
+        """Count a step that was made without waiting; whether it is time for a pause."""
+        self._steps_at_a_stretch += 1
+        return self._steps_at_a_stretch > _STRETCH_STEPS
+
+    async def pause(self) -> None:
+        """Let the other tasks run. Raises DeadlinePassed, Interrupted."""
+        self._steps_at_a_stretch = 0
+        await trio.lowlevel.checkpoint()
+        if self._interrupted:
+            self._interrupted = False
+            raise Interrupted
+        if self._dog.has_passed(self.deadline):
+            raise DeadlinePassed(self.doing)
 
     def wake(self) -> None:
         """End the wait in progress, if there is one: what it waited for has come."""
@@ -93,6 +114,10 @@ class Watchdog:
     """The time as of which deadlines count: never behind the clock, at most one tick before it."""
     watches: set[Watch] = attrs.field(factory=set)
 
+    def has_passed(self, deadline: float) -> bool:
+        """Whether `deadline` has passed for certain."""
+        return deadline < self.now - self.tick_seconds
+
     def watch(self) -> Watch:
         """A new watch, to be closed by its owner."""
         watch = Watch(self)
@@ -105,8 +130,7 @@ class Watchdog:
         task_status.started()
         while True:
             await trio.sleep(self.tick_seconds)
-            now = trio.current_time()
-            self.now = now + self.tick_seconds
+            self.now = trio.current_time() + self.tick_seconds
             for watch in list(self.watches):
-                if watch.deadline < now:
+                if self.has_passed(watch.deadline):
                     watch.expire()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import socket
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,7 +13,7 @@ from shimproxy.net.address import written
 from shimproxy.net.dial import Dialler
 from shimproxy.net.driver import Driver
 from shimproxy.net.leg import Leg
-from shimproxy.net.listen import accept_forever, open_listeners
+from shimproxy.net.listen import accept_forever, open_listeners, prepare
 from shimproxy.net.watch import Watchdog
 from shimproxy.ops.journal import Journal
 from shimproxy.session.limits import Policy
@@ -25,6 +24,7 @@ from shimproxy.smtp.command import CommandReader
 from shimproxy.smtp.reply import Reply, ReplyReader
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Sequence
 
     from shimproxy.ops.settings import Settings
@@ -80,9 +80,9 @@ class _Sessions:
 
     async def _serve(self, sock: socket.socket, peer: str) -> None:
         settings = self.settings
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        record = SessionRecord(f"{self._process}-{next(self._ids)}", peer)
         pair = Pair(
-            SessionRecord(f"{self._process}-{next(self._ids)}", peer),
+            record,
             Leg("sender", sock, self.driver, self.watchdog.watch(), peer),
             CommandReader(settings.limits.command_octets),
             ReplyReader(settings.limits.reply_octets),
@@ -95,6 +95,8 @@ class _Sessions:
         self._open.add(session)
         try:
             await session.run()
+        except Exception as error:  # an observer that raises must not end the others' sessions
+            Journal().failed(record, error)
         finally:
             self._open.discard(session)
             self.room.release()
@@ -132,9 +134,11 @@ async def serve(
 
     Args:
         settings: where to listen, where to dial, how long to wait.
-        listeners: listening sockets of the caller's own, instead of settings.listen; they are closed at the end.
-        on_session: is called with the record of each session when it is over.
-        observer: is told of dialogue and repairs as they happen, instead of the log.
+        listeners: listening sockets of the caller's own, of any stream family, instead of settings.listen; they are
+            closed at the end.
+        on_session: is called with the record of each session when it is over; what it raises is logged.
+        observer: is told of dialogue and repairs as they happen, instead of the log. What it raises is logged; raised
+            in the middle of a session, it ends that session.
         stop: ends in good order.
 
     Raises:
@@ -142,17 +146,17 @@ async def serve(
         DialFailed: the receiver's name is unknown.
     """
     sockets = list(listeners or ())
-    for sock in sockets:
-        sock.setblocking(False)
     stop = stop or Stop()
     deadlines = settings.deadlines
     try:
         driver = Driver()
         dialler = Dialler(settings.receiver, driver)
-        await dialler.look_up()
+        await dialler.look_up(deadlines.connect)
         if listeners is None:
             for address in settings.listen:
                 sockets += await open_listeners(address)
+        for sock in sockets:
+            prepare(sock)
         tick_seconds = deadlines.shortest_seconds / _TICKS_IN_SHORTEST_DEADLINE
         watchdog = Watchdog(min(_LONGEST_TICK_SECONDS, max(_SHORTEST_TICK_SECONDS, tick_seconds)))
         early_success = Reply(int(settings.early_success[:3]), settings.early_success.encode() + b"\r\n")

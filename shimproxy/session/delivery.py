@@ -16,10 +16,13 @@ import attrs
 
 from shimproxy.net.errors import DeadlinePassed
 from shimproxy.net.leg import Ended
+from shimproxy.session.intake import Intake
+from shimproxy.session.record import FurtherReplies
 from shimproxy.session.replies import MAIL_UNANSWERED, SENDER_LATE, SENT_TOO_SOON
 from shimproxy.session.transfer import Passage, Transfer
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import Answers, Verdict, ruling
+from shimproxy.smtp.mail_data import EndOfData
 
 if TYPE_CHECKING:
     from shimproxy.session.limits import Policy
@@ -40,22 +43,15 @@ class Delivery:
         receiver = pair.receiver
         assert receiver is not None
         pair.phase = "mail data"
-        transfer = Transfer(
-            pair.sender,
-            receiver,
-            pair.commands,
-            pair.replies,
-            self.policy.deadlines,
-            self.policy.limits,
-            pair.repaired,
-        )
+        intake = Intake(pair.sender, pair.commands, self.policy, EndOfData())
+        transfer = Transfer(receiver, intake, pair.replies, self.policy, pair.repaired)
         try:
             passage = await transfer.forward()
-            if passage in (Passage.STOPPED, Passage.STOPPED_AT_END):
+            if passage is Passage.STOPPED:
                 pair.give_up(transfer.early)
-                if passage is Passage.STOPPED:
-                    pair.phase = "draining"
-                    passage = await transfer.drain()
+                pair.phase = "draining"
+                if not await intake.drain():
+                    passage = Passage.VANISHED
         except DeadlinePassed as late:
             pair.repaired(Violation.SENDER_STALLED, waited_for=late.what)
             verdict = None
@@ -64,13 +60,13 @@ class Delivery:
             return await pair.end_with("shim", verdict or SENDER_LATE)
         if passage is Passage.VANISHED:
             how = pair.sender.ended
-            pair.repaired(Violation.VANISHED_IN_DATA, how=how.value if how else "", octets=transfer.octets_taken)
+            pair.repaired(Violation.VANISHED_IN_DATA, how=how.value if how else "", octets=intake.octets_taken)
             pair.ended("sender")
             return False
-        pair.mail_data_open = False
         if passage is Passage.WHOLE:
+            pair.mail_data_open = False
             pair.phase = "end of mail data"
-            verdict = await self._verdict()
+            verdict = await self._verdict(transfer)
         else:
             assert pair.farewell is not None
             decided = await pair.farewell.verdict()
@@ -79,28 +75,31 @@ class Delivery:
         pair.record.accepted += verdict.severity == 2
         pair.phase = "between mails"
         await pair.say(verdict)
-        if transfer.outrun:
+        if intake.outrun:
             pair.repaired(Violation.OUTRUN)
             return await pair.end_with("shim", SENT_TOO_SOON)
         return True
 
-    async def _verdict(self) -> Reply:
+    async def _verdict(self, transfer: Transfer) -> Reply:
         """The reply to mail data that was passed to its end."""
         pair = self.pair
         pair.watch.allow(self.policy.deadlines.end_of_data_reply, "the end of mail data")
+        further = FurtherReplies()
         try:
             while (reply := await pair.next_reply()) is not None:
                 verdict, _ = ruling(Answers.END_OF_DATA, reply)
                 if verdict is Verdict.RELAY:
                     return reply
                 if verdict is Verdict.OUT_OF_STEP:
-                    pair.note_disorder(reply)
+                    pair.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
                     break
-                pair.repaired(Violation.FURTHER_REPLY, count=1, first=reply.octets)
+                further.count(reply)
             else:
-                pair.repaired(self._how_it_went(), octets_forwarded=pair.receiver.octets_out if pair.receiver else 0)
+                pair.repaired(self._how_it_went(), octets_forwarded=transfer.octets_forwarded)
         except DeadlinePassed:
             pair.repaired(Violation.NO_REPLY, to="end of mail data")
+        finally:
+            further.tell(pair.repaired)
         pair.give_up()
         return MAIL_UNANSWERED
 
@@ -109,7 +108,7 @@ class Delivery:
         pair = self.pair
         figures = {
             "octets_forwarded": transfer.octets_forwarded,
-            "octets_drained": transfer.octets_taken - transfer.octets_forwarded,
+            "octets_drained": transfer.intake.octets_taken - transfer.octets_forwarded,
         }
         if decided is None:
             if not transfer.stalled:

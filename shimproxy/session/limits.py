@@ -79,11 +79,12 @@ class Limits:
     command_octets: int = attrs.field(default=12_288, validator=at_least(512))
     """A command line with its CRLF: RFC 5321 4.5.3.1.4 has 512, RFC 4954 section 4 raises it to 12,288."""
     reply_octets: int = attrs.field(default=REPLY_LIMIT_OCTETS, validator=at_least(512))
-    """A whole reply of the receiver; the text beyond it is cut."""
+    """A whole reply of the receiver, whose text is cut beyond that; and what it says unasked between two commands."""
     held_octets: int = attrs.field(default=65_536, validator=at_least(512))
     """What a sender has sent ahead of the reply that it should have waited for."""
     least_octets_per_second: float = attrs.field(default=100.0, validator=not_negative)
-    """Mail data slower than this, over more than the block deadline, is ended; 0 for no such limit."""
+    """Mail data that a peer gives or takes slower than this, over more than its block deadline, are ended; 0 for no
+    such limit."""
 
 
 @attrs.frozen

@@ -19,8 +19,10 @@ from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken
 from shimproxy.net.leg import Leg, Parted
 from shimproxy.session.farewell import Farewell
 from shimproxy.session.record import Repair
+from shimproxy.session.replies import IN_DISORDER, RECEIVER_LOST
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Command, CommandReader, Verb
+from shimproxy.smtp.reply import Reply
 
 if TYPE_CHECKING:
     import trio
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from shimproxy.net.watch import Watch, Watchdog
     from shimproxy.session.limits import Deadlines
     from shimproxy.session.record import Observer, SessionRecord
-    from shimproxy.smtp.reply import Reply, ReplyReader
+    from shimproxy.smtp.reply import ReplyReader
 
 FIRST_COMMAND = "first command"
 AFTER_421 = "after 421"
@@ -53,7 +55,10 @@ class Pair:
     """What the session is doing, for the record."""
     quit_forwarded: bool = False
     mail_data_open: bool = False
-    """Whether the receiver is in the midst of mail data: if it ends here, it is reset, so that no mail is cut short."""
+    """Whether the receiver may be in the midst of mail data: if the session ends here, it is reset, so that no mail
+    is cut short (guarantee 5)."""
+    _unasked_octets: int = 0
+    _last_words: Reply = RECEIVER_LOST
     _last_421: Reply | None = None
     telling: bool = attrs.field(init=False)
     """Whether the observer wants the dialogue."""
@@ -86,6 +91,9 @@ class Pair:
         A receiver that takes no more may have left last words: they are next_reply's.
         """
         assert self.receiver is not None
+        self._unasked_octets = 0
+        if command.verb is Verb.DATA:
+            self.mail_data_open = True  # it may say 354 at any moment from here
         try:
             await self.receiver.write(command.line)
         except LegBroken:
@@ -116,9 +124,9 @@ class Pair:
             line = command.line if command.verb is not Verb.AUTH else b"AUTH (not logged)\r\n"
             self.observer.said(self.record, "sender", line)
 
-    def last_words(self) -> Reply | None:
-        """The receiver's own 421, if it has sent one."""
-        return (self.farewell and self.farewell.last_421) or self._last_421
+    def last_words(self) -> Reply:
+        """What answers a command for which there is no receiver any more: its own 421, if it has sent one."""
+        return (self.farewell and self.farewell.last_421) or self._last_421 or self._last_words
 
     # -- what is noted
 
@@ -132,9 +140,13 @@ class Pair:
         if self.record.ended_by == "-":
             self.record.ended_by, self.record.ended_in = who, self.phase
 
-    def note_disorder(self, reply: Reply) -> None:
-        """Count a reply that cannot stand where it stands."""
-        self.repaired(Violation.IMPLAUSIBLE_REPLY if reply.code else Violation.NOT_A_REPLY, reply=reply.octets)
+    def give_up_in_disorder(self, violation: Violation, reply: Reply) -> None:
+        """Give the receiver up for a reply that cannot stand where it stands."""
+        self.repaired(violation, reply=reply.octets)
+        # Whatever it answers, a receiver that has said 354 takes what comes for mail data.
+        self.mail_data_open = self.mail_data_open or reply.code == 354
+        self._last_words = IN_DISORDER
+        self.give_up()
 
     async def end_with(self, who: str, reply: Reply) -> bool:
         """Give the last reply of a session that `who` has ended; False, as no command may follow."""
@@ -145,16 +157,19 @@ class Pair:
     # -- what no command has asked for
 
     def look_at_receiver(self) -> None:
-        """Drop what the receiver said unasked; give it up if it is going."""
+        """Drop what the receiver said unasked; give it up if it is going, or does not stop."""
         receiver, replies = self.receiver, self.replies
         assert receiver is not None
-        if octets := receiver.look():
+        self._drop_unasked()
+        while self.farewell is None and (octets := receiver.look()):
+            self._unasked_octets += len(octets)
             replies.feed(octets)
-        while reply := replies.next_reply():
-            self._extra(reply)
-        if receiver.ended:
+            self._drop_unasked()
+            if self._unasked_octets > replies.limit_octets and self.farewell is None:
+                self.give_up_in_disorder(Violation.EXTRA_REPLY, Reply(0, octets))
+        if receiver.ended and self.farewell is None:
             if cut_off := replies.cut_off():
-                self._extra(cut_off)
+                self._drop(cut_off)
             if self.phase != AFTER_421:
                 violation = (
                     Violation.GREETING_THEN_CLOSE if self.phase == FIRST_COMMAND else Violation.CLOSED_WHILE_IDLE
@@ -162,7 +177,14 @@ class Pair:
                 self.repaired(violation, how=receiver.ended.value)
             self.give_up()
 
-    def _extra(self, reply: Reply) -> None:
+    def _drop_unasked(self) -> None:
+        while self.farewell is None and (reply := self.replies.next_reply()):
+            self._drop(reply)
+
+    def _drop(self, reply: Reply) -> None:
+        if reply.code == 354:
+            self.give_up_in_disorder(Violation.EXTRA_REPLY, reply)
+            return
         self.repaired(Violation.EXTRA_REPLY, reply=reply.octets)
         if reply.code == 421:
             self._last_421 = reply
@@ -190,8 +212,7 @@ class Pair:
                 await receiver.wait_to_read()
                 self.look_at_receiver()
         except DeadlinePassed:
-            self.repaired(Violation.NOT_A_REPLY)
-            self.give_up()
+            self.give_up_in_disorder(Violation.NOT_A_REPLY, Reply(0, replies.unread))
         return self.farewell is None
 
     # -- how they end
@@ -200,7 +221,9 @@ class Pair:
         """Begin to see the receiver off; `early` is what it said that made it so."""
         if self.farewell is None:
             assert self.receiver is not None
-            self.farewell = Farewell(self.receiver, self.replies, self.deadlines, self.repaired)
+            self.farewell = Farewell(
+                self.receiver, self.replies, self.deadlines, self.repaired, in_mail=self.mail_data_open
+            )
             if early:
                 self.farewell.hear_reply(early)
             self.beside.start_soon(self.farewell.run, self.watchdog.watch(), name=f"{self.record.id} farewell")

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
+from shimproxy.smtp.catalogue import Violation
+
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
-    from shimproxy.smtp.catalogue import Violation
+    from shimproxy.smtp.reply import Reply
 
 
 @attrs.frozen
@@ -54,6 +56,32 @@ class SessionRecord:
         self.octets_from_sender, self.octets_to_sender = sender.octets_in, sender.octets_out
         if receiver is not None:
             self.octets_from_receiver, self.octets_to_receiver = receiver.octets_in, receiver.octets_out
+
+
+class Tell(Protocol):
+    """Whom a repair is told to; `detail` is that of `Repair`."""
+
+    def __call__(self, violation: Violation, **detail: int | str | bytes) -> None:
+        """Count it and pass it on."""
+
+
+@attrs.define(eq=False)
+class FurtherReplies:
+    """Replies in mail data that are dropped: some receivers send one for each line, and all are one repair."""
+
+    _count: int = 0
+    _first: bytes = b""
+
+    def count(self, reply: Reply) -> None:
+        """Take one more into account."""
+        self._count += 1
+        self._first = self._first or reply.octets
+
+    def tell(self, repaired: Tell) -> None:
+        """Tell of all of them, if there were any, and begin anew."""
+        if self._count:
+            repaired(Violation.FURTHER_REPLY, count=self._count, first=self._first)
+            self._count, self._first = 0, b""
 
 
 class Observer(Protocol):

@@ -21,6 +21,7 @@ import trio
 
 from shimproxy.net.errors import DeadlinePassed, DialFailed, Interrupted, LegBroken
 from shimproxy.session.delivery import Delivery
+from shimproxy.session.intake import Intake
 from shimproxy.session.pair import AFTER_421, FIRST_COMMAND, Pair
 from shimproxy.session.replies import (
     BAD_LINE,
@@ -30,15 +31,15 @@ from shimproxy.session.replies import (
     NO_SERVICE,
     NOT_OFFERED,
     RECEIVER_LATE,
-    RECEIVER_LOST,
     SENDER_LATE,
     SENT_TOO_SOON,
     SHUTTING_DOWN,
 )
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import Command, Verb, chunk_size_octets, looks_like_command, response_from_line
+from shimproxy.smtp.command import Command, Verb, chunk_size_octets, response_from_line
 from shimproxy.smtp.dialogue import OUT_OF_STEP, Answers, Then, Verdict, answers, ruling
 from shimproxy.smtp.ehlo import without_removed_keywords
+from shimproxy.smtp.mail_data import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -63,6 +64,8 @@ class Session:
     _idle: bool = False
     _stopping: bool = False
     _pipelining_noted: bool = False
+    _data_refused: bool = False
+    """Whether mail data may come where the next command should: of a sender that has not waited for the 354."""
 
     # -- the whole
 
@@ -119,6 +122,12 @@ class Session:
             command = await self._next_command()
             if command is None:
                 return
+            if self._data_refused:
+                self._data_refused = False
+                if not command.known:
+                    pair.repaired(Violation.DATA_WITHOUT_354, octets=len(command.line))
+                    await pair.end_with("shim", SENT_TOO_SOON)
+                    return
             if pair.telling or command.violation:
                 pair.heard(command)
             if command.plain and (pair.quiet or await pair.in_step()):
@@ -158,38 +167,47 @@ class Session:
     async def _next_command(self) -> Command | None:
         """The sender's next command, or None if one of the peers has ended the session between commands."""
         pair = self.pair
-        sender, commands = pair.sender, pair.commands
-        pair.watch.allow(self.policy.deadlines.command, "a command")
+        commands, watch = pair.commands, pair.watch
+        watch.allow(self.policy.deadlines.command, "a command")
         command = commands.next_command() if commands.ahead else None
+        if command is not None and watch.stretched():
+            await watch.pause()
         while command is None:
-            receiver = pair.live_receiver
-            while not sender.readable:
-                self._idle = commands.empty
-                if receiver is None:
-                    await sender.wait_to_read()
-                    break
-                # A sender between commands may find that the receiver goes.
-                await sender.speaks_or(receiver)
-                if receiver.readable and not sender.readable:
-                    pair.look_at_receiver()
-                    receiver = pair.live_receiver
-                    if receiver is None and pair.phase == AFTER_421:
-                        pair.ended("receiver")  # it has said 421 and gone: so does the shim
-                        return None
-            self._idle = False
-            octets = sender.look()
-            if octets is None:
-                continue
+            octets = await self._next_octets()
             if not octets:
-                if pair.live_receiver:
-                    pair.repaired(Violation.CLOSED_WITHOUT_QUIT)
-                pair.ended("sender")
                 return None
             commands.feed(octets)
             command = commands.next_command()
         if commands.ahead and command.verb not in _VERBS_WITH_DATA:
             self._note_pipelining(command.verb)
         return command
+
+    async def _next_octets(self) -> bytes:
+        """What the sender says between commands, or b"" if it or the receiver has ended the session there."""
+        pair = self.pair
+        sender = pair.sender
+        self._idle = pair.commands.empty
+        while True:
+            receiver = pair.live_receiver
+            if receiver is None:
+                await sender.wait_to_read()
+            else:
+                # A sender between commands may find that the receiver goes.
+                await sender.speaks_or(receiver)
+                if receiver.readable and not sender.readable:
+                    pair.look_at_receiver()
+                    if pair.farewell and pair.phase == AFTER_421:
+                        pair.ended("receiver")  # it has said 421 and gone: so does the shim
+                        return b""
+                    continue
+            if (octets := sender.look()) is not None:
+                break
+        self._idle = False
+        if not octets:
+            if pair.live_receiver:
+                pair.repaired(Violation.CLOSED_WITHOUT_QUIT)
+            pair.ended("sender")
+        return octets
 
     def _note_pipelining(self, behind: Verb) -> None:
         """Count it once a session."""
@@ -215,28 +233,32 @@ class Session:
             return await self._refuse(command)
         if await pair.in_step():
             return await self._forward(command)
-        # The receiver is gone.
-        pair.phase = command.verb
-        if command.verb is Verb.QUIT:
+        return await self._answer_alone(command.verb)
+
+    async def _answer_alone(self, verb: Verb) -> bool:
+        """Give the last reply of a session that has no receiver any more."""
+        pair = self.pair
+        pair.phase = verb
+        if verb is Verb.QUIT:
             return await pair.end_with("sender", BYE)
-        return await pair.end_with("receiver", pair.last_words() or RECEIVER_LOST)
+        return await pair.end_with("receiver", pair.last_words())
 
     async def _refuse(self, command: Command) -> bool:
         """Answer a command whose extension is not offered through the shim."""
         pair = self.pair
         if command.verb is Verb.BDAT:
             # The chunk is under way: its octets must not be read as commands (guarantee 6).
-            left_octets = chunk_size_octets(command)
-            if left_octets is None:
+            size_octets = chunk_size_octets(command)
+            if size_octets is None:
                 return await pair.end_with("shim", SENT_TOO_SOON)
-            while left_octets:
-                pair.watch.allow(self.policy.deadlines.sender_block, "a chunk")
-                octets = pair.commands.take_ahead() or await pair.sender.read()
-                if not octets:
+            if size_octets:
+                chunk = Intake(pair.sender, pair.commands, self.policy, Chunk(size_octets))
+                if not await chunk.drain():
                     pair.ended("sender")
                     return False
-                pair.commands.feed(octets[left_octets:])
-                left_octets -= min(left_octets, len(octets))
+                if chunk.outrun:
+                    pair.repaired(Violation.OUTRUN)
+                    return await pair.end_with("shim", SENT_TOO_SOON)
         await pair.say(NOT_OFFERED)
         return True
 
@@ -257,8 +279,7 @@ class Session:
             return await self._unanswered(verb)
         verdict, then = ruling(answers(verb), reply)
         if verdict is not Verdict.RELAY:
-            pair.note_disorder(reply)
-            pair.give_up()
+            pair.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
             return await pair.end_with("receiver", IN_DISORDER)
         if verb is Verb.EHLO and reply.code == 250:
             reply = without_removed_keywords(reply)
@@ -268,7 +289,9 @@ class Session:
         await pair.say(reply)
         match then:
             case Then.COMMANDS:
-                return verb not in _VERBS_OF_TRANSACTIONS or await self._go_on_after(verb, reply)
+                if verb in _VERBS_OF_TRANSACTIONS:
+                    self._note_transaction(verb, reply)
+                return True
             case Then.MAIL_DATA:
                 going_on = await Delivery(pair, self.policy).run()
                 self._in_transaction = False
@@ -289,22 +312,19 @@ class Session:
         pair = self.pair
         if verb is Verb.QUIT:
             pair.repaired(Violation.NO_221)
-            pair.give_up()
-            return await pair.end_with("sender", BYE)
-        pair.repaired(Violation.CLOSED_WITH_COMMANDS_OPEN, to=verb)
+        else:
+            pair.repaired(Violation.CLOSED_WITH_COMMANDS_OPEN, to=verb)
         pair.give_up()
-        return await pair.end_with("receiver", pair.last_words() or RECEIVER_LOST)
+        return await self._answer_alone(verb)
 
-    async def _go_on_after(self, verb: Verb, reply: Reply) -> bool:
-        """Note what a reply means for the transaction; whether commands may follow."""
+    def _note_transaction(self, verb: Verb, reply: Reply) -> None:
+        """Note what a reply that relays no mail data means for the transaction."""
         if verb is Verb.MAIL:
             self._in_transaction = self._in_transaction or reply.severity == 2
-        elif verb in (Verb.HELO, Verb.EHLO, Verb.RSET) and reply.severity == 2:
+        elif verb is Verb.DATA:
+            self._data_refused = True
+        elif reply.severity == 2:
             self._in_transaction = False
-        elif verb is Verb.DATA and (ahead := self.pair.commands.ahead) and not looks_like_command(ahead):
-            self.pair.repaired(Violation.DATA_WITHOUT_354, octets=len(ahead))
-            return await self.pair.end_with("shim", SENT_TOO_SOON)
-        return True
 
     async def _auth_response(self) -> bool:
         """Forward one response within AUTH (RFC 4954 section 4) and relay the reply to it."""
@@ -316,4 +336,6 @@ class Session:
                 pair.ended("sender")
                 return False
             pair.commands.feed(octets)
-        return await self._forward(response_from_line(line))
+        if pair.quiet or await pair.in_step():
+            return await self._forward(response_from_line(line))
+        return await self._answer_alone(Verb.AUTH)

@@ -1,12 +1,11 @@
-"""Mail data: streamed live to the receiver, or drained when the receiver has answered early or has gone.
+"""Mail data on their way to the receiver: streamed live, until it has answered early, has gone or takes no more.
 
 Invariants:
 
-1. Mail data is forwarded octet for octet, as it comes; nothing is kept of it but what a full socket did not take.
+1. Mail data are forwarded octet for octet, as they come; nothing is kept of them but what a full socket did not take.
 2. Before each block is written the receiver is looked at: any octet of it there is early, as the sender has not
    been read to its end, or that end was not written yet (guarantee 3).
-3. From then on not one octet goes to the receiver (guarantee 6), and the sender is drained (guarantee 7).
-4. Whatever happens, the sender is read to the end of its mail data and not an octet further, unless it vanishes.
+3. From then on not one octet goes to the receiver (guarantee 6); the sender is for the intake to drain (guarantee 7).
 
 It does not write to the sender: what is answered at the end is the session's matter.
 """
@@ -19,17 +18,17 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.net.errors import DeadlinePassed, LegBroken
-from shimproxy.net.leg import BLOCK, BLOCK_VIEW
+from shimproxy.net.leg import BLOCK_VIEW
+from shimproxy.session.intake import Patience
+from shimproxy.session.record import FurtherReplies
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import Answers, Verdict, ruling
-from shimproxy.smtp.mail_data import EndOfData
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from shimproxy.net.leg import Leg
-    from shimproxy.session.limits import Deadlines, Limits
-    from shimproxy.smtp.command import CommandReader
+    from shimproxy.session.intake import Intake
+    from shimproxy.session.limits import Policy
+    from shimproxy.session.record import Tell
     from shimproxy.smtp.reply import Reply, ReplyReader
 
 
@@ -37,93 +36,49 @@ class Passage(enum.Enum):
     """How far the mail data went."""
 
     WHOLE = "the end of mail data was written to the receiver"
-    STOPPED = "the receiver spoke, went or stalled before that; the sender is not at its end"
-    STOPPED_AT_END = "the same, but the sender's end of mail data has been read"
+    STOPPED = "the receiver spoke, went or stalled before that"
     VANISHED = "the sender went before its end of mail data"
 
 
 @attrs.define(eq=False)
 class Transfer:
-    """The mail data of one transaction on its way."""
+    """The mail data of one transaction on their way to the receiver."""
 
-    sender: Leg
     receiver: Leg
-    commands: CommandReader
+    intake: Intake
     replies: ReplyReader
-    deadlines: Deadlines
-    limits: Limits
-    repaired: Callable[..., None]
+    policy: Policy
+    repaired: Tell
     early: Reply | None = None
     """The reply that stopped the forwarding, where a reply did."""
-    octets_taken: int = 0
-    """Mail data read from the sender, with its final dot."""
     octets_forwarded: int = 0
-    """Of that, what the receiver's socket took."""
+    """What the receiver's socket took."""
     stalled: bool = False
-    """The receiver took no octet within its deadline."""
-    outrun: bool = False
-    """More lay behind the end of mail data than is held; it was dropped, so that no command may follow."""
-    _end_of_data: EndOfData = attrs.field(factory=EndOfData)
-    _patience_seconds: float = 0.0
+    """Whether the receiver was given up because it took too little, or did not come to the end of a reply."""
+    _further: FurtherReplies = attrs.field(factory=FurtherReplies)
+    _patience: Patience = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        policy = self.policy
+        self._patience = Patience(
+            self.receiver.watch, policy.deadlines.receiver_block, policy.limits.least_octets_per_second
+        )
 
     async def forward(self) -> Passage:
-        """Pass the mail data on until its end, or until the receiver stops it.
+        """Pass the mail data on until their end, or until the receiver stops them.
 
         Raises DeadlinePassed for the sender, Interrupted.
         """
-        while True:
-            size_octets = await self._next_block()
-            if not size_octets:
-                return Passage.VANISHED
-            stop = self._find_end(size_octets)
-            if not await self._push(size_octets if stop is None else stop):
-                return Passage.STOPPED if stop is None else Passage.STOPPED_AT_END
-            if stop is not None:
-                return Passage.WHOLE
-
-    async def drain(self) -> Passage:
-        """Read and drop the rest of the mail data. Raises DeadlinePassed for the sender, Interrupted."""
-        while True:
-            size_octets = await self._next_block()
-            if not size_octets:
-                return Passage.VANISHED
-            if self._find_end(size_octets) is not None:
-                return Passage.STOPPED_AT_END
-
-    # -- from the sender
-
-    async def _next_block(self) -> int:
-        if ahead := self.commands.take_ahead():
-            size_octets = len(ahead)
-            BLOCK[:size_octets] = ahead
-            return size_octets
-        # Patience is used up by waiting and regained by octets, so that an octet a minute does not pay for long.
-        watch, full_seconds = self.sender.watch, self.deadlines.sender_block
-        patience_seconds = self._patience_seconds or full_seconds
-        watch.allow(patience_seconds, "mail data")
-        started = watch.now
-        size_octets = await self.sender.read_block()
-        least_rate = self.limits.least_octets_per_second
-        if least_rate:
-            patience_seconds += size_octets / least_rate - (watch.now - started)
-            self._patience_seconds = min(full_seconds, max(0.001, patience_seconds))
-        return size_octets
-
-    def _find_end(self, size_octets: int) -> int | None:
-        """Where mail data ends in the block, if it does; what lies behind is the next command."""
-        stop = self._end_of_data.feed(BLOCK, size_octets)
-        if stop is None:
-            self.octets_taken += size_octets
-            return None
-        self.octets_taken += stop
-        if stop < size_octets:
-            if size_octets - stop > self.limits.held_octets:
-                self.outrun = True
-            else:
-                self.commands.feed(bytes(BLOCK_VIEW[stop:size_octets]))
-        return stop
-
-    # -- to the receiver
+        try:
+            while not self.intake.ended:
+                size_octets = await self.intake.next_block()
+                if not size_octets:
+                    return Passage.VANISHED
+                if not await self._push(size_octets):
+                    return Passage.STOPPED
+            return Passage.WHOLE
+        finally:
+            self._further.tell(self.repaired)
 
     async def _push(self, size_octets: int) -> bool:
         """Write that much of the block, unless the receiver speaks or goes first; whether all was written."""
@@ -137,22 +92,27 @@ class Transfer:
             self.octets_forwarded += taken_octets
             if taken_octets == size_octets:
                 return True
-            self.sender.slow_down(taken_octets)
+            self.intake.slow_down(taken_octets)
         elif octets:
             self.replies.feed(octets)
-        rest = memoryview(bytes(BLOCK_VIEW[taken_octets:size_octets]))
         # From the first wait on, BLOCK is another session's.
+        return await self._push_slowly(bytes(BLOCK_VIEW[taken_octets:size_octets]))
+
+    async def _push_slowly(self, octets: bytes) -> bool:
+        """The same with octets that the receiver does not take at once, if it takes them at all."""
+        rest = memoryview(octets)
         while not await self._receiver_spoke():
             if not rest:
                 return True
+            self._patience.begin("the receiver taking mail data")
             try:
                 taken_octets = await self._push_some(rest)
             except LegBroken:
                 return False
             except DeadlinePassed:
-                self.stalled = True
-                self.repaired(Violation.STALLED_IN_DATA, octets_forwarded=self.octets_forwarded)
+                self._note_stall()
                 return False
+            self._patience.regain(taken_octets)
             self.octets_forwarded += taken_octets
             rest = rest[taken_octets:]
         return False
@@ -160,7 +120,6 @@ class Transfer:
     async def _push_some(self, rest: memoryview) -> int:
         """Wait until the receiver takes something of `rest`, or speaks. Raises DeadlinePassed, LegBroken."""
         receiver = self.receiver
-        receiver.watch.allow(self.deadlines.receiver_block, "the receiver taking mail data")
         late = None
         try:
             await receiver.takes_or_speaks()
@@ -181,19 +140,24 @@ class Transfer:
     async def _receiver_spoke(self) -> bool:
         """Whether what the receiver has said, or its end, stops the forwarding; waits for the rest of a reply."""
         receiver, replies = self.receiver, self.replies
+        receiver.watch.allow(self.policy.deadlines.linger_idle, "the rest of a reply")
         while True:
             while reply := replies.next_reply():
                 if ruling(Answers.IN_MAIL_DATA, reply)[0] is not Verdict.DROP:
                     self.early = reply
                     return True
-                self.repaired(Violation.FURTHER_REPLY, count=1, first=reply.octets)
+                self._further.count(reply)
             if receiver.ended:
                 self.early = replies.cut_off()
                 return True
             if replies.empty:
                 return False
-            receiver.watch.allow(self.deadlines.linger_idle, "the rest of a reply")
             try:
                 replies.feed(await receiver.read())
             except DeadlinePassed:
+                self._note_stall()
                 return True
+
+    def _note_stall(self) -> None:
+        self.stalled = True
+        self.repaired(Violation.STALLED_IN_DATA, octets_forwarded=self.octets_forwarded)

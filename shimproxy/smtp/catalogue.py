@@ -61,14 +61,15 @@ class Violation(enum.Enum):
         "stalled-in-data",
         "receiver",
         "RFC 5321 4.5.3.2.5",
-        "given up after the deadline; the sender drained, 451 4.4.2 after the end of mail data",
+        "takes nothing, or too little, or stops in half a reply: given up after the deadline; the sender drained, "
+        "451 4.4.2 after the end of mail data",
     )
     # by the receiver, between commands
     EXTRA_REPLY = (
         "extra-reply",
         "receiver",
         "RFC 5321 4.2",
-        "dropped; a 421 is kept and answers the next command",
+        "dropped; a 421 is kept and answers the next command; a 354, or replies without end: 421 4.5.0, close",
     )
     IMPLAUSIBLE_REPLY = (
         "implausible-reply",

@@ -65,6 +65,11 @@ class Command:
         return self.violation is None and not self.refused
 
     @property
+    def known(self) -> bool:
+        """Whether it begins as a command does, and not as the first line of a mail does."""
+        return self.verb is not Verb.OTHER or self.refused
+
+    @property
     def forwardable(self) -> bool:
         """Whether one command is what every receiver would see in the line."""
         return self.violation is None or self.violation is Violation.BARE_NEWLINE
@@ -157,12 +162,6 @@ def chunk_size_octets(command: Command) -> int | None:
     if len(words) in (2, 3) and words[1].isdigit() and len(words[1]) <= 20:
         return int(words[1])
     return None
-
-
-def looks_like_command(octets: bytes) -> bool:
-    """Whether `octets` begin as a command does, and not as the first line of a mail does."""
-    word = _first_word(octets[:16].partition(b"\n")[0])
-    return word in _VERBS or word in REFUSED_VERBS
 
 
 def _first_word(octets: bytes) -> bytes:

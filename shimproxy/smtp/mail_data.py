@@ -6,7 +6,8 @@ Invariants:
 2. The answer is the same at every segmentation.
 3. Nothing is kept of the mail but its last four octets.
 
-It does not know what a block is for: forwarded or drained, the end is the same.
+A chunk (RFC 3030) ends by count instead, whatever is in it. Neither knows what a block is for: forwarded or drained,
+the end is the same.
 """
 
 from __future__ import annotations
@@ -53,3 +54,17 @@ class EndOfData:
                 return dot + 3
         found = block.find(END_OF_DATA, max(dot - 1, 0), size_octets)
         return found + 5 if found >= 0 else None
+
+
+@attrs.define(eq=False)
+class Chunk:
+    """Finds the end of one chunk by its size (RFC 3030 section 2)."""
+
+    _left_octets: int
+
+    def feed(self, _block: bytes | bytearray, size_octets: int) -> int | None:
+        """As EndOfData.feed."""
+        if size_octets < self._left_octets:
+            self._left_octets -= size_octets
+            return None
+        return self._left_octets

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.peers.outcome import NO_VERDICT, OUT_OF_STEP, accepted, refused
 from tests.peers.receiving import FIRST_PART_OCTETS, TAKEN, Talk
-from tests.peers.table import TOO_BIG, fault, refuses
+from tests.peers.table import QUICK_TO_RESET, TOO_BIG, fault, refuses
 
 _MULTILINE = b"552-5.3.4 Requested mail action aborted\r\n552-5.3.4 exceeded\r\n552 5.3.4 storage allocation\r\n"
 
@@ -58,7 +58,7 @@ def early_mixed_refusals(talk: Talk) -> None:
     talk.whole()
 
 
-@fault("mixed-codes: a success among refusals is no usable code", NO_VERDICT)
+@fault("mixed-codes: a success among refusals is no usable code", NO_VERDICT, deadlines=QUICK_TO_RESET)
 def early_refusal_mixed_with_success(talk: Talk) -> None:
     talk.first_part()
     talk.early(b"552-5.3.4 too big\r\n250 Ok\r\n")

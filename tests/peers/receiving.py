@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 HOST: Final = "127.0.0.1"
 SECONDS: Final = 60.0
 FIRST_PART_OCTETS: Final = 4096
+_TCP_CLOSE: Final = 7
 _READ_OCTETS: Final = 256 * 1024
 _RESET: Final = struct.pack("ii", 1, 0)
 _END: Final = b"\r\n.\r\n"
@@ -163,6 +164,8 @@ class Talk:
     def _wait_for_delivery(self) -> None:
         end = time.monotonic() + SECONDS
         while struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)))[0]:
+            if self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
+                return  # the peer has reset it
             if time.monotonic() > end:
                 raise Gone
             time.sleep(0.001)
