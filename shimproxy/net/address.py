@@ -48,9 +48,10 @@ class Address:
 
 def written(sockaddr: object) -> str:
     """A socket's address as HOST:PORT."""
-    match sockaddr:
-        case (str() as host, int() as port, *_):
-            # An IPv4 peer on a socket for both families is still an IPv4 peer to whoever reads the log.
-            return str(Address(host.removeprefix("::ffff:") if "." in host else host, port))
-        case _:
-            return "local"
+    if not isinstance(sockaddr, tuple):
+        return "local"
+    host, port = sockaddr[:2]
+    if host.startswith("::ffff:") and "." in host:
+        # An IPv4 peer on a socket for both families is still an IPv4 peer to whoever reads the log.
+        host = host.removeprefix("::ffff:")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

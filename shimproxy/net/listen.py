@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -78,32 +78,38 @@ def _mend(error: OSError, address: Address) -> str:
             return error.strerror or str(error)
 
 
+class Room(Protocol):
+    """How many connections whoever takes them has room for."""
+
+    @property
+    def full(self) -> bool:
+        """Whether there is none for another."""
+
+    async def not_full(self) -> None:
+        """Return when there is."""
+
+
 async def accept_forever(
     listener: socket.socket,
-    room: trio.Semaphore,
+    room: Room,
     take: Callable[[socket.socket, str], None],
     trouble: Callable[[str], None],
 ) -> None:
     """Accept connections, as many at a time as there are and `room` has, and `take` each with its peer's address.
 
-    Whoever takes a connection releases its place in `room` when it ends; until then the others wait in the
-    kernel's queue. Ends when cancelled. What accept() reports is told to `trouble`; want of file descriptors or
-    memory makes a pause.
+    While there is no room, the others wait in the kernel's queue. Ends when cancelled. What accept() reports is told
+    to `trouble`; want of file descriptors or memory makes a pause.
     """
     while True:
         await trio.lowlevel.wait_readable(listener)
         while True:
-            try:
-                room.acquire_nowait()
-            except trio.WouldBlock:
-                await room.acquire()
+            if room.full:
+                await room.not_full()
             try:
                 sock, peer = listener.accept()
             except BlockingIOError:
-                room.release()
                 break
             except OSError as error:
-                room.release()
                 trouble(f"accept: {error.strerror}")
                 if error.errno in _OUT_OF_MEANS:
                     await trio.sleep(_PAUSE_SECONDS)

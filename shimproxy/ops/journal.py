@@ -91,9 +91,8 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line; a traceback, if any, follows it."""
         fields: dict[str, object] = getattr(record, "fields", {})
-        words = [_timestamp(record), record.levelname, record.getMessage()]
-        words += [f"{name}={_quoted(str(value))}" for name, value in fields.items()]
-        line = " ".join(words)
+        words = [f"{name}={_quoted(value) if isinstance(value, str) else value}" for name, value in fields.items()]
+        line = " ".join((_timestamp(record), record.levelname, record.getMessage(), *words))
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

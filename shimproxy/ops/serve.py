@@ -68,21 +68,16 @@ class _Sessions:
     watchdog: Watchdog
     dialler: Dialler
     nursery: trio.Nursery
-    room: trio.Semaphore
     _open: set[Session] = attrs.field(factory=set)
-    _none: trio.Event = attrs.field(factory=trio.Event)
+    _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
     _process: str = attrs.field(factory=lambda: os.urandom(2).hex())
 
     def begin(self, sock: socket.socket, peer: str) -> None:
         """Serve a new connection in a task of its own."""
-        self.nursery.start_soon(self._serve, sock, peer, name=f"session with {peer}")
-
-    async def _serve(self, sock: socket.socket, peer: str) -> None:
         settings = self.settings
-        record = SessionRecord(f"{self._process}-{next(self._ids)}", peer)
         pair = Pair(
-            record,
+            SessionRecord(f"{self._process}-{next(self._ids)}", peer),
             Leg("sender", sock, self.driver, self.watchdog.watch(), peer),
             CommandReader(settings.limits.command_octets),
             ReplyReader(settings.limits.reply_octets),
@@ -93,15 +88,31 @@ class _Sessions:
         )
         session = Session(pair, self.dialler.dial, self.policy)
         self._open.add(session)
+        self.nursery.start_soon(self._serve, session, name=f"session with {peer}")
+
+    async def _serve(self, session: Session) -> None:
         try:
             await session.run()
         except Exception as error:  # an observer that raises must not end the others' sessions
-            Journal().failed(record, error)
+            Journal().failed(session.pair.record, error)
         finally:
             self._open.discard(session)
-            self.room.release()
-            if not self._open:
-                self._none.set()
+            self._waiting.unpark_all()
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many as may be."""
+        return len(self._open) >= self.settings.sessions
+
+    async def not_full(self) -> None:
+        """Return when there may be another."""
+        while self.full:
+            await self._waiting.park()
+
+    async def gone(self) -> None:
+        """Return when no session is open."""
+        while self._open:
+            await self._waiting.park()
 
     def stop_when_idle(self) -> None:
         for session in list(self._open):
@@ -110,12 +121,6 @@ class _Sessions:
     def stop_now(self) -> None:
         for session in list(self._open):
             session.stop_now()
-
-    async def gone(self) -> None:
-        """Return when no session is open."""
-        while self._open:
-            self._none = trio.Event()
-            await self._none.wait()
 
 
 async def serve(
@@ -165,12 +170,11 @@ async def serve(
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run)
             await nursery.start(watchdog.run)
-            room = trio.Semaphore(settings.sessions)
-            sessions = _Sessions(settings, policy, journal, driver, watchdog, dialler, nursery, room)
+            sessions = _Sessions(settings, policy, journal, driver, watchdog, dialler, nursery)
             with trio.CancelScope() as accepting:
                 async with trio.open_nursery() as listening:
                     for sock in sockets:
-                        listening.start_soon(accept_forever, sock, room, sessions.begin, Journal.trouble)
+                        listening.start_soon(accept_forever, sock, sessions, sessions.begin, Journal.trouble)
                     task_status.started([written(sock.getsockname()) for sock in sockets])
                     await stop.asked()
                     accepting.cancel()

@@ -17,7 +17,6 @@ import attrs
 from shimproxy.net.errors import DeadlinePassed
 from shimproxy.net.leg import Ended
 from shimproxy.session.intake import Intake
-from shimproxy.session.record import FurtherReplies
 from shimproxy.session.replies import MAIL_UNANSWERED, SENDER_LATE, SENT_TOO_SOON
 from shimproxy.session.transfer import Passage, Transfer
 from shimproxy.smtp.catalogue import Violation
@@ -58,6 +57,8 @@ class Delivery:
             if pair.farewell:
                 verdict = self._verdict_of_the_departed(transfer, pair.farewell.decided)
             return await pair.end_with("shim", verdict or SENDER_LATE)
+        finally:
+            transfer.further.tell(pair.repaired)
         if passage is Passage.VANISHED:
             how = pair.sender.ended
             pair.repaired(Violation.VANISHED_IN_DATA, how=how.value if how else "", octets=intake.octets_taken)
@@ -84,7 +85,6 @@ class Delivery:
         """The reply to mail data that was passed to its end."""
         pair = self.pair
         pair.watch.allow(self.policy.deadlines.end_of_data_reply, "the end of mail data")
-        further = FurtherReplies()
         try:
             while (reply := await pair.next_reply()) is not None:
                 verdict, _ = ruling(Answers.END_OF_DATA, reply)
@@ -93,13 +93,13 @@ class Delivery:
                 if verdict is Verdict.OUT_OF_STEP:
                     pair.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
                     break
-                further.count(reply)
+                transfer.further.count(reply)
             else:
                 pair.repaired(self._how_it_went(), octets_forwarded=transfer.octets_forwarded)
         except DeadlinePassed:
             pair.repaired(Violation.NO_REPLY, to="end of mail data")
         finally:
-            further.tell(pair.repaired)
+            transfer.further.tell(pair.repaired)
         pair.give_up()
         return MAIL_UNANSWERED
 

@@ -196,8 +196,8 @@ class Pair:
 
         Whoever was woken just now has readiness as fresh as the driver's last round.
         """
-        receiver = self.live_receiver
-        return receiver is not None and not receiver.readable and self.replies.empty
+        receiver = self.receiver
+        return self.farewell is None and receiver is not None and not receiver.readable and self.replies.empty
 
     async def in_step(self) -> bool:
         """Whether the next reply can only be one to the next command; if not, the receiver is given up."""

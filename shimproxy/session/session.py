@@ -167,27 +167,13 @@ class Session:
     async def _next_command(self) -> Command | None:
         """The sender's next command, or None if one of the peers has ended the session between commands."""
         pair = self.pair
-        commands, watch = pair.commands, pair.watch
+        sender, commands, watch = pair.sender, pair.commands, pair.watch
         watch.allow(self.policy.deadlines.command, "a command")
         command = commands.next_command() if commands.ahead else None
         if command is not None and watch.stretched():
             await watch.pause()
         while command is None:
-            octets = await self._next_octets()
-            if not octets:
-                return None
-            commands.feed(octets)
-            command = commands.next_command()
-        if commands.ahead and command.verb not in _VERBS_WITH_DATA:
-            self._note_pipelining(command.verb)
-        return command
-
-    async def _next_octets(self) -> bytes:
-        """What the sender says between commands, or b"" if it or the receiver has ended the session there."""
-        pair = self.pair
-        sender = pair.sender
-        self._idle = pair.commands.empty
-        while True:
+            self._idle = commands.empty
             receiver = pair.live_receiver
             if receiver is None:
                 await sender.wait_to_read()
@@ -198,16 +184,22 @@ class Session:
                     pair.look_at_receiver()
                     if pair.farewell and pair.phase == AFTER_421:
                         pair.ended("receiver")  # it has said 421 and gone: so does the shim
-                        return b""
+                        return None
                     continue
-            if (octets := sender.look()) is not None:
-                break
+            octets = sender.look()
+            if octets is None:
+                continue
+            if not octets:
+                if pair.live_receiver:
+                    pair.repaired(Violation.CLOSED_WITHOUT_QUIT)
+                pair.ended("sender")
+                return None
+            commands.feed(octets)
+            command = commands.next_command()
         self._idle = False
-        if not octets:
-            if pair.live_receiver:
-                pair.repaired(Violation.CLOSED_WITHOUT_QUIT)
-            pair.ended("sender")
-        return octets
+        if commands.ahead and command.verb not in _VERBS_WITH_DATA:
+            self._note_pipelining(command.verb)
+        return command
 
     def _note_pipelining(self, behind: Verb) -> None:
         """Count it once a session."""

@@ -55,30 +55,22 @@ class Transfer:
     """What the receiver's socket took."""
     stalled: bool = False
     """Whether the receiver was given up because it took too little, or did not come to the end of a reply."""
-    _further: FurtherReplies = attrs.field(factory=FurtherReplies)
-    _patience: Patience = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        policy = self.policy
-        self._patience = Patience(
-            self.receiver.watch, policy.deadlines.receiver_block, policy.limits.least_octets_per_second
-        )
+    further: FurtherReplies = attrs.field(factory=FurtherReplies)
+    """What was dropped of what the receiver said, and is not told yet."""
+    _patience: Patience | None = None
 
     async def forward(self) -> Passage:
         """Pass the mail data on until their end, or until the receiver stops them.
 
         Raises DeadlinePassed for the sender, Interrupted.
         """
-        try:
-            while not self.intake.ended:
-                size_octets = await self.intake.next_block()
-                if not size_octets:
-                    return Passage.VANISHED
-                if not await self._push(size_octets):
-                    return Passage.STOPPED
-            return Passage.WHOLE
-        finally:
-            self._further.tell(self.repaired)
+        while not self.intake.ended:
+            size_octets = await self.intake.next_block()
+            if not size_octets:
+                return Passage.VANISHED
+            if not await self._push(size_octets):
+                return Passage.STOPPED
+        return Passage.WHOLE
 
     async def _push(self, size_octets: int) -> bool:
         """Write that much of the block, unless the receiver speaks or goes first; whether all was written."""
@@ -100,11 +92,16 @@ class Transfer:
 
     async def _push_slowly(self, octets: bytes) -> bool:
         """The same with octets that the receiver does not take at once, if it takes them at all."""
+        policy = self.policy
+        # It lasts from one block to the next: small blocks taken slowly make a slow receiver too.
+        patience = self._patience = self._patience or Patience(
+            self.receiver.watch, policy.deadlines.receiver_block, policy.limits.least_octets_per_second
+        )
         rest = memoryview(octets)
         while not await self._receiver_spoke():
             if not rest:
                 return True
-            self._patience.begin("the receiver taking mail data")
+            patience.begin("the receiver taking mail data")
             try:
                 taken_octets = await self._push_some(rest)
             except LegBroken:
@@ -112,7 +109,7 @@ class Transfer:
             except DeadlinePassed:
                 self._note_stall()
                 return False
-            self._patience.regain(taken_octets)
+            patience.regain(taken_octets)
             self.octets_forwarded += taken_octets
             rest = rest[taken_octets:]
         return False
@@ -146,7 +143,7 @@ class Transfer:
                 if ruling(Answers.IN_MAIL_DATA, reply)[0] is not Verdict.DROP:
                     self.early = reply
                     return True
-                self._further.count(reply)
+                self.further.count(reply)
             if receiver.ended:
                 self.early = replies.cut_off()
                 return True
