@@ -19,7 +19,7 @@ import trio
 import shimproxy
 from bench import programs
 from bench.measures import DIRECT, HAPROXY, SHIMPROXY, Samples, Setup
-from shimproxy.net.leg import BLOCK_OCTETS
+from shimproxy.net.driver import BLOCK_OCTETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import attrs
 import trio
@@ -79,10 +79,13 @@ def _run(options: argparse.Namespace) -> Callable[[], int]:
 
 def _demo(options: argparse.Namespace) -> Callable[[], int]:
     if options.serve:
+        for flag in ("receiver", "octets", "patience"):
+            if getattr(options, flag) is not None:
+                raise ValueError(f"--serve waits for a sender of your own; --{flag} means nothing to it: leave it away")
         return demo.run_serve
     play = demo.Play(
         receiver=Address.parse(options.receiver) if options.receiver else None,
-        patience_seconds=options.patience,
+        patience_seconds=demo.PATIENCE_SECONDS if options.patience is None else options.patience,
         reverse_path=options.reverse_path,
         recipient=options.recipient,
         octets=options.octets,
@@ -119,8 +122,15 @@ def _names(settable: Deadlines | Limits) -> str:
     )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_UNUSABLE, f"shimproxy: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="shimproxy",
         description="A live, transparent SMTP proxy that repairs protocol violations on the wire.",
     )
@@ -154,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run_command.add_argument(
         "--early-success",
-        default=EARLY_SUCCESS.octets.decode().rstrip(),
+        default=EARLY_SUCCESS.reply.octets.decode().rstrip(),
         metavar="REPLY",
         help="what answers mail data that the receiver accepted before its end (default: '%(default)s')",
     )
@@ -173,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     command = commands.add_parser(
         "demo",
         help="see the fault of kb-q152940, without shimproxy and with it",
@@ -194,9 +204,9 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     command.add_argument(
         "--patience",
         type=float,
-        default=demo.PATIENCE_SECONDS,
         metavar="SECONDS",
-        help="how long the sender without shimproxy may be blocked before it gives up (default: %(default)g)",
+        help="how long the sender without shimproxy may be blocked before it gives up "
+        f"(default: {demo.PATIENCE_SECONDS:g})",
     )
     command.add_argument(
         "--octets",

@@ -13,18 +13,21 @@ import attrs
 import trio
 import trio.testing
 
+from shimproxy.net.driver import Block
 from shimproxy.net.errors import DialFailed
 from shimproxy.net.leg import Leg
 from shimproxy.net.watch import Watch, Watchdog
+from shimproxy.session.farewell import Beside
 from shimproxy.session.limits import Deadlines, Limits, Policy
-from shimproxy.session.pair import Pair
+from shimproxy.session.notes import Notes
 from shimproxy.session.record import Repair, SessionRecord
+from shimproxy.session.sender import Sender
 from shimproxy.session.session import Session
 from shimproxy.smtp.command import CommandReader
-from shimproxy.smtp.reply import ReplyReader
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Awaitable, Callable
 
     from shimproxy.smtp.catalogue import Violation
 
@@ -88,7 +91,7 @@ class MemorySocket:
         del self._waiting[:size_octets]
         return octets
 
-    def recv_into(self, buffer: bytearray, size_octets: int) -> int:
+    def recv_into(self, buffer: memoryview, size_octets: int) -> int:
         octets = self.recv(size_octets)
         buffer[: len(octets)] = octets
         return len(octets)
@@ -119,8 +122,11 @@ class MemorySocket:
         return -1
 
 
+@attrs.define(eq=False)
 class MemoryDriver:
     """Events come from the sockets themselves."""
+
+    block: Block = attrs.field(factory=Block)
 
     def add(self, leg: Leg) -> None:
         cast("MemorySocket", leg.sock).leg = leg
@@ -134,7 +140,7 @@ class MemoryDriver:
 
 
 @attrs.define(eq=False)
-class Notes:
+class Account:
     """An observer that keeps what it is told."""
 
     wants_dialogue: bool = True
@@ -166,31 +172,24 @@ class Stage:
     reachable: bool = True
     sender: MemorySocket = attrs.field(factory=MemorySocket)
     receiver: MemorySocket = attrs.field(factory=MemorySocket)
-    notes: Notes = attrs.field(factory=Notes)
+    notes: Account = attrs.field(factory=Account)
     session: Session = attrs.field(init=False)
 
     async def start(self) -> None:
         """Begin the session, up to its first wait."""
         watchdog, driver = Watchdog(), MemoryDriver()
         await self.nursery.start(watchdog.run)
-        sender = Leg("sender", cast("socket.socket", self.sender), driver, watchdog.watch(), "192.0.2.1:1")
-        pair = Pair(
-            SessionRecord("test", "192.0.2.1:1"),
-            sender,
-            CommandReader(self.limits.command_octets),
-            ReplyReader(self.limits.reply_octets),
-            self.deadlines,
-            self.notes,
-            watchdog,
-            self.nursery,
-        )
+        leg = Leg("sender", cast("socket.socket", self.sender), driver, watchdog.watch(), "192.0.2.1:1")
+        notes = Notes(SessionRecord("test", "192.0.2.1:1"), self.notes)
+        sender = Sender(leg, CommandReader(self.limits.command_octets), notes, self.deadlines)
 
         async def dial(watch: Watch, _connect_seconds: float) -> Leg:
             if not self.reachable:
                 raise DialFailed("192.0.2.2:25: Connection refused")
             return Leg("receiver", cast("socket.socket", self.receiver), driver, watch, "192.0.2.2:25")
 
-        self.session = Session(pair, dial, Policy(self.deadlines, self.limits))
+        policy = Policy(self.deadlines, self.limits)
+        self.session = Session(sender, notes, policy, dial, Beside(self.nursery, watchdog))
         self.nursery.start_soon(self.session.run)
         await self.settle()
 
@@ -226,3 +225,35 @@ class Stage:
         """All that both peers saw and the record says, for comparing two runs."""
         sockets = [(bytes(s.written), s.got_fin, s.got_rst) for s in (self.sender, self.receiver)]
         return (*sockets, tuple(str(violation) for violation in self.repaired), self.over)
+
+
+def staged(script: Callable[[Stage], Awaitable[None]], limits: Limits | None = None) -> Stage:
+    """Run `script` on a started stage, and return the stage."""
+    clock = trio.testing.MockClock()
+    stages: list[Stage] = []
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            stage = Stage(nursery, clock, limits=limits or Limits())
+            stages.append(stage)
+            await stage.start()
+            await script(stage)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=clock)
+    return stages[0]
+
+
+async def up_to_mail_data(stage: Stage) -> None:
+    """Greeting, HELO, MAIL, RCPT, DATA; forget what was written so far."""
+    await stage.feed(stage.receiver, b"220 hello\r\n")
+    for command, reply in (
+        (b"HELO x", b"250 hi"),
+        (b"MAIL FROM:<a@b>", b"250 OK"),
+        (b"RCPT TO:<b@c>", b"250 OK"),
+        (b"DATA", b"354 go"),
+    ):
+        await stage.feed(stage.sender, command + b"\r\n")
+        await stage.feed(stage.receiver, reply + b"\r\n")
+    stage.sender.written.clear()
+    stage.receiver.written.clear()

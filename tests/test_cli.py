@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -155,6 +155,12 @@ def test_the_log_has_a_line_a_repair_and_a_line_a_session_and_never_a_secret(lis
         (["--listen", "127.0.0.1:0", "--limit", "held-octets=many"], "write held-octets=NUMBER"),
         (["--listen", "127.0.0.1:0", "--sessions", "0"], "sessions must be a whole number from 1 on"),
         (["--listen", "127.0.0.1:0", "--early-success", "250 OK"], "write a code and a text"),
+        (["--listen", "127.0.0.1:0", "--receiver", "a..b:25"], "check the name, or give an address"),
+        (["--listen", "127.0.0.1:0", "--receiver", "a" * 64 + ".example:25"], "check the name, or give an address"),
+        (["--listen", "\u00fc..\u00fc:0"], "give an address of this machine"),
+        (["--listen", "127.0.0.1:0", "--grace", "soon"], "invalid float value: 'soon'; see shimproxy run --help"),
+        (["--listen", "127.0.0.1:0", "--log-level", "loud"], "choose from"),
+        (["--listen", "127.0.0.1:0", "--unheard-of"], "--unheard-of"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_that_names_the_mend(
@@ -175,3 +181,68 @@ def test_help_names_every_deadline_and_limit_with_its_default() -> None:
     words = " ".join(done.stdout.split())
     for each in ("greeting 300", "data-reply 120", "end-of-data-reply 600", "command-octets 12288"):
         assert each in words
+
+
+@pytest.mark.parametrize("command", [[], ["walk"]], ids=["none", "unknown"])
+def test_a_command_that_there_is_not_is_one_line(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "shimproxy", *command],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("shimproxy: ")
+
+
+@pytest.mark.parametrize("flag", ["--receiver=127.0.0.1:25", "--octets=5", "--patience=1"])
+def test_demo_serve_takes_no_flag_that_it_would_ignore(flag: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "shimproxy", "demo", "--serve", flag],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "leave it away" in done.stderr
+
+
+def test_nobody_need_listen_to_standard_output(listener: socket.socket) -> None:
+    """Closed, it is None in Python."""
+    (port,) = free_ports(1)
+    receiver = f"127.0.0.1:{listener.getsockname()[1]}"
+    command = [*RUN, "--listen", f"127.0.0.1:{port}", "--receiver", receiver]
+    script = 'exec "$@" >&-'
+    with subprocess.Popen(["sh", "-c", script, "sh", *command], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            sender = connect_when_ready(port, process)
+            receiver_sock, _ = listener.accept()
+            receiver_sock.sendall(b"220 hello\r\n")
+            assert sender.recv(100) == b"220 hello\r\n"
+            sender.close()
+            receiver_sock.close()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_SECONDS) == 0
+        finally:
+            process.kill()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on; the kernel does not give them out again soon."""
+    with ExitStack() as stack:
+        socks = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [sock.getsockname()[1] for sock in socks]
+
+
+def connect_when_ready(port: int, process: subprocess.Popen[str]) -> socket.socket:
+    """A connection, as soon as there can be one."""
+    while process.poll() is None:
+        with suppress(ConnectionRefusedError):
+            sock = socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS)
+            sock.settimeout(PATIENCE_SECONDS)
+            return sock
+    assert process.stderr
+    raise AssertionError(process.stderr.read())

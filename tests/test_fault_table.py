@@ -14,10 +14,11 @@ import attrs
 import pytest
 import trio
 
+from shimproxy import Violation
 from tests.peers import faults, form, silence  # noqa: F401 - their rows enter the table
 from tests.peers.exim import Exim, exim
 from tests.peers.mail import INJECTED, LARGE, SIZES, SMALL, Mail
-from tests.peers.outcome import Believed, Outcome, refused
+from tests.peers.outcome import EARLY_SUCCESS, NO_VERDICT, OUT_OF_STEP, Believed, Outcome, refused
 from tests.peers.postfix import Postfix, postfix
 from tests.peers.programs import curl, msmtp, smtp_sink, swaks
 from tests.peers.senders import WAIT_SECONDS, ignores_eof, never_closes, python_smtplib, sender_of_1999
@@ -46,10 +47,36 @@ async def cell(fault: Fault, mail: Mail, send: Callable[[int, Mail], Outcome] | 
             await between.watcher.sessions_ended()
     # Only now has the receiver taken note of all that it was sent.
     check(fault, mail, outcome, receiver.seen, surely_early)
+    check_told(fault, outcome, [repair.violation for repair in between.watcher.repairs], surely_early)
+
+
+NAMES_OF_NO_VERDICT = {
+    Violation.CLOSED_IN_DATA,
+    Violation.RESET_IN_DATA,
+    Violation.STALLED_IN_DATA,
+    Violation.NO_REPLY,
+    Violation.IMPLAUSIBLE_REPLY,
+}
+
+
+def check_told(fault: Fault, outcome: Outcome, told: list[Violation], surely_early: bool) -> None:
+    """Guarantee 11: the repair is told under its name, and where there was none, none is."""
+    (expected, *_) = fault.large
+    case = f"{fault.name}: {outcome}, told of {[str(each) for each in told]}"
+    if fault.name == "well_behaved":
+        assert set(told) <= {Violation.NO_CLOSE}, case  # of a sender that stays
+    elif expected is EARLY_SUCCESS:
+        assert (Violation.EARLY_SUCCESS in told) == (outcome.believed is not Believed.DELIVERED), case
+    elif expected is NO_VERDICT:
+        assert set(told) & NAMES_OF_NO_VERDICT, case
+    elif expected is OUT_OF_STEP:
+        assert Violation.IMPLAUSIBLE_REPLY in told, case
+    elif surely_early:
+        assert Violation.EARLY_REPLY in told, case
 
 
 def check(fault: Fault, mail: Mail, outcome: Outcome, seen: Seen, surely_early: bool) -> None:
-    """The guarantees, for one mail."""
+    """The other guarantees, for one mail."""
     # A small mail may have reached the receiver whole before it replied: then the reply was not early.
     early = surely_early or mail is LARGE
     allowed = fault.large if early else fault.small

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shimproxy.ops import journal
-from shimproxy.ops.journal import Journal, JsonFormatter, TextFormatter, escaped
+from shimproxy.ops.journal import Journal, JsonFormatter, TextFormatter, Told, escaped
 from shimproxy.session.record import Repair, SessionRecord
 from shimproxy.smtp.catalogue import Violation
 
@@ -297,7 +297,7 @@ def test_the_embedding_program_is_told_at_any_level(lines: Lines, level: int) ->
     told: list[SessionRecord] = []
     session = ended_record()
     journal.log.setLevel(level)
-    Journal(told.append).ended(session)
+    Told(Journal(), told.append).ended(session)
 
     assert [session] == told
     assert len(lines.text) == (level <= logging.INFO)

@@ -127,7 +127,7 @@ def test_a_module_is_short(path: Path) -> None:
         pytest.param("shimproxy.net.made_up", "from shimproxy import smtp", id="net-smtp-by-name"),
         pytest.param(
             "shimproxy.net.made_up",
-            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from shimproxy.session.pair import Pair",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from shimproxy.session.sender import Sender",
             id="net-session-for-types",
         ),
         pytest.param("shimproxy.session.made_up", "from shimproxy.ops.journal import Journal", id="session-ops"),

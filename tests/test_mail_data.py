@@ -30,7 +30,7 @@ def end_found(blocks: Iterable[bytes]) -> int | None:
     reader = EndOfData()
     before = 0
     for block in blocks:
-        end = reader.feed(block, len(block))
+        end = reader.feed(block, 0, len(block))
         if end is not None:
             return before + end
         before += len(block)
@@ -191,11 +191,11 @@ def test_each_mail_of_a_session_has_its_own_end() -> None:
     """What lies at the index found is the next command, and a new reader starts afresh (row 19)."""
     stream = b"x\r\n.\r\n" + BEHIND + b".\r\nQUIT\r\n"
 
-    first = EndOfData().feed(stream, len(stream))
+    first = EndOfData().feed(stream, 0, len(stream))
     assert first == 6
     assert stream[first:].startswith(BEHIND)
     second = stream[first + len(BEHIND) :]
-    end = EndOfData().feed(second, len(second))
+    end = EndOfData().feed(second, 0, len(second))
     assert end == 3
     assert second[end:] == b"QUIT\r\n"
 
@@ -261,7 +261,7 @@ def test_what_lies_beyond_the_size_does_not_matter(kind: type[bytes] | type[byte
             reader = EndOfData()
             before, found = 0, None
             for block in blocks:
-                end = reader.feed(kind(block + garbage), len(block))
+                end = reader.feed(kind(block + garbage), 0, len(block))
                 if end is not None:
                     found = before + end
                     break
@@ -281,8 +281,8 @@ def test_an_end_across_the_size_is_not_yet_there(dots: int, beyond: int) -> None
     size_octets = end - beyond
     reader = EndOfData()
 
-    assert reader.feed(block, size_octets) is None
-    assert beyond == reader.feed(bytes(block[size_octets:end]) + b"QUIT\r\n", beyond + 6)
+    assert reader.feed(block, 0, size_octets) is None
+    assert beyond == reader.feed(bytes(block[size_octets:end]) + b"QUIT\r\n", 0, beyond + 6)
 
 
 def test_one_buffer_used_again_and_again() -> None:
@@ -291,8 +291,8 @@ def test_one_buffer_used_again_and_again() -> None:
     reader = EndOfData()
     for block in (b"text\r\n", b".", b"\r"):
         buffer[: len(block)] = block
-        assert reader.feed(buffer, len(block)) is None
+        assert reader.feed(buffer, 0, len(block)) is None
         buffer[:] = b"x" * 64
     buffer[:1] = b"\n"
 
-    assert reader.feed(buffer, 1) == 1
+    assert reader.feed(buffer, 0, 1) == 1

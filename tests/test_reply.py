@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.reply import LINE_LIMIT_OCTETS, REPLY_LIMIT_OCTETS, Reply, ReplyReader, synthesised
+from shimproxy.smtp.reply import LINE_LIMIT_OCTETS, REPLY_LIMIT_OCTETS, Own, Reply, ReplyReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -624,14 +624,14 @@ def test_what_a_code_means(code: int, severity: int, kind: int, refuses: bool) -
 
 
 @pytest.mark.parametrize(
-    ("reply", "octets"),
+    ("own", "octets"),
     [
-        (synthesised(451, "4.4.2", "try again later"), b"451 4.4.2 try again later\r\n"),
-        (synthesised(221, "2.0.0", "closing connection"), b"221 2.0.0 closing connection\r\n"),
+        (Own.make(451, "4.4.2", "try again later"), b"451 4.4.2 try again later\r\n"),
+        (Own.make(221, "2.0.0", "closing connection"), b"221 2.0.0 closing connection\r\n"),
     ],
     ids=["451", "221"],
 )
-def test_a_reply_of_the_shims_own_is_well_formed(reply: Reply, octets: bytes) -> None:
+def test_a_reply_of_the_shims_own_is_well_formed(own: Own, octets: bytes) -> None:
     """Code, enhanced status code and text in one CRLF line, without a violation."""
-    assert octets == reply.octets
-    assert [reply] == read([octets])
+    assert octets == own.reply.octets
+    assert [own.reply] == read([octets])

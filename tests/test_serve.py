@@ -5,15 +5,18 @@ Every test is bounded by fail_after; ports are 0; what a peer does is a coroutin
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import trio
 
 import shimproxy
-from shimproxy import SessionRecord, Settings, Stop, Violation
+from shimproxy import Repair, SessionRecord, Settings, Stop, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -257,3 +260,147 @@ async def test_a_listener_may_be_a_unix_socket(tmp_path: Path) -> None:
             assert await sender.line() == b"", "the shim closes"
             await sender.stream.aclose()
             nursery.cancel_scope.cancel()
+
+
+@attrs.define(eq=False)
+class Raises:
+    """An observer with nothing but bugs."""
+
+    wants_dialogue: bool = True
+
+    def said(self, record: SessionRecord, who: str, octets: bytes) -> None:
+        raise RuntimeError("the harness has a bug")
+
+    def repaired(self, record: SessionRecord, repair: Repair) -> None:
+        raise RuntimeError("the harness has a bug")
+
+    def ended(self, record: SessionRecord) -> None:
+        raise RuntimeError("the harness has a bug")
+
+    def failed(self, record: SessionRecord, error: BaseException) -> None:
+        raise RuntimeError("the harness has a bug")
+
+
+async def refuses_early(stream: trio.SocketStream) -> None:
+    """A receiver that answers mail data at once, three times, and goes when the shim does."""
+    lines = Lines(stream)
+    await stream.send_all(b"220 hello\r\n")
+    while await lines.line() != b"DATA\r\n":
+        await stream.send_all(b"250 OK\r\n")
+    await stream.send_all(b"354 go\r\n")
+    await lines.line()
+    await stream.send_all(b"552 too big\r\n500\r\n421 going\r\n")
+    while await lines.line():
+        pass
+
+
+async def test_an_observer_that_raises_spoils_no_session_nor_its_farewell(caplog: pytest.LogCaptureFixture) -> None:
+    records: list[SessionRecord] = []
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            settings = Settings(listen=["127.0.0.1:0"], receiver=await receiver(refuses_early, nursery))
+            serve = partial(shimproxy.serve, settings, observer=Raises(), on_session=records.append)
+            (address,) = await nursery.start(serve)
+            for _ in range(2):
+                sender = await connect(address)
+                await sender.line()
+                replies = await sender.says(b"MAIL FROM:<a@b>", b"DATA", b"x\r\n.", b"QUIT")
+                assert replies[2:] == [b"552 too big\r\n", b"221 2.0.0 closing connection\r\n"]
+                await sender.stream.aclose()
+            while len(records) < 2:
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+    assert "the harness has a bug" in caplog.text
+
+
+async def test_cancelled_with_sessions_open_it_has_no_bug(caplog: pytest.LogCaptureFixture) -> None:
+    with trio.fail_after(PATIENCE_SECONDS):
+        for _ in range(20):  # trio runs tasks that are ready in random order
+            async with trio.open_nursery() as nursery:
+                settings = Settings(listen=["127.0.0.1:0"], receiver=await receiver(polite, nursery))
+                (address,) = await nursery.start(shimproxy.serve, settings)
+                senders = [await connect(address) for _ in range(5)]
+                await senders[0].line()
+                nursery.cancel_scope.cancel()
+            for sender in senders:
+                await sender.stream.aclose()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_after_the_grace_a_transaction_gets_421_and_the_receiver_no_end() -> None:
+    at_the_receiver: list[bytes] = []
+
+    async def takes(stream: trio.SocketStream) -> None:
+        lines = Lines(stream)
+        await stream.send_all(b"220 hello\r\n")
+        with contextlib.suppress(trio.BrokenResourceError):
+            while line := await lines.line():
+                at_the_receiver.append(line)
+                await stream.send_all(b"354 go\r\n" if line == b"DATA\r\n" else b"250 OK\r\n")
+
+    stop = Stop()
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            settings = Settings(listen=["127.0.0.1:0"], receiver=await receiver(takes, nursery), grace_seconds=0.1)
+            (address,) = await nursery.start(partial(shimproxy.serve, settings, stop=stop))
+            sender = await connect(address)
+            await sender.line()
+            await sender.says(b"MAIL FROM:<a@b>", b"DATA")
+            stop.ask()
+            assert await sender.line() == b"421 4.3.2 service shutting down\r\n"
+            assert await sender.line() == b""
+            await sender.stream.aclose()
+            nursery.cancel_scope.cancel()
+    assert at_the_receiver == [b"MAIL FROM:<a@b>\r\n", b"DATA\r\n"]
+
+
+async def test_without_anything_to_listen_on_it_says_so() -> None:
+    with pytest.raises(shimproxy.SettingsError, match="listen: no address to listen on"):
+        await shimproxy.serve(Settings(receiver="127.0.0.1:25"))
+
+
+def test_two_in_two_threads_keep_their_mails_apart() -> None:
+    """Each has a buffer of its own: threads take turns in the midst of any line."""
+    octets = 64 * 1024 * 1024
+    wrong: list[object] = []
+
+    async def run(letter: bytes) -> None:
+        async def takes(stream: trio.SocketStream) -> None:
+            lines = Lines(stream)
+            await stream.send_all(b"220 hello\r\n")
+            while await lines.line() != b"DATA\r\n":
+                await stream.send_all(b"250 OK\r\n")
+            await stream.send_all(b"354 go\r\n")
+            left_octets = octets
+            while left_octets:
+                block = await stream.receive_some(min(left_octets, 1 << 20))
+                left_octets -= len(block)
+                if block.count(letter) != len(block):
+                    wrong.append(letter)
+            await lines.line()
+            await lines.line()
+            await stream.send_all(b"250 taken\r\n")
+
+        async with trio.open_nursery() as nursery:
+            settings = Settings(listen=["127.0.0.1:0"], receiver=await receiver(takes, nursery))
+            (address,) = await nursery.start(partial(shimproxy.serve, settings, on_session=lambda _: None))
+            sender = await connect(address)
+            await sender.line()
+            await sender.says(b"MAIL FROM:<a@b>", b"DATA")
+            for _ in range(octets >> 20):
+                await sender.stream.send_all(letter * (1 << 20))
+            if await sender.says(b"\r\n.") != [b"250 taken\r\n"]:
+                wrong.append(letter)
+            await sender.stream.aclose()
+            nursery.cancel_scope.cancel()
+
+    async def bounded(letter: bytes) -> None:
+        with trio.fail_after(3 * PATIENCE_SECONDS):
+            await run(letter)
+
+    threads = [threading.Thread(target=trio.run, args=(bounded, letter)) for letter in (b"a", b"b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

@@ -210,7 +210,16 @@ def test_a_linger_has_room_for_its_idle_deadline() -> None:
 
 # -- limits
 
-OCTETS = [field.name for field in attrs.fields(Limits) if field.name.endswith("_octets")]
+OCTETS = [
+    field.name for field in attrs.fields(Limits) if field.name.endswith("_octets") and field.name != "block_octets"
+]
+
+
+def test_a_block_has_a_least_size() -> None:
+    """Smaller ones would be read one by one, at a cost each."""
+    with pytest.raises(ValueError, match="block_octets must be a whole number from 65536 on, not 65535"):
+        Limits(block_octets=65_535)
+    assert Limits(block_octets=65_536).block_octets == 65_536
 
 
 @pytest.mark.parametrize("limit", OCTETS)

@@ -41,7 +41,7 @@ class Dialler:
         try:
             with trio.fail_after(seconds):
                 found = await trio.socket.getaddrinfo(host, self.address.port, type=socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise DialFailed(f"unknown host {host!r}; check the name, or give an address") from error
         except trio.TooSlowError:
             raise DialFailed(f"no answer about the host {host!r} within {seconds:g} s; check the resolver") from None

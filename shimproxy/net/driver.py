@@ -8,6 +8,7 @@ Invariants:
 
 1. A leg's `readable` and `writable` are true until a call would have blocked: an edge is never lost.
 2. A task is woken only by what the leg was told that it wants.
+3. The receive buffer is one for all legs, as mail data are forwarded before the next await; a driver is one thread's.
 """
 
 from __future__ import annotations
@@ -25,12 +26,34 @@ READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.
 WRITABLE: Final = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 ENDED: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
+BLOCK_OCTETS: Final = 2 * 1024 * 1024
+"""CPU for a GiB of mail data falls up to this size and no further."""
+BLOCK_START: Final = 4
+"""Where in its buffer a block begins: who holds octets of the last one has room for them before it."""
 _EVENTS_A_ROUND: Final = 64
 _TO_READ: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 
 
+@attrs.define(eq=False)
+class Block:
+    """The receive buffer: it is a session's only until its next await."""
+
+    size_octets: int = BLOCK_OCTETS
+    buffer: bytearray = attrs.field(init=False)
+    view: memoryview = attrs.field(init=False)
+    room: memoryview = attrs.field(init=False)
+    """Where a read goes."""
+
+    def __attrs_post_init__(self) -> None:
+        self.buffer = bytearray(BLOCK_START + self.size_octets)
+        self.view = memoryview(self.buffer)
+        self.room = self.view[BLOCK_START:]
+
+
 class Readiness(Protocol):
     """What a leg needs of a driver; tests have one of their own, for sockets in memory."""
+
+    block: Block
 
     def add(self, leg: Leg) -> None:
         """From now on, `leg.notice` is called when there is something new to read."""
@@ -44,8 +67,9 @@ class Readiness(Protocol):
 
 @attrs.define(eq=False)
 class Driver:
-    """The epoll of a process; `run` is its one task."""
+    """The epoll and the receive buffer of all legs; `run` is its one task."""
 
+    block: Block = attrs.field(factory=Block)
     _epoll: select.epoll = attrs.field(factory=select.epoll)
     _legs: dict[int, Leg] = attrs.field(factory=dict)
 
@@ -68,17 +92,18 @@ class Driver:
         legs, epoll = self._legs, self._epoll
         descriptor = epoll.fileno()
         task_status.started()
-        try:
-            while True:
-                found = epoll.poll(0, _EVENTS_A_ROUND)
-                if not found:
-                    await trio.lowlevel.wait_readable(descriptor)
-                    continue
-                for each, events in found:
-                    leg = legs.get(each)
-                    if leg is not None:
-                        leg.notice(events)
-                # While there is much to do, the next round need not arm trio's own epoll again.
-                await trio.lowlevel.checkpoint()
-        finally:
-            epoll.close()
+        while True:
+            found = epoll.poll(0, _EVENTS_A_ROUND)
+            if not found:
+                await trio.lowlevel.wait_readable(descriptor)
+                continue
+            for each, events in found:
+                leg = legs.get(each)
+                if leg is not None:
+                    leg.notice(events)
+            # While there is much to do, the next round need not arm trio's own epoll again.
+            await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Close the epoll, once no leg is left."""
+        self._epoll.close()

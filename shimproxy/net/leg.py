@@ -6,7 +6,7 @@ Invariants:
 2. FIN and RST are values of `ended`, not exceptions, when reading: what was sent before them is read first.
 3. After a write failed, or was given up half-way, nothing more is written (`broken`).
 4. Every few reads there is a pause, so that one fast peer can't starve the others, nor outlast a deadline.
-5. Whoever reads into the process's one BLOCK owns it until the next await, and no longer.
+5. Whoever reads into the driver's one block owns it until the next await, and no longer.
 
 It does not know what the octets mean, nor which of the two legs it is, but for the name in its errors.
 """
@@ -31,10 +31,7 @@ if TYPE_CHECKING:
     from shimproxy.net.watch import Watch
 
 READ_OCTETS: Final = 4096
-BLOCK_OCTETS: Final = 2 * 1024 * 1024
-BLOCK: Final = bytearray(BLOCK_OCTETS)
-BLOCK_VIEW: Final = memoryview(BLOCK)
-_LEAST_BLOCK_OCTETS: Final = 64 * 1024
+LEAST_BLOCK_OCTETS: Final = 64 * 1024
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -51,6 +48,7 @@ class Parted(enum.Enum):
     CLOSED = "closed"
     RESET_BY_PEER = "reset by the peer"
     LINGERED_OUT = "reset, as the peer stayed open"
+    INTERRUPTED = "reset, as there was no time to linger"
 
 
 @attrs.define(eq=False)
@@ -78,7 +76,7 @@ class Leg:
     """The events that the task waits for."""
     _end_seen: bool = False
     _told_when_writable: bool = False
-    _block_octets: int = _LEAST_BLOCK_OCTETS
+    _block_octets: int = LEAST_BLOCK_OCTETS
 
     def __attrs_post_init__(self) -> None:
         self.driver.add(self)
@@ -170,16 +168,18 @@ class Leg:
             await self.watch.wait()
 
     async def read_block(self) -> int:
-        """Read into BLOCK; the number of octets, 0 at the peer's end. Raises DeadlinePassed, Interrupted.
+        """Read into the driver's block, from its BLOCK_START on; the number of octets, 0 at the peer's end.
 
-        How much is read at once grows with a peer that fills it; see also `slow_down`.
+        How much is read at once grows with a peer that fills it; see also `slow_down`. Raises DeadlinePassed,
+        Interrupted.
         """
         while not self.ended:
             if self.readable:
                 if self.watch.stretched():
                     await self.watch.pause()
                 try:
-                    size_octets = self.sock.recv_into(BLOCK, self._block_octets)
+                    block = self.driver.block
+                    size_octets = self.sock.recv_into(block.room, self._block_octets)
                 except BlockingIOError:
                     self.readable = False
                 except OSError:
@@ -189,7 +189,7 @@ class Leg:
                     if not size_octets:
                         self.ended = Ended.FIN
                     elif size_octets == self._block_octets:
-                        self._block_octets = min(2 * size_octets, BLOCK_OCTETS)
+                        self._block_octets = min(2 * size_octets, block.size_octets)
                     elif not self._end_seen:
                         self.readable = False
                     self.octets_in += size_octets
@@ -201,12 +201,17 @@ class Leg:
 
     def slow_down(self, taken_octets: int) -> None:
         """Read blocks of about twice what the other leg takes at a time, as the rest has to be copied."""
-        self._block_octets = max(_LEAST_BLOCK_OCTETS, min(2 * taken_octets, BLOCK_OCTETS))
+        self._block_octets = max(LEAST_BLOCK_OCTETS, min(2 * taken_octets, self.driver.block.size_octets))
 
     # -- writing
 
     def send_now(self, octets: bytes | memoryview) -> int:
         """How many of `octets` were taken at once, perhaps none. Raises LegBroken."""
+        if self.broken:
+            raise LegBroken(self.name, "nothing more may be written")
+        return self._send(octets)
+
+    def _send(self, octets: bytes | memoryview) -> int:
         try:
             taken_octets = self.sock.send(octets)
         except BlockingIOError:
@@ -225,16 +230,18 @@ class Leg:
 
         The leg is broken if this ends in any other way than returning: a part may have been written.
         """
-        if self.broken:
-            raise LegBroken(self.name, "nothing more may be written")
         taken_octets = self.send_now(octets)
         if taken_octets < len(octets):
-            self.broken = True
-            rest = memoryview(octets)[taken_octets:]
-            while rest:
-                await self.takes()
-                rest = rest[self.send_now(rest) :]
-            self.broken = False
+            await self.write_on(octets, taken_octets)
+
+    async def write_on(self, octets: bytes, taken_octets: int) -> None:
+        """Write what `send_now` has not taken of `octets`; as `write`."""
+        self.broken = True
+        rest = memoryview(octets)[taken_octets:]
+        while rest:
+            await self.takes()
+            rest = rest[self._send(rest) :]
+        self.broken = False
 
     # -- closing
 
@@ -254,7 +261,12 @@ class Leg:
             self.look()
         if not self.ended:
             self.half_close()
-        if not await self.linger(idle_seconds, total_seconds, heard):
+        try:
+            gone = await self.linger(idle_seconds, total_seconds, heard)
+        except Interrupted:
+            self.reset()
+            return Parted.INTERRUPTED
+        if not gone:
             self.reset()
             return Parted.LINGERED_OUT
         self.close()
@@ -267,7 +279,10 @@ class Leg:
         heard: Callable[[bytes], None] | None = None,
         enough: Callable[[], bool] | None = None,
     ) -> bool:
-        """Read until the peer has ended or there is `enough`; whether that was within its time. See `part`."""
+        """Read until the peer has ended or there is `enough`; whether that was within its time. See `part`.
+
+        Raises Interrupted.
+        """
         watch = self.watch
         end = watch.now + total_seconds
         try:
@@ -276,7 +291,7 @@ class Leg:
                 octets = await self.read()
                 if heard:
                     heard(octets)
-        except (DeadlinePassed, Interrupted):
+        except DeadlinePassed:
             return False
         return True
 

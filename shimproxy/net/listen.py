@@ -29,7 +29,7 @@ async def open_listeners(address: Address) -> list[socket.socket]:
         found = await trio.socket.getaddrinfo(
             address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise ListenFailed(
             f"cannot listen on {address}: unknown host {address.host!r}; give an address of this machine"
         ) from error

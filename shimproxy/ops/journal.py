@@ -17,7 +17,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from shimproxy.session.record import Repair, SessionRecord
+    from shimproxy.session.record import Observer, Repair, SessionRecord
 
 log = logging.getLogger("shimproxy")
 
@@ -28,10 +28,45 @@ def escaped(octets: bytes) -> str:
 
 
 @attrs.define(eq=False)
-class Journal:
-    """Tells the log of everything, and the embedding program of each session's end."""
+class Told:
+    """An observer whose errors are logged and go no further: the embedding program's must not end a session."""
 
-    on_session: Callable[[SessionRecord], None] | None = None
+    _observer: Observer
+    _on_session: Callable[[SessionRecord], None] | None = None
+
+    @property
+    def wants_dialogue(self) -> bool:
+        """What the observer wants."""
+        return self._observer.wants_dialogue
+
+    def said(self, record: SessionRecord, who: str, octets: bytes) -> None:
+        """Pass it on."""
+        self._tell(record, self._observer.said, record, who, octets)
+
+    def repaired(self, record: SessionRecord, repair: Repair) -> None:
+        """Pass it on."""
+        self._tell(record, self._observer.repaired, record, repair)
+
+    def ended(self, record: SessionRecord) -> None:
+        """Pass it on, and to whoever wants the session's end alone."""
+        self._tell(record, self._observer.ended, record)
+        if self._on_session:
+            self._tell(record, self._on_session, record)
+
+    def failed(self, record: SessionRecord, error: BaseException) -> None:
+        """Pass it on."""
+        self._tell(record, self._observer.failed, record, error)
+
+    @staticmethod
+    def _tell(record: SessionRecord, tell: Callable[..., None], *arguments: object) -> None:
+        try:
+            tell(*arguments)
+        except Exception as error:
+            log.error("observer", extra={"fields": {"session": record.id}}, exc_info=error)
+
+
+class Journal:
+    """Tells the log of everything."""
 
     @property
     def wants_dialogue(self) -> bool:
@@ -72,8 +107,6 @@ class Journal:
                 "seconds": round(record.seconds, 3),
             }
             log.info("session", extra={"fields": fields})
-        if self.on_session:
-            self.on_session(record)
 
     def failed(self, record: SessionRecord, error: BaseException) -> None:
         """Log a bug of our own with its traceback."""

@@ -41,9 +41,10 @@ async def run(settings: Settings) -> None:
 
 def say(line: str) -> None:
     """Print a line for whoever started the program; it may have stopped listening."""
-    with contextlib.suppress(OSError):
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+    if sys.stdout is not None:
+        with contextlib.suppress(OSError):
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
 
 
 def allow_many_files() -> None:

@@ -11,17 +11,20 @@ import trio
 
 from shimproxy.net.address import written
 from shimproxy.net.dial import Dialler
-from shimproxy.net.driver import Driver
+from shimproxy.net.driver import Block, Driver
 from shimproxy.net.leg import Leg
 from shimproxy.net.listen import accept_forever, open_listeners, prepare
 from shimproxy.net.watch import Watchdog
-from shimproxy.ops.journal import Journal
+from shimproxy.ops.journal import Journal, Told
+from shimproxy.ops.settings import SettingsError
+from shimproxy.session.farewell import Beside
 from shimproxy.session.limits import Policy
-from shimproxy.session.pair import Pair
+from shimproxy.session.notes import Notes
 from shimproxy.session.record import SessionRecord
+from shimproxy.session.sender import Sender
 from shimproxy.session.session import Session
 from shimproxy.smtp.command import CommandReader
-from shimproxy.smtp.reply import Reply, ReplyReader
+from shimproxy.smtp.reply import Own, Reply
 
 if TYPE_CHECKING:
     import socket
@@ -68,6 +71,7 @@ class _Sessions:
     watchdog: Watchdog
     dialler: Dialler
     nursery: trio.Nursery
+    beside: Beside
     _open: set[Session] = attrs.field(factory=set)
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
@@ -75,26 +79,17 @@ class _Sessions:
 
     def begin(self, sock: socket.socket, peer: str) -> None:
         """Serve a new connection in a task of its own."""
-        settings = self.settings
-        pair = Pair(
-            SessionRecord(f"{self._process}-{next(self._ids)}", peer),
-            Leg("sender", sock, self.driver, self.watchdog.watch(), peer),
-            CommandReader(settings.limits.command_octets),
-            ReplyReader(settings.limits.reply_octets),
-            settings.deadlines,
-            self.observer,
-            self.watchdog,
-            self.nursery,
-        )
-        session = Session(pair, self.dialler.dial, self.policy)
+        policy = self.policy
+        notes = Notes(SessionRecord(f"{self._process}-{next(self._ids)}", peer), self.observer)
+        leg = Leg("sender", sock, self.driver, self.watchdog.watch(), peer)
+        sender = Sender(leg, CommandReader(policy.limits.command_octets), notes, policy.deadlines)
+        session = Session(sender, notes, policy, self.dialler.dial, self.beside)
         self._open.add(session)
         self.nursery.start_soon(self._serve, session, name=f"session with {peer}")
 
     async def _serve(self, session: Session) -> None:
         try:
             await session.run()
-        except Exception as error:  # an observer that raises must not end the others' sessions
-            Journal().failed(session.pair.record, error)
         finally:
             self._open.discard(session)
             self._waiting.unpark_all()
@@ -142,19 +137,21 @@ async def serve(
         listeners: listening sockets of the caller's own, of any stream family, instead of settings.listen; they are
             closed at the end.
         on_session: is called with the record of each session when it is over; what it raises is logged.
-        observer: is told of dialogue and repairs as they happen, instead of the log. What it raises is logged; raised
-            in the middle of a session, it ends that session.
+        observer: is told of dialogue and repairs as they happen, instead of the log; what it raises is logged.
         stop: ends in good order.
 
     Raises:
+        SettingsError: there is nothing to listen on.
         ListenFailed: an address can't be listened on.
         DialFailed: the receiver's name is unknown.
     """
+    if listeners is None and not settings.listen:
+        raise SettingsError("listen: no address to listen on; write HOST:PORT, as in 127.0.0.1:2525, or give listeners")
     sockets = list(listeners or ())
     stop = stop or Stop()
     deadlines = settings.deadlines
+    driver = Driver(Block(settings.limits.block_octets))
     try:
-        driver = Driver()
         dialler = Dialler(settings.receiver, driver)
         await dialler.look_up(deadlines.connect)
         if listeners is None:
@@ -164,13 +161,14 @@ async def serve(
             prepare(sock)
         tick_seconds = deadlines.shortest_seconds / _TICKS_IN_SHORTEST_DEADLINE
         watchdog = Watchdog(min(_LONGEST_TICK_SECONDS, max(_SHORTEST_TICK_SECONDS, tick_seconds)))
-        early_success = Reply(int(settings.early_success[:3]), settings.early_success.encode() + b"\r\n")
+        early_success = Own(Reply(int(settings.early_success[:3]), settings.early_success.encode() + b"\r\n"))
         policy = Policy(deadlines, settings.limits, early_success)
-        journal = observer or Journal(on_session)
+        told = Told(Journal() if observer is None else observer, on_session)
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run)
             await nursery.start(watchdog.run)
-            sessions = _Sessions(settings, policy, journal, driver, watchdog, dialler, nursery)
+            beside = Beside(nursery, watchdog)
+            sessions = _Sessions(settings, policy, told, driver, watchdog, dialler, nursery, beside)
             with trio.CancelScope() as accepting:
                 async with trio.open_nursery() as listening:
                     for sock in sockets:
@@ -185,6 +183,7 @@ async def serve(
     finally:
         for sock in sockets:
             sock.close()
+        driver.close()
 
 
 async def _let_finish(sessions: _Sessions, stop: Stop, grace_seconds: float) -> None:

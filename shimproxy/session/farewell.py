@@ -13,21 +13,35 @@ It runs beside the session, which drains the sender meanwhile.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
+from shimproxy.net.errors import Interrupted
 from shimproxy.net.leg import Parted
-from shimproxy.session.record import FurtherReplies
+from shimproxy.session.record import Dropped
 from shimproxy.smtp.catalogue import Violation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shimproxy.net.leg import Leg
-    from shimproxy.net.watch import Watch
+    from shimproxy.net.watch import Watchdog
     from shimproxy.session.limits import Deadlines
-    from shimproxy.session.record import Tell
+    from shimproxy.session.notes import Notes
     from shimproxy.smtp.reply import Reply, ReplyReader
+
+
+_DECIDE: Final = (2, 4, 5)
+"""The severity of replies that say what has become of a mail."""
+
+
+async def see_off(leg: Leg, deadlines: Deadlines, notes: Notes, heard: Callable[[bytes], None] | None = None) -> None:
+    """Half-close a leg with a bounded linger, and note a peer that stays."""
+    if await leg.part(deadlines.linger_idle, deadlines.linger_total, heard) is Parted.LINGERED_OUT:
+        notes.repaired(Violation.NO_CLOSE, leg=leg.name)
 
 
 @attrs.define(eq=False)
@@ -37,59 +51,52 @@ class Farewell:
     leg: Leg
     _replies: ReplyReader
     _deadlines: Deadlines
-    _repaired: Tell
+    notes: Notes
     _in_mail: bool
     """Whether the receiver may be in the midst of a mail."""
     decided: Reply | None = None
     """The first 4yz or 5yz; before there is one, the first 2yz."""
     last_421: Reply | None = None
-    _further: FurtherReplies = attrs.field(factory=FurtherReplies)
+    _further: Dropped = attrs.field(factory=lambda: Dropped(Violation.FURTHER_REPLY))
     _settled: trio.Event = attrs.field(factory=trio.Event)
     _over: trio.Event = attrs.field(factory=trio.Event)
 
-    async def run(self, watch: Watch) -> None:
+    def begin(self, early: Reply | None) -> None:
+        """Hear what the receiver has said so far, `early` first, if that is a verdict."""
+        if early and early.severity in _DECIDE:
+            self._hear_reply(early)
+        self._hear(b"")
+
+    async def run(self) -> None:
         """Take leave; ends within the linger deadlines."""
-        leg, idle_seconds, total_seconds = self.leg, self._deadlines.linger_idle, self._deadlines.linger_total
-        leg.watch = watch
+        leg, deadlines = self.leg, self._deadlines
         try:
-            self._hear(b"")
             if not self._harmless:
-                await leg.linger(idle_seconds, total_seconds, self._hear, lambda: self._harmless)
+                with suppress(Interrupted):
+                    await leg.linger(deadlines.linger_idle, deadlines.linger_total, self._hear, lambda: self._harmless)
                 self._hear_cut_off()
             if self._harmless:
-                parted = await leg.part(idle_seconds, total_seconds, self._hear)
+                await see_off(leg, deadlines, self.notes, self._hear)
                 self._hear_cut_off()
-                if parted is Parted.LINGERED_OUT:
-                    self._repaired(Violation.NO_CLOSE, leg="receiver")
-            self._further.tell(self._repaired)
+            self._further.tell(self.notes.repaired)
         finally:
             leg.reset()
-            watch.close()
+            leg.watch.close()
             self._settled.set()
             self._over.set()
-
-    def hear_reply(self, reply: Reply) -> None:
-        """Take a reply of the receiver into account."""
-        for violation in reply.violations:
-            self._repaired(violation, reply=reply.octets)
-        if reply.code == 421:
-            self.last_421 = reply
-        decided = self.decided
-        if (reply.refuses and not (decided and decided.refuses)) or (reply.severity == 2 and decided is None):
-            self.decided = reply
-            self._settled.set()
-        else:
-            self._further.count(reply)
 
     async def verdict(self) -> Reply | None:
         """The reply that decided, as soon as there is one; None if the receiver ended without."""
         await self._settled.wait()
         return self.decided
 
-    async def over(self) -> None:
-        """Return when the leg is closed; nobody needs a verdict any more."""
+    def hurry(self) -> None:
+        """Nobody needs a verdict any more."""
         if not self._harmless:
             self.leg.watch.interrupt()
+
+    async def over(self) -> None:
+        """Return when the leg is closed."""
         await self._over.wait()
 
     @property
@@ -100,8 +107,34 @@ class Farewell:
     def _hear(self, octets: bytes) -> None:
         self._replies.feed(octets)
         while reply := self._replies.next_reply():
-            self.hear_reply(reply)
+            self._hear_reply(reply)
 
     def _hear_cut_off(self) -> None:
         if cut_off := self._replies.cut_off():
-            self.hear_reply(cut_off)
+            self._hear_reply(cut_off)
+
+    def _hear_reply(self, reply: Reply) -> None:
+        self.notes.said("receiver", reply)
+        if reply.code == 421:
+            self.last_421 = reply
+        decided = self.decided
+        if (decided is None and reply.severity in _DECIDE) or (decided and not decided.refuses and reply.refuses):
+            for violation in reply.violations:
+                self.notes.repaired(violation, reply=reply.octets)
+            self.decided = reply
+            self._settled.set()
+        else:
+            self._further.count(reply)
+
+
+@attrs.frozen
+class Beside:
+    """Where farewells run: beside the sessions, each with a watch of its own."""
+
+    nursery: trio.Nursery
+    watchdog: Watchdog
+
+    def start(self, farewell: Farewell) -> None:
+        """Begin a farewell."""
+        farewell.leg.watch = self.watchdog.watch()
+        self.nursery.start_soon(farewell.run, name=f"{farewell.notes.record.id} farewell")

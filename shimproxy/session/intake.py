@@ -1,4 +1,4 @@
-"""Mail data as it comes from the sender, up to its end and not an octet further.
+"""Mail data as they come from the sender, up to their end and not an octet further.
 
 Invariants:
 
@@ -10,26 +10,25 @@ It does not know where the mail data go.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
-from shimproxy.net.leg import BLOCK, BLOCK_VIEW
+from shimproxy.net.driver import BLOCK_START
+from shimproxy.net.errors import DeadlinePassed
 
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
     from shimproxy.net.watch import Watch
     from shimproxy.session.limits import Policy
-    from shimproxy.smtp.command import CommandReader
-
-_LEAST_SECONDS: Final = 0.001
+    from shimproxy.session.sender import Sender
 
 
 class End(Protocol):
-    """What finds the end of the mail data: EndOfData, or Chunk."""
+    """What finds the end of the mail data (smtp/mail_data.py)."""
 
-    def feed(self, block: bytes | bytearray, size_octets: int) -> int | None:
-        """The index behind the end in the first `size_octets` of `block`, or None."""
+    def feed(self, block: bytes | bytearray, start: int, stop: int) -> int | None:
+        """The index behind the end in `block` between `start` and `stop`, or None."""
 
 
 @attrs.define(eq=False)
@@ -44,31 +43,35 @@ class Patience:
     _block_seconds: float
     _least_octets_per_second: float
     _seconds: float = attrs.field(init=False)
-    _since: float = 0.0
+    _since: float | None = None
 
     def __attrs_post_init__(self) -> None:
         self._seconds = self._block_seconds
 
     def begin(self, doing: str) -> None:
-        """From now on the peer is waited for."""
+        """From now on the peer is waited for. Raises DeadlinePassed if it has used up its time."""
+        if self._seconds <= 0:
+            raise DeadlinePassed(doing)
         self._since = self._watch.now
         self._watch.allow(self._seconds, doing)
 
-    def regain(self, octets: int) -> None:
-        """The peer is no longer waited for; it gave or took that many octets."""
-        seconds = self._seconds - (self._watch.now - self._since)
+    def end(self, octets: int) -> None:
+        """The peer is not waited for, or no longer; it gave or took that many octets."""
+        seconds = self._seconds
+        if self._since is not None:
+            seconds -= self._watch.now - self._since
+            self._since = None
         if octets:
             rate = self._least_octets_per_second
             seconds = seconds + octets / rate if rate else self._block_seconds
-        self._seconds = min(self._block_seconds, max(_LEAST_SECONDS, seconds))
+        self._seconds = min(self._block_seconds, seconds)
 
 
 @attrs.define(eq=False)
 class Intake:
     """One mail's data, or one chunk's, read from the sender block by block."""
 
-    _sender: Leg
-    _commands: CommandReader
+    _sender: Sender
     _policy: Policy
     _end: End
     octets_taken: int = 0
@@ -82,42 +85,57 @@ class Intake:
     def __attrs_post_init__(self) -> None:
         policy = self._policy
         self._patience = Patience(
-            self._sender.watch, policy.deadlines.sender_block, policy.limits.least_octets_per_second
+            self._sender.leg.watch, policy.deadlines.sender_block, policy.limits.least_octets_per_second
         )
 
-    async def next_block(self) -> int:
-        """Read into BLOCK; how many octets of it belong to the mail data, 0 if the sender has gone.
+    async def ready(self, other: Leg) -> bool:
+        """Wait for the sender, or for `other` to speak; whether there may be something from the sender.
 
         Raises DeadlinePassed, Interrupted.
         """
-        if ahead := self._commands.take_ahead():
-            size_octets = len(ahead)
-            BLOCK[:size_octets] = ahead
+        leg = self._sender.leg
+        if not (leg.readable or self._sender.commands.ahead):
+            self._patience.begin("mail data")
+            await leg.speaks_or(other)
+            self._patience.end(0)
+            return leg.readable
+        return True
+
+    async def next_block(self) -> memoryview | None:
+        """The next mail data; None if the sender has gone. It is the caller's until its next await.
+
+        Raises DeadlinePassed, Interrupted.
+        """
+        leg, commands = self._sender.leg, self._sender.commands
+        block = leg.driver.block
+        if ahead := commands.take_ahead():
+            stop = BLOCK_START + len(ahead)
+            block.buffer[BLOCK_START:stop] = ahead
         else:
             self._patience.begin("mail data")
-            size_octets = await self._sender.read_block()
-            self._patience.regain(size_octets)
-        stop = self._end.feed(BLOCK, size_octets)
-        if stop is not None:
+            size_octets = await leg.read_block()
+            self._patience.end(size_octets)
+            if not size_octets:
+                return None
+            stop = BLOCK_START + size_octets
+        end = self._end.feed(block.buffer, BLOCK_START, stop)
+        if end is not None:
             self.ended = True
-            self._give_back(stop, size_octets)
-            size_octets = stop
-        self.octets_taken += size_octets
-        return size_octets
+            if stop - end > self._policy.limits.held_octets:
+                self.outrun = True
+            elif end < stop:
+                commands.feed(bytes(block.view[end:stop]))
+            stop = end
+        self.octets_taken += stop - BLOCK_START
+        return block.view[BLOCK_START:stop]
 
     async def drain(self) -> bool:
         """Read and drop up to the end; whether the sender came to it. Raises DeadlinePassed, Interrupted."""
         while not self.ended:
-            if not await self.next_block():
+            if await self.next_block() is None:
                 return False
         return True
 
     def slow_down(self, taken_octets: int) -> None:
         """Read less at a time, as that is what the other leg takes."""
-        self._sender.slow_down(taken_octets)
-
-    def _give_back(self, stop: int, size_octets: int) -> None:
-        if size_octets - stop > self._policy.limits.held_octets:
-            self.outrun = True
-        elif stop < size_octets:
-            self._commands.feed(bytes(BLOCK_VIEW[stop:size_octets]))
+        self._sender.leg.slow_down(taken_octets)

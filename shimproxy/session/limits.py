@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from shimproxy.net.driver import BLOCK_OCTETS
+from shimproxy.net.leg import LEAST_BLOCK_OCTETS
 from shimproxy.session.replies import EARLY_SUCCESS
-from shimproxy.smtp.reply import REPLY_LIMIT_OCTETS
+from shimproxy.smtp.reply import REPLY_LIMIT_OCTETS, Own
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from shimproxy.smtp.reply import Reply
 
 
 def positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
@@ -82,6 +82,8 @@ class Limits:
     """A whole reply of the receiver, whose text is cut beyond that; and what it says unasked between two commands."""
     held_octets: int = attrs.field(default=65_536, validator=at_least(512))
     """What a sender has sent ahead of the reply that it should have waited for."""
+    block_octets: int = attrs.field(default=BLOCK_OCTETS, validator=at_least(LEAST_BLOCK_OCTETS))
+    """Mail data read from a fast sender at once, and so what is held of a block that a receiver does not take."""
     least_octets_per_second: float = attrs.field(default=100.0, validator=not_negative)
     """Mail data that a peer gives or takes slower than this, over more than its block deadline, are ended; 0 for no
     such limit."""
@@ -93,5 +95,5 @@ class Policy:
 
     deadlines: Deadlines
     limits: Limits
-    early_success: Reply = EARLY_SUCCESS
+    early_success: Own = EARLY_SUCCESS
     """What answers mail data that the receiver accepted before its end (guarantee 3)."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from shimproxy.smtp.reply import synthesised
+from shimproxy.smtp.reply import Own
 
-BYE = synthesised(221, "2.0.0", "closing connection")
-NOT_OFFERED = synthesised(502, "5.5.1", "command not offered through this proxy")
-BAD_LINE = synthesised(500, "5.5.2", "command line too long, or with a CR or NUL in it")
-SHUTTING_DOWN = synthesised(421, "4.3.2", "service shutting down")
-SENDER_LATE = synthesised(421, "4.4.2", "timeout, closing connection")
-RECEIVER_LOST = synthesised(421, "4.4.2", "lost the connection to the receiver")
-RECEIVER_LATE = synthesised(421, "4.4.2", "the receiver did not reply in time")
-MAIL_UNANSWERED = synthesised(451, "4.4.2", "the receiver gave no verdict, try again later")
-NO_SERVICE = synthesised(421, "4.3.2", "the receiver gave no greeting, try again later")
-NO_CONNECTION = synthesised(421, "4.4.1", "the receiver cannot be reached, try again later")
-IN_DISORDER = synthesised(421, "4.5.0", "the receiver's replies are out of step, closing connection")
-SENT_TOO_SOON = synthesised(421, "4.5.0", "sent without waiting for replies, closing connection")
-EARLY_SUCCESS = synthesised(451, "4.3.0", "the receiver replied before the end of mail data, try again later")
+BYE = Own.make(221, "2.0.0", "closing connection")
+NOT_OFFERED = Own.make(502, "5.5.1", "command not offered through this proxy")
+BAD_LINE = Own.make(500, "5.5.2", "command line too long, or with a CR or NUL in it")
+SHUTTING_DOWN = Own.make(421, "4.3.2", "service shutting down")
+SENDER_LATE = Own.make(421, "4.4.2", "timeout, closing connection")
+RECEIVER_LOST = Own.make(421, "4.4.2", "lost the connection to the receiver")
+RECEIVER_LATE = Own.make(421, "4.4.2", "the receiver did not reply in time")
+MAIL_UNANSWERED = Own.make(451, "4.4.2", "the receiver gave no verdict, try again later")
+NO_SERVICE = Own.make(421, "4.3.2", "the receiver gave no greeting, try again later")
+NO_CONNECTION = Own.make(421, "4.4.1", "the receiver cannot be reached, try again later")
+IN_DISORDER = Own.make(421, "4.5.0", "the receiver's replies are out of step, closing connection")
+SENT_TOO_SOON = Own.make(421, "4.5.0", "sent without waiting for replies, closing connection")
+EARLY_SUCCESS = Own.make(451, "4.3.0", "the receiver replied before the end of mail data, try again later")

@@ -14,15 +14,17 @@ Invariants:
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, NoReturn, assert_never
 
 import attrs
 import trio
 
 from shimproxy.net.errors import DeadlinePassed, DialFailed, Interrupted, LegBroken
-from shimproxy.session.delivery import Delivery
+from shimproxy.session.delivery import Delivery, Over
+from shimproxy.session.farewell import see_off
 from shimproxy.session.intake import Intake
-from shimproxy.session.pair import AFTER_421, FIRST_COMMAND, Pair
+from shimproxy.session.notes import AFTER_421, FIRST_COMMAND
+from shimproxy.session.receiver import Receiver
 from shimproxy.session.replies import (
     BAD_LINE,
     BYE,
@@ -35,299 +37,357 @@ from shimproxy.session.replies import (
     SENT_TOO_SOON,
     SHUTTING_DOWN,
 )
+from shimproxy.session.transfer import Transfer
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Command, Verb, chunk_size_octets, response_from_line
 from shimproxy.smtp.dialogue import OUT_OF_STEP, Answers, Then, Verdict, answers, ruling
 from shimproxy.smtp.ehlo import without_removed_keywords
-from shimproxy.smtp.mail_data import Chunk
+from shimproxy.smtp.mail_data import Counted, EndOfData
+from shimproxy.smtp.reply import ReplyReader
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from shimproxy.net.leg import Leg
     from shimproxy.net.watch import Watch
+    from shimproxy.session.farewell import Beside
     from shimproxy.session.limits import Policy
-    from shimproxy.smtp.reply import Reply
+    from shimproxy.session.notes import Notes
+    from shimproxy.session.sender import Sender
+    from shimproxy.smtp.reply import Own, Reply
 
 _VERBS_WITH_DATA = frozenset({Verb.DATA, Verb.BDAT})  # what lies behind these may be no command
-_VERBS_OF_TRANSACTIONS = frozenset({Verb.HELO, Verb.EHLO, Verb.MAIL, Verb.DATA, Verb.RSET})
+_VERBS_OF_SECRETS = frozenset({Verb.AUTH, Verb.OTHER})  # what follows these may be a password
+_VERBS_OF_TRANSACTIONS = frozenset({Verb.HELO, Verb.EHLO, Verb.MAIL, Verb.RSET})
 
 
 @attrs.define(eq=False)
 class Session:
     """The dialogue of a sender with the receiver that is dialled for it."""
 
-    pair: Pair
-    dial: Callable[[Watch, float], Awaitable[Leg]]
+    sender: Sender
+    notes: Notes
     policy: Policy
+    dial: Callable[[Watch, float], Awaitable[Leg]]
+    beside: Beside
+    receiver: Receiver | None = None
+    _watch: Watch = attrs.field(init=False)
+    """What both legs wait under, until the receiver is given up."""
     _in_transaction: bool = False
-    _idle: bool = False
+    _at_rest: bool = True
+    """Whether no command is being served."""
     _stopping: bool = False
     _pipelining_noted: bool = False
-    _data_refused: bool = False
-    """Whether mail data may come where the next command should: of a sender that has not waited for the 354."""
+    _mail_data_may_come: bool = False
+    """Whether the sender may have sent mail data behind a DATA that was refused."""
+
+    def __attrs_post_init__(self) -> None:
+        self._watch = self.sender.leg.watch
 
     # -- the whole
 
     async def run(self) -> None:
         """Serve the sender to the end; afterwards both legs are closed and the record is complete."""
-        pair = self.pair
+        notes = self.notes
         started = trio.current_time()
         try:
             await self._converse_and_part()
         except Exception as error:  # a bug of ours must not take the listener down
-            pair.observer.failed(pair.record, error)
+            notes.observer.failed(notes.record, error)
         finally:
-            pair.ended("shim")
-            pair.close()
-            pair.record.seconds = trio.current_time() - started
-            pair.observer.ended(pair.record)
+            notes.ended("shim")
+            self._close()
+            notes.record.seconds = trio.current_time() - started
+            notes.observer.ended(notes.record)
 
     async def _converse_and_part(self) -> None:
-        pair = self.pair
         try:
             await self._converse()
+        except Over:
+            pass
         except LegBroken:
-            pair.ended("sender")
+            self._note_departure()
         except DeadlinePassed as late:
-            pair.repaired(Violation.SENDER_STALLED, waited_for=late.what)
+            self.notes.repaired(Violation.SENDER_STALLED, waited_for=late.what)
             await self._break_off(SENDER_LATE)
         except Interrupted:
             await self._break_off(SHUTTING_DOWN)
-        await pair.part()
+        await self._part()
 
-    async def _break_off(self, reply: Reply) -> None:
+    async def _break_off(self, reply: Own) -> None:
         """Give the last reply to a sender that may not take it."""
-        with suppress(LegBroken, DeadlinePassed, Interrupted):
-            await self.pair.end_with("shim", reply)
+        with suppress(LegBroken, DeadlinePassed, Interrupted, Over):
+            await self._end_with("shim", reply)
+
+    async def _end_with(self, who: str, reply: Reply | Own) -> NoReturn:
+        """Give the last reply of a session that `who` has ended. Raises Over."""
+        self.notes.ended(who)
+        await self.sender.say(reply)
+        raise Over
+
+    def _note_departure(self) -> None:
+        """The sender has gone, before its mail data or without a QUIT."""
+        receiver, notes = self.receiver, self.notes
+        if receiver and not receiver.gone and notes.phase != Verb.QUIT:
+            if receiver.mail_data_open:
+                notes.repaired(Violation.VANISHED_IN_DATA, octets=0)
+            else:
+                notes.repaired(Violation.CLOSED_WITHOUT_QUIT)
+        notes.ended("sender")
+
+    async def _part(self) -> None:
+        """Close both legs politely, as far as the peers let it."""
+        sender, receiver = self.sender.leg, self.receiver
+        sender.half_close()
+        if receiver:
+            await receiver.part()
+        await see_off(sender, self.policy.deadlines, self.notes)
+        if receiver and receiver.farewell:
+            await receiver.farewell.over()
+
+    def _close(self) -> None:
+        """Reset what is not closed yet, and count."""
+        sender, receiver = self.sender.leg, self.receiver
+        sender.reset()
+        if receiver and not receiver.farewell:
+            receiver.leg.reset()
+        self._watch.close()
+        self.notes.record.count_octets(sender, receiver.leg if receiver else None)
 
     def stop_when_idle(self) -> None:
         """End the session with a 421 as soon as no transaction is open."""
         self._stopping = True
-        if self._idle and not self._in_transaction:
-            self.pair.watch.interrupt()
+        if self._at_rest and not self._in_transaction:
+            self._watch.interrupt()
 
     def stop_now(self) -> None:
-        """End the session with a 421 wherever it is; mail data in progress is not accepted."""
-        self.pair.watch.interrupt()
+        """End the session with a 421 wherever it is; mail data in progress are not accepted."""
+        self._watch.interrupt()
 
     async def _converse(self) -> None:
-        if not await self._greet():
-            return
-        pair = self.pair
-        going_on = True
-        while going_on:
+        await self._greet()
+        notes = self.notes
+        while True:
             if self._stopping and not self._in_transaction:
                 raise Interrupted
+            self._at_rest = True
             command = await self._next_command()
-            if command is None:
-                return
-            if self._data_refused:
-                self._data_refused = False
-                if not command.known:
-                    pair.repaired(Violation.DATA_WITHOUT_354, octets=len(command.line))
-                    await pair.end_with("shim", SENT_TOO_SOON)
-                    return
-            if pair.telling or command.violation:
-                pair.heard(command)
-            if command.plain and (pair.quiet or await pair.in_step()):
-                going_on = await self._forward(command)
+            self._at_rest = False
+            if notes.telling or notes.secret or command.violation or command.verb in _VERBS_OF_SECRETS:
+                notes.heard(command)
+            receiver = self.receiver
+            if command.plain and receiver and (receiver.quiet or await receiver.in_step()):
+                await self._forward(receiver, command)
             else:
-                going_on = await self._serve(command)
+                await self._serve(command)
 
     # -- greeting
 
-    async def _greet(self) -> bool:
-        """Connect and relay the greeting; whether commands may follow."""
-        pair, deadlines = self.pair, self.policy.deadlines
+    async def _greet(self) -> None:
+        """Connect and relay the greeting. Raises Over if there is none."""
+        sender, notes, deadlines = self.sender, self.notes, self.policy.deadlines
         try:
-            pair.receiver = await self.dial(pair.watch, deadlines.connect)
+            leg = await self.dial(self._watch, deadlines.connect)
         except DialFailed as failed:
-            pair.repaired(Violation.UNREACHABLE, reason=str(failed))
-            return await pair.end_with("receiver", NO_CONNECTION)
-        pair.record.receiver = pair.receiver.peer
-        pair.watch.allow(deadlines.greeting, "the greeting")
+            notes.repaired(Violation.UNREACHABLE, reason=str(failed))
+            await self._end_with("receiver", NO_CONNECTION)
+        notes.record.receiver = leg.peer
+        replies = ReplyReader(self.policy.limits.reply_octets)
+        receiver = self.receiver = Receiver(leg, replies, notes, deadlines, self.beside)
+        self._watch.allow(deadlines.greeting, "the greeting")
+        waited_for = ""
         try:
-            reply = await pair.next_reply()
-        except DeadlinePassed:
+            reply = await receiver.next_reply()
+        except DeadlinePassed as late:
             reply = None
+            waited_for = late.what
         if reply is None or ruling(Answers.GREETING, reply) is OUT_OF_STEP:
-            pair.repaired(Violation.NO_GREETING, said=reply.octets if reply else b"")
-            pair.give_up()
-            return await pair.end_with("receiver", NO_SERVICE)
-        if pair.sender.readable and (octets := pair.sender.look()):
-            pair.repaired(Violation.EARLY_TALK, octets=len(octets))
-            pair.commands.feed(octets)
-        pair.phase = FIRST_COMMAND
-        await pair.say(reply)
-        return True
+            said = reply.octets if reply else b""
+            notes.repaired(Violation.NO_GREETING, said=said, waited_for=waited_for)
+            receiver.give_up()
+            await self._end_with("receiver", NO_SERVICE)
+        if sender.leg.readable and (octets := sender.leg.look()):
+            notes.repaired(Violation.EARLY_TALK, octets=len(octets))
+            sender.commands.feed(octets)
+        notes.phase = FIRST_COMMAND
+        await sender.say(reply)
 
     # -- commands
 
-    async def _next_command(self) -> Command | None:
-        """The sender's next command, or None if one of the peers has ended the session between commands."""
-        pair = self.pair
-        sender, commands, watch = pair.sender, pair.commands, pair.watch
+    async def _next_command(self) -> Command:
+        """The sender's next command. Raises Over if one of the peers has ended the session between commands."""
+        leg, commands, watch = self.sender.leg, self.sender.commands, self._watch
         watch.allow(self.policy.deadlines.command, "a command")
         command = commands.next_command() if commands.ahead else None
         if command is not None and watch.stretched():
             await watch.pause()
+        receiver = self.receiver
+        assert receiver is not None
+        if command is None and not (receiver.replies.empty or receiver.gone):
+            receiver.look()  # what came with the last reply
         while command is None:
-            self._idle = commands.empty
-            receiver = pair.live_receiver
-            if receiver is None:
-                await sender.wait_to_read()
+            if receiver.gone:
+                await leg.wait_to_read()
             else:
                 # A sender between commands may find that the receiver goes.
-                await sender.speaks_or(receiver)
-                if receiver.readable and not sender.readable:
-                    pair.look_at_receiver()
-                    if pair.farewell and pair.phase == AFTER_421:
-                        pair.ended("receiver")  # it has said 421 and gone: so does the shim
-                        return None
+                await leg.speaks_or(receiver.leg)
+                if receiver.leg.readable and not leg.readable:
+                    receiver.look()
+                    if receiver.gone and self.notes.phase == AFTER_421:
+                        self.notes.ended("receiver")  # it has said 421 and gone: so does the shim
+                        raise Over
                     continue
-            octets = sender.look()
+            octets = leg.look()
             if octets is None:
                 continue
             if not octets:
-                if pair.live_receiver:
-                    pair.repaired(Violation.CLOSED_WITHOUT_QUIT)
-                pair.ended("sender")
-                return None
+                self._note_departure()
+                raise Over
             commands.feed(octets)
             command = commands.next_command()
-        self._idle = False
         if commands.ahead and command.verb not in _VERBS_WITH_DATA:
             self._note_pipelining(command.verb)
+        if self._mail_data_may_come:
+            self._mail_data_may_come = False
+            if not command.known:
+                await self._end_at_mail_data(len(command.line))
         return command
 
     def _note_pipelining(self, behind: Verb) -> None:
         """Count it once a session."""
         if not self._pipelining_noted:
             self._pipelining_noted = True
-            self.pair.repaired(Violation.UNOFFERED_PIPELINING, behind=behind, octets=len(self.pair.commands.ahead))
+            octets = len(self.sender.commands.ahead)
+            self.notes.repaired(Violation.UNOFFERED_PIPELINING, behind=behind, octets=octets)
 
-    def _look_behind_data(self) -> None:
-        """Hear what the sender said behind DATA without waiting for its reply."""
-        pair = self.pair
-        if pair.sender.readable and not pair.commands.ahead and (octets := pair.sender.look()):
-            pair.commands.feed(octets)
-        if pair.commands.ahead:
+    def _look_behind_data(self) -> int:
+        """How many octets the sender has sent behind DATA without waiting for its reply."""
+        leg, commands = self.sender.leg, self.sender.commands
+        if leg.readable and not commands.ahead and (octets := leg.look()):
+            commands.feed(octets)
+        if commands.ahead:
             self._note_pipelining(Verb.DATA)
+        return len(commands.ahead)
 
-    async def _serve(self, command: Command) -> bool:
-        """Answer a command that cannot simply be forwarded; whether another may follow."""
-        pair = self.pair
-        if not command.forwardable:
-            await pair.say(BAD_LINE)
-            return True
-        if command.refused:
-            return await self._refuse(command)
-        if await pair.in_step():
-            return await self._forward(command)
-        return await self._answer_alone(command.verb)
+    async def _after_refused_data(self, octets_behind: int) -> None:
+        """See to it that no mail data are taken for commands, once the sender has the refusal of its DATA."""
+        if octets_behind:
+            await self._end_at_mail_data(octets_behind)
+        # They may still be under way: the next command will tell.
+        self._mail_data_may_come = True
 
-    async def _answer_alone(self, verb: Verb) -> bool:
-        """Give the last reply of a session that has no receiver any more."""
-        pair = self.pair
-        pair.phase = verb
-        if verb is Verb.QUIT:
-            return await pair.end_with("sender", BYE)
-        return await pair.end_with("receiver", pair.last_words())
+    async def _end_at_mail_data(self, octets: int) -> NoReturn:
+        self.notes.repaired(Violation.DATA_WITHOUT_354, octets=octets)
+        await self._end_with("shim", SENT_TOO_SOON)
 
-    async def _refuse(self, command: Command) -> bool:
-        """Answer a command whose extension is not offered through the shim."""
-        pair = self.pair
+    async def _serve(self, command: Command) -> None:
+        """Answer a command that cannot simply be forwarded."""
+        receiver = self.receiver
         if command.verb is Verb.BDAT:
-            # The chunk is under way: its octets must not be read as commands (guarantee 6).
-            size_octets = chunk_size_octets(command)
-            if size_octets is None:
-                return await pair.end_with("shim", SENT_TOO_SOON)
-            if size_octets:
-                chunk = Intake(pair.sender, pair.commands, self.policy, Chunk(size_octets))
-                if not await chunk.drain():
-                    pair.ended("sender")
-                    return False
-                if chunk.outrun:
-                    pair.repaired(Violation.OUTRUN)
-                    return await pair.end_with("shim", SENT_TOO_SOON)
-        await pair.say(NOT_OFFERED)
-        return True
+            await self._drain_chunk(command)
+        if receiver is None or receiver.gone:
+            await self._answer_alone(command.verb)
+        elif command.forwardable and not command.refused:
+            if not await receiver.in_step():
+                await self._answer_alone(command.verb)
+            await self._forward(receiver, command)
+        else:
+            octets_behind = self._look_behind_data() if command.verb is Verb.DATA else 0
+            await self.sender.say(NOT_OFFERED if command.refused else BAD_LINE)
+            if command.verb is Verb.DATA:
+                await self._after_refused_data(octets_behind)
 
-    async def _forward(self, command: Command) -> bool:
-        """Forward one command and relay its reply; whether another may follow."""
-        pair, deadlines = self.pair, self.policy.deadlines
-        verb = command.verb
-        pair.phase = verb
-        pair.watch.allow(deadlines.data_reply if verb is Verb.DATA else deadlines.reply, verb)
-        try:
-            await pair.forward(command)
-            reply = await pair.next_reply()
-        except DeadlinePassed:
-            pair.repaired(Violation.NO_REPLY, to=verb)
-            pair.give_up()
-            return await pair.end_with("receiver", BYE if verb is Verb.QUIT else RECEIVER_LATE)
-        if reply is None:
-            return await self._unanswered(verb)
-        verdict, then = ruling(answers(verb), reply)
-        if verdict is not Verdict.RELAY:
-            pair.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
-            return await pair.end_with("receiver", IN_DISORDER)
-        if verb is Verb.EHLO and reply.code == 250:
-            reply = without_removed_keywords(reply)
-        elif verb is Verb.DATA:
-            self._look_behind_data()
-            pair.mail_data_open = then is Then.MAIL_DATA
-        await pair.say(reply)
+    async def _answer_alone(self, verb: Verb) -> NoReturn:
+        """Give the last reply of a session that has no receiver any more."""
+        self.notes.phase = verb
+        if verb is Verb.QUIT:
+            await self._end_with("sender", BYE)
+        assert self.receiver is not None
+        await self._end_with("receiver", self.receiver.last_words)
+
+    async def _drain_chunk(self, command: Command) -> None:
+        """Read and drop the chunk behind a BDAT that is refused: its octets are no commands (guarantee 6)."""
+        size_octets = chunk_size_octets(command)
+        if size_octets is None:
+            await self._end_with("shim", SENT_TOO_SOON)
+        if size_octets:
+            chunk = Intake(self.sender, self.policy, Counted(size_octets))
+            if not await chunk.drain():
+                self._note_departure()
+                raise Over
+            if chunk.outrun:
+                self.notes.repaired(Violation.OUTRUN)
+                await self._end_with("shim", SENT_TOO_SOON)
+
+    async def _forward(self, receiver: Receiver, command: Command) -> None:
+        """Forward one command and relay its reply, and what follows from that."""
+        then = await self._exchange(receiver, command)
+        while then is Then.AUTH_RESPONSE:
+            then = await self._exchange(receiver, await self._auth_response(receiver))
         match then:
             case Then.COMMANDS:
-                if verb in _VERBS_OF_TRANSACTIONS:
-                    self._note_transaction(verb, reply)
-                return True
+                pass
             case Then.MAIL_DATA:
-                going_on = await Delivery(pair, self.policy).run()
+                intake = Intake(self.sender, self.policy, EndOfData())
+                transfer = Transfer(receiver, intake, self.policy)
+                await Delivery(self.sender, self.notes, self.policy, transfer).run()
                 self._in_transaction = False
-                return going_on
-            case Then.AUTH_RESPONSE:
-                return await self._auth_response()
             case Then.CLOSE:
-                pair.quit_forwarded = True
-                pair.ended("sender")
-                return False
+                self.notes.ended("sender")
+                raise Over
             case Then.DRAIN:
                 raise AssertionError("no command's reply is followed by draining")
             case _:
                 assert_never(then)
 
-    async def _unanswered(self, verb: Verb) -> bool:
-        """Answer a command that the receiver left unanswered when it went."""
-        pair = self.pair
-        if verb is Verb.QUIT:
-            pair.repaired(Violation.NO_221)
-        else:
-            pair.repaired(Violation.CLOSED_WITH_COMMANDS_OPEN, to=verb)
-        pair.give_up()
-        return await self._answer_alone(verb)
+    async def _exchange(self, receiver: Receiver, command: Command) -> Then:
+        """Forward one command and relay its reply; how the sender is to be read next."""
+        notes, deadlines = self.notes, self.policy.deadlines
+        verb = command.verb
+        notes.phase = verb
+        self._watch.allow(deadlines.data_reply if verb is Verb.DATA else deadlines.reply, verb)
+        try:
+            await receiver.forward(command)
+            reply = await receiver.next_reply()
+        except DeadlinePassed:
+            notes.repaired(Violation.NO_REPLY, to=verb)
+            receiver.give_up()
+            await self._end_with("receiver", BYE if verb is Verb.QUIT else RECEIVER_LATE)
+        if reply is None:
+            notes.repaired(Violation.NO_221 if verb is Verb.QUIT else Violation.CLOSED_WITH_COMMANDS_OPEN, to=verb)
+            receiver.give_up()
+            await self._answer_alone(verb)
+        verdict, then = ruling(answers(verb), reply)
+        if verdict is not Verdict.RELAY:
+            receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
+            await self._end_with("receiver", IN_DISORDER)
+        if verb is Verb.DATA:
+            octets_behind = self._look_behind_data()
+            receiver.mail_data_open = then is Then.MAIL_DATA
+            await self.sender.say(reply)
+            if then is not Then.MAIL_DATA:
+                await self._after_refused_data(octets_behind)
+            return then
+        if verb is Verb.EHLO and reply.code == 250:
+            offered = without_removed_keywords(reply)
+            if offered is not reply:
+                notes.said("shim", offered)
+                reply = offered
+        await self.sender.say(reply)
+        if verb in _VERBS_OF_TRANSACTIONS and reply.severity == 2:
+            self._in_transaction = verb is Verb.MAIL
+        return then
 
-    def _note_transaction(self, verb: Verb, reply: Reply) -> None:
-        """Note what a reply that relays no mail data means for the transaction."""
-        if verb is Verb.MAIL:
-            self._in_transaction = self._in_transaction or reply.severity == 2
-        elif verb is Verb.DATA:
-            self._data_refused = True
-        elif reply.severity == 2:
-            self._in_transaction = False
-
-    async def _auth_response(self) -> bool:
-        """Forward one response within AUTH (RFC 4954 section 4) and relay the reply to it."""
-        pair = self.pair
-        pair.watch.allow(self.policy.deadlines.command, "an AUTH response")
-        while (line := pair.commands.next_line()) is None:
-            octets = await pair.sender.read()
+    async def _auth_response(self, receiver: Receiver) -> Command:
+        """The sender's response within AUTH (RFC 4954 section 4). Raises Over if one of the peers has gone."""
+        leg, commands = self.sender.leg, self.sender.commands
+        self._watch.allow(self.policy.deadlines.command, "an AUTH response")
+        while (line := commands.next_line()) is None:
+            octets = await leg.read()
             if not octets:
-                pair.ended("sender")
-                return False
-            pair.commands.feed(octets)
-        if pair.quiet or await pair.in_step():
-            return await self._forward(response_from_line(line))
-        return await self._answer_alone(Verb.AUTH)
+                self._note_departure()
+                raise Over
+            commands.feed(octets)
+        if not (receiver.quiet or await receiver.in_step()):
+            await self._answer_alone(Verb.AUTH)
+        return response_from_line(line)

@@ -18,18 +18,16 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.net.errors import DeadlinePassed, LegBroken
-from shimproxy.net.leg import BLOCK_VIEW
 from shimproxy.session.intake import Patience
-from shimproxy.session.record import FurtherReplies
+from shimproxy.session.record import Dropped
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import Answers, Verdict, ruling
 
 if TYPE_CHECKING:
-    from shimproxy.net.leg import Leg
     from shimproxy.session.intake import Intake
     from shimproxy.session.limits import Policy
-    from shimproxy.session.record import Tell
-    from shimproxy.smtp.reply import Reply, ReplyReader
+    from shimproxy.session.receiver import Receiver
+    from shimproxy.smtp.reply import Reply
 
 
 class Passage(enum.Enum):
@@ -44,19 +42,16 @@ class Passage(enum.Enum):
 class Transfer:
     """The mail data of one transaction on their way to the receiver."""
 
-    receiver: Leg
+    receiver: Receiver
     intake: Intake
-    replies: ReplyReader
     policy: Policy
-    repaired: Tell
     early: Reply | None = None
     """The reply that stopped the forwarding, where a reply did."""
     octets_forwarded: int = 0
     """What the receiver's socket took."""
     stalled: bool = False
     """Whether the receiver was given up because it took too little, or did not come to the end of a reply."""
-    further: FurtherReplies = attrs.field(factory=FurtherReplies)
-    """What was dropped of what the receiver said, and is not told yet."""
+    _further: Dropped | None = None
     _patience: Patience | None = None
 
     async def forward(self) -> Passage:
@@ -64,97 +59,119 @@ class Transfer:
 
         Raises DeadlinePassed for the sender, Interrupted.
         """
-        while not self.intake.ended:
-            size_octets = await self.intake.next_block()
-            if not size_octets:
-                return Passage.VANISHED
-            if not await self._push(size_octets):
-                return Passage.STOPPED
+        intake = self.intake
+        while not intake.ended:
+            if await intake.ready(self.receiver.leg):
+                octets = await intake.next_block()
+                if octets is None:
+                    return Passage.VANISHED
+                if not await self._push(octets):
+                    return Passage.STOPPED
+            else:
+                # The sender pauses, and the receiver has spoken or gone.
+                self._look()
+                if await self._receiver_spoke():
+                    return Passage.STOPPED
         return Passage.WHOLE
 
-    async def _push(self, size_octets: int) -> bool:
-        """Write that much of the block, unless the receiver speaks or goes first; whether all was written."""
+    def _look(self) -> bool:
+        """Hear what the receiver has said; whether that is nothing, and it is there."""
+        octets = self.receiver.leg.look()
+        if octets:
+            self.receiver.replies.feed(octets)
+        return octets is None
+
+    async def _push(self, octets: memoryview) -> bool:
+        """Write that, unless the receiver speaks or goes first; whether all was written."""
         taken_octets = 0
-        octets = self.receiver.look()
-        if octets is None and self.replies.empty:
+        receiver = self.receiver
+        if self._look() and receiver.replies.empty:
             try:
-                taken_octets = self.receiver.send_now(BLOCK_VIEW[:size_octets])
+                taken_octets = receiver.leg.send_now(octets)
             except LegBroken:
                 return False
             self.octets_forwarded += taken_octets
-            if taken_octets == size_octets:
+            if taken_octets == len(octets):
+                if self._patience:
+                    self._patience.end(taken_octets)
                 return True
             self.intake.slow_down(taken_octets)
-        elif octets:
-            self.replies.feed(octets)
-        # From the first wait on, BLOCK is another session's.
-        return await self._push_slowly(bytes(BLOCK_VIEW[taken_octets:size_octets]))
+        # From the first wait on, the block is another session's.
+        return await self._push_slowly(bytes(octets[taken_octets:]))
 
     async def _push_slowly(self, octets: bytes) -> bool:
         """The same with octets that the receiver does not take at once, if it takes them at all."""
         policy = self.policy
         # It lasts from one block to the next: small blocks taken slowly make a slow receiver too.
         patience = self._patience = self._patience or Patience(
-            self.receiver.watch, policy.deadlines.receiver_block, policy.limits.least_octets_per_second
+            self.receiver.leg.watch, policy.deadlines.receiver_block, policy.limits.least_octets_per_second
         )
         rest = memoryview(octets)
         while not await self._receiver_spoke():
             if not rest:
                 return True
-            patience.begin("the receiver taking mail data")
             try:
+                patience.begin("the receiver taking mail data")
                 taken_octets = await self._push_some(rest)
             except LegBroken:
                 return False
             except DeadlinePassed:
                 self._note_stall()
                 return False
-            patience.regain(taken_octets)
+            patience.end(taken_octets)
             self.octets_forwarded += taken_octets
             rest = rest[taken_octets:]
         return False
 
     async def _push_some(self, rest: memoryview) -> int:
         """Wait until the receiver takes something of `rest`, or speaks. Raises DeadlinePassed, LegBroken."""
-        receiver = self.receiver
+        leg = self.receiver.leg
         late = None
         try:
-            await receiver.takes_or_speaks()
+            await leg.takes_or_speaks()
         except DeadlinePassed as passed:
             late = passed
         # Late or not, the receiver is looked at before anything more is written: it may have spoken meanwhile.
-        octets = receiver.look()
-        if octets is None:
+        if self._look():
             # A socket calls itself writable only when a good part of its buffer is free: a slow receiver's may
             # have taken octets all the time.
-            taken_octets = receiver.send_now(rest)
+            taken_octets = leg.send_now(rest)
             if late and not taken_octets:
                 raise late
             return taken_octets
-        self.replies.feed(octets)
         return 0
 
     async def _receiver_spoke(self) -> bool:
         """Whether what the receiver has said, or its end, stops the forwarding; waits for the rest of a reply."""
-        receiver, replies = self.receiver, self.replies
-        receiver.watch.allow(self.policy.deadlines.linger_idle, "the rest of a reply")
+        leg, replies = self.receiver.leg, self.receiver.replies
+        leg.watch.allow(self.policy.deadlines.linger_idle, "the rest of a reply")
         while True:
             while reply := replies.next_reply():
                 if ruling(Answers.IN_MAIL_DATA, reply)[0] is not Verdict.DROP:
                     self.early = reply
                     return True
-                self.further.count(reply)
-            if receiver.ended:
+                self.drop(reply)
+            if leg.ended:
                 self.early = replies.cut_off()
                 return True
             if replies.empty:
                 return False
             try:
-                replies.feed(await receiver.read())
+                replies.feed(await leg.read())
             except DeadlinePassed:
                 self._note_stall()
                 return True
 
+    def drop(self, reply: Reply) -> None:
+        """Drop a reply that decides nothing; see `tell`."""
+        self._further = self._further or Dropped(Violation.FURTHER_REPLY)
+        self._further.count(reply)
+
+    def tell(self) -> None:
+        """Tell of what was dropped and is not told yet."""
+        if self._further:
+            self._further.tell(self.receiver.notes.repaired)
+
     def _note_stall(self) -> None:
         self.stalled = True
-        self.repaired(Violation.STALLED_IN_DATA, octets_forwarded=self.octets_forwarded)
+        self.receiver.notes.repaired(Violation.STALLED_IN_DATA, octets_forwarded=self.octets_forwarded)

@@ -39,8 +39,22 @@ class Verb(enum.StrEnum):
 
 # Verbs that would change the meaning of the octets behind them in a way that this version does not follow.
 REFUSED_VERBS = frozenset(
-    {b"STARTTLS", b"BDAT", b"XEXCH50", b"X-LINK2STATE", b"TURN", b"ATRN", b"XCLIENT", b"XFORWARD"}
+    {
+        b"STARTTLS",
+        b"BDAT",
+        b"XEXCH50",
+        b"X-LINK2STATE",
+        b"X-EXPS",
+        b"X-ANONYMOUSTLS",
+        b"TURN",
+        b"ATRN",
+        b"XCLIENT",
+        b"XFORWARD",
+    }
 )
+
+# Commands of extensions that the dialogue need not tell apart.
+_FURTHER_VERBS = frozenset({b"BURL", b"ETRN", b"LHLO", b"SAML", b"SEND", b"SOML"})
 
 _VERBS = {verb.value.encode(): verb for verb in Verb if verb is not Verb.OTHER}
 _OTHER = Verb.OTHER
@@ -67,7 +81,7 @@ class Command:
     @property
     def known(self) -> bool:
         """Whether it begins as a command does, and not as the first line of a mail does."""
-        return self.verb is not Verb.OTHER or self.refused
+        return self.verb is not _OTHER or self.refused or _first_word(self.line) in _FURTHER_VERBS
 
     @property
     def forwardable(self) -> bool:

@@ -11,10 +11,12 @@ REMOVED_KEYWORDS = frozenset(
         b"CHUNKING",
         b"BINARYMIME",
         b"STARTTLS",
-        # More than one reply to mail data, or octets that are not lines.
+        # More than one reply to mail data, or octets that are not lines; most of them Exchange's own.
         b"PRDR",
         b"XEXCH50",
         b"X-LINK2STATE",
+        b"X-EXPS",
+        b"X-ANONYMOUSTLS",
         # The roles of the two sides change, so that the shim would stand the wrong way round.
         b"TURN",
         b"ATRN",

@@ -27,44 +27,44 @@ class EndOfData:
 
     _tail: bytes = b"\r\n"  # the end of the DATA command counts as the line end before the first line
 
-    def feed(self, block: bytes | bytearray, size_octets: int) -> int | None:
-        """Look through the first `size_octets` of `block`.
+    def feed(self, block: bytes | bytearray, start: int, stop: int) -> int | None:
+        """Look through `block` from `start` to `stop`.
 
         Returns the index just behind the final CRLF, or None while mail data goes on. What lies at that
         index is the sender's next command.
         """
-        border = self._tail + block[: min(4, size_octets)]
+        border = self._tail + block[start : min(start + 4, stop)]
         found = border.find(END_OF_DATA)
         if found >= 0:
-            return found + 5 - len(self._tail)
-        end = self._find(block, size_octets)
+            return start + found + 5 - len(self._tail)
+        end = self._find(block, start, stop)
         if end is None:
-            self._tail = bytes(block[size_octets - 4 : size_octets]) if size_octets >= 4 else bytes(border[-4:])
+            self._tail = bytes(block[stop - 4 : stop]) if stop - start >= 4 else bytes(border[-4:])
         return end
 
     @staticmethod
-    def _find(block: bytes | bytearray, size_octets: int) -> int | None:
-        dot = -1
+    def _find(block: bytes | bytearray, start: int, stop: int) -> int | None:
+        dot = start - 1
         for _ in range(_DOTS_TRIED):
-            dot = block.find(b".", dot + 1, size_octets)
+            dot = block.find(b".", dot + 1, stop)
             if dot < 0:
                 return None
             # Three octets before and after the bounds can't match: find() gives -1 for those.
-            if dot >= 2 and block.find(END_OF_DATA, dot - 2, min(dot + 3, size_octets)) >= 0:
+            if dot >= start + 2 and block.find(END_OF_DATA, dot - 2, min(dot + 3, stop)) >= 0:
                 return dot + 3
-        found = block.find(END_OF_DATA, max(dot - 1, 0), size_octets)
+        found = block.find(END_OF_DATA, max(dot - 1, start), stop)
         return found + 5 if found >= 0 else None
 
 
 @attrs.define(eq=False)
-class Chunk:
+class Counted:
     """Finds the end of one chunk by its size (RFC 3030 section 2)."""
 
     _left_octets: int
 
-    def feed(self, _block: bytes | bytearray, size_octets: int) -> int | None:
+    def feed(self, _block: bytes | bytearray, start: int, stop: int) -> int | None:
         """As EndOfData.feed."""
-        if size_octets < self._left_octets:
-            self._left_octets -= size_octets
+        if stop - start < self._left_octets:
+            self._left_octets -= stop - start
             return None
-        return self._left_octets
+        return start + self._left_octets

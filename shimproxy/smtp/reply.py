@@ -41,6 +41,8 @@ class Reply:
     octets: bytes
     """The reply as it is relayed."""
     violations: tuple[Violation, ...] = ()
+    holds_354: bool = attrs.field(default=False, eq=False)
+    """Whether one of its lines is a 354 although its code is another."""
 
     @property
     def severity(self) -> int:
@@ -58,10 +60,27 @@ class Reply:
         """Whether it is a 4yz or 5yz."""
         return self.code >= 400
 
+    @property
+    def asks_for_data(self) -> bool:
+        """Whether whoever gave it may take what comes next for mail data."""
+        return self.code == 354 or self.holds_354
 
-def synthesised(code: int, enhanced_code: str, text: str) -> Reply:
-    """A reply of the shim's own, with an enhanced status code (RFC 3463)."""
-    return Reply(code, f"{code} {enhanced_code} {text}\r\n".encode("ascii"))
+
+@attrs.frozen
+class Own:
+    """A reply of the shim's own."""
+
+    reply: Reply
+
+    @property
+    def severity(self) -> int:
+        """As Reply.severity."""
+        return self.reply.severity
+
+    @classmethod
+    def make(cls, code: int, enhanced_code: str, text: str) -> Own:
+        """One line with an enhanced status code (RFC 3463)."""
+        return cls(Reply(code, f"{code} {enhanced_code} {text}\r\n".encode("ascii")))
 
 
 @attrs.define(eq=False)
@@ -144,7 +163,7 @@ class ReplyReader:
         contradiction = len({code // 100 for code in known}) > 1
         unfinished = Violation.CUT_OFF in violations and lines[-1][3:4] in (b"", b"-")
         if not _code(lines[0]) or ((contradiction or unfinished) and known[-1] < 400):
-            return Reply(0, b"".join(lines), tuple(violations))
+            return Reply(0, b"".join(lines), tuple(violations), 354 in codes)
         texts: list[bytes] = []
         for line in lines:
             texts += _canonical_texts(line, violations)
@@ -154,7 +173,7 @@ class ReplyReader:
             return Reply(known[-1], b"".join(lines))
         digits = b"%d" % known[-1]
         octets = b"".join(digits + b"-" + text + b"\r\n" for text in texts[:-1]) + digits + b" " + texts[-1] + b"\r\n"
-        return Reply(known[-1], octets, tuple(violations))
+        return Reply(known[-1], octets, tuple(violations), 354 in codes)
 
 
 def _canonical_texts(line: bytes, violations: dict[Violation, None]) -> list[bytes]:

@@ -1,0 +1,203 @@
+"""The receiver leg: what is forwarded on it, what it answers, and how it is left.
+
+Invariants:
+
+1. What it says while no command is outstanding answers nothing.
+2. Once it is given up, nothing more is written to it; it is seen off beside the session (farewell.py).
+3. It is never sent QUIT or FIN where it could take them for mail data, or for their end (guarantees 5 and 6).
+
+It does not know which command comes after which, nor what becomes of a reply.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken
+from shimproxy.session.farewell import Beside, Farewell, see_off
+from shimproxy.session.notes import AFTER_421, FIRST_COMMAND
+from shimproxy.session.record import Dropped
+from shimproxy.session.replies import IN_DISORDER, RECEIVER_LOST
+from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.command import Command, Verb
+from shimproxy.smtp.reply import Own, Reply, ReplyReader
+
+if TYPE_CHECKING:
+    from shimproxy.net.leg import Leg
+    from shimproxy.session.limits import Deadlines
+    from shimproxy.session.notes import Notes
+
+
+@attrs.define(eq=False)
+class Receiver:
+    """The receiver's side of a session."""
+
+    leg: Leg
+    replies: ReplyReader
+    notes: Notes
+    _deadlines: Deadlines
+    _beside: Beside
+    mail_data_open: bool = False
+    """Whether it may be in the midst of mail data: if the session ends here, it is reset, so that no mail is cut short
+    (guarantee 5)."""
+    may_quit: bool = False
+    """Whether a QUIT would be taken for that: not while it owes a reply, nor within AUTH, nor behind a QUIT."""
+    gone: bool = False
+    """Whether it was given up."""
+    farewell: Farewell | None = None
+    """Set once it is given up."""
+    _verb: Verb | None = None
+    """What it was asked last."""
+    _unasked: Dropped | None = None
+    _unasked_octets: int = 0
+    _last_421: Reply | None = None
+    _last_own_words: Own = RECEIVER_LOST
+
+    # -- what is said
+
+    async def forward(self, command: Command) -> None:
+        """Write a command. Raises DeadlinePassed, Interrupted.
+
+        A receiver that takes no more may have left last words: they are next_reply's.
+        """
+        self._tell_unasked()
+        self.may_quit = False
+        self._verb = command.verb
+        if command.verb is Verb.DATA:
+            self.mail_data_open = True  # it may say 354 at any moment from here
+        try:
+            await self.leg.write(command.line)
+        except LegBroken:
+            return
+
+    async def next_reply(self) -> Reply | None:
+        """The receiver's next reply, or None if it has gone. Raises DeadlinePassed, Interrupted."""
+        replies = self.replies
+        reply = replies.next_reply() if replies.unread else None
+        while reply is None:
+            octets = await self.leg.read()
+            if not octets:
+                reply = replies.cut_off()
+                if reply is None:
+                    return None
+                break
+            replies.feed(octets)
+            reply = replies.next_reply()
+        self.may_quit = reply.code != 334 and (self._verb is not Verb.QUIT or reply.refuses)
+        if reply.violations:
+            for violation in reply.violations:
+                self.notes.repaired(violation, reply=reply.octets)
+        if reply.code == 421:
+            self._last_421 = reply
+        if self.notes.telling:
+            self.notes.said("receiver", reply)
+        return reply
+
+    @property
+    def last_words(self) -> Reply | Own:
+        """What answers a command when it is gone: its own 421, if it has sent one."""
+        return (self.farewell and self.farewell.last_421) or self._last_421 or self._last_own_words
+
+    # -- what no command has asked for
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it is there and has said nothing unasked.
+
+        Whoever was woken just now has readiness as fresh as the driver's last round.
+        """
+        return not (self.gone or self.leg.readable) and self.replies.empty
+
+    def look(self) -> None:
+        """Drop what the receiver said unasked; give it up if it is going, or does not stop."""
+        replies = self.replies
+        self._drop_unasked()
+        while not self.gone and (octets := self.leg.look()):
+            self._unasked_octets += len(octets)
+            replies.feed(octets)
+            self._drop_unasked()
+            if self._unasked_octets > replies.limit_octets and not self.gone:
+                self.give_up_in_disorder(Violation.EXTRA_REPLY, Reply(0, octets))
+        if self.leg.ended and not self.gone:
+            if cut_off := replies.cut_off():
+                self._drop(cut_off)
+            phase = self.notes.phase
+            if phase != AFTER_421:
+                violation = Violation.GREETING_THEN_CLOSE if phase == FIRST_COMMAND else Violation.CLOSED_WHILE_IDLE
+                self.notes.repaired(violation, how=self.leg.ended.value)
+            self.give_up()
+
+    async def in_step(self) -> bool:
+        """Whether the next reply can only be one to the next command; if not, it is given up."""
+        if self.gone:
+            return False
+        self.look()
+        # If a part of a reply lies there, its rest must not answer the next command.
+        self.leg.watch.allow(self._deadlines.linger_idle, "the rest of a reply")
+        try:
+            while not (self.replies.empty or self.gone):
+                await self.leg.wait_to_read()
+                self.look()
+        except DeadlinePassed:
+            self.give_up_in_disorder(Violation.NOT_A_REPLY, self.replies.cut_off() or Reply(0, b""))
+        return not self.gone
+
+    def _drop_unasked(self) -> None:
+        while not self.gone and (reply := self.replies.next_reply()):
+            self._drop(reply)
+
+    def _drop(self, reply: Reply) -> None:
+        self._unasked = self._unasked or Dropped(Violation.EXTRA_REPLY)
+        self._unasked.count(reply)
+        if reply.code == 421:
+            self._last_421 = reply
+            self.give_up()
+        elif reply.asks_for_data:
+            self._give_up_out_of_step(reply)
+
+    def _tell_unasked(self) -> None:
+        self._unasked_octets = 0
+        if self._unasked:
+            self._unasked.tell(self.notes.repaired)
+
+    # -- how it ends
+
+    def give_up(self, early: Reply | None = None) -> None:
+        """Begin to see it off; `early` is what it said in mail data that made it so."""
+        if self.gone:
+            return
+        self.gone = True
+        self._tell_unasked()
+        self.farewell = Farewell(self.leg, self.replies, self._deadlines, self.notes, self.mail_data_open)
+        self.farewell.begin(early)
+        self._beside.start(self.farewell)
+
+    def give_up_in_disorder(self, violation: Violation, reply: Reply) -> None:
+        """Give it up for a reply that cannot stand where it stands."""
+        self.notes.repaired(violation, reply=reply.octets)
+        self._give_up_out_of_step(reply)
+
+    def _give_up_out_of_step(self, reply: Reply) -> None:
+        # Whatever it answers, a receiver that has said 354 takes what comes for mail data.
+        self.mail_data_open = self.mail_data_open or reply.asks_for_data
+        self._last_own_words = IN_DISORDER
+        self.give_up()
+
+    async def part(self) -> None:
+        """Close the leg as politely as its state lets it; a farewell goes on, but for a verdict that nobody needs."""
+        if self.may_quit and not self.gone:
+            self.look()
+        self._tell_unasked()
+        if self.farewell:
+            self.farewell.hurry()
+        elif self.mail_data_open:
+            self.leg.reset()
+        else:
+            try:
+                if self.may_quit and not (self.leg.broken or self.leg.ended):
+                    await self.leg.write(b"QUIT\r\n")
+            except (LegBroken, DeadlinePassed, Interrupted):
+                self.leg.reset()
+            await see_off(self.leg, self._deadlines, self.notes)

@@ -1,0 +1,199 @@
+"""Legs, dialling and accepting on real sockets: what the kernel does with FIN, RST, full tables and dead addresses."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+import trio
+
+from shimproxy.net.address import Address
+from shimproxy.net.dial import Dialler
+from shimproxy.net.driver import Block, Driver
+from shimproxy.net.errors import DialFailed
+from shimproxy.net.leg import Ended, Leg
+from shimproxy.net.listen import accept_forever
+from shimproxy.net.watch import Watchdog
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+PATIENCE_SECONDS = 20
+
+
+@attrs.frozen
+class Ground:
+    """What legs stand on."""
+
+    driver: Driver
+    watchdog: Watchdog
+
+
+@contextlib.asynccontextmanager
+async def ground(tick_seconds: float = 0.05) -> AsyncIterator[Ground]:
+    """A driver and a watchdog, at work."""
+    driver, watchdog = Driver(), Watchdog(tick_seconds)
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(driver.run)
+            await nursery.start(watchdog.run)
+            yield Ground(driver, watchdog)
+            nursery.cancel_scope.cancel()
+    driver.close()
+
+
+async def pair(on: Ground) -> tuple[Leg, socket.socket]:
+    """A leg, and its peer's end."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = socket.create_connection(listener.getsockname())
+        sock, _ = listener.accept()
+    sock.setblocking(False)
+    watch = on.watchdog.watch()
+    watch.allow(PATIENCE_SECONDS, "a test")
+    return Leg("peer", sock, on.driver, watch), peer
+
+
+# -- the end of a leg
+
+
+@pytest.mark.parametrize("how", ["octets", "block"])
+async def test_fin_in_one_segment_with_the_last_octets_is_noticed_at_once(how: str) -> None:
+    """The edge for both is one: after a read that came back short there is still something to read."""
+    async with ground() as on:
+        leg, peer = await pair(on)
+        with peer:
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            peer.sendall(b"the last")
+            peer.shutdown(socket.SHUT_WR)
+            while not leg.readable:
+                await trio.lowlevel.checkpoint()
+            if how == "octets":
+                assert [await leg.read(), await leg.read()] == [b"the last", b""]
+            else:
+                assert [await leg.read_block(), await leg.read_block()] == [8, 0]
+            assert leg.ended is Ended.FIN
+            leg.close()
+
+
+async def test_what_was_sent_before_a_reset_is_read_first() -> None:
+    async with ground() as on:
+        leg, peer = await pair(on)
+        leg.send_now(b"unread")
+        peer.sendall(b"552 too big\r\n")
+        peer.close()  # with octets unread: RST
+        assert await leg.read() == b"552 too big\r\n"
+        assert await leg.read() == b""
+        assert leg.ended is Ended.RST
+        leg.close()
+
+
+async def test_two_drivers_share_no_buffer() -> None:
+    """They may be two threads', which take turns in the midst of any line."""
+    first, second = Driver(Block(65_536)), Driver(Block(65_536))
+    first.block.view[:] = b"x" * len(first.block.view)
+    assert not any(second.block.buffer)
+    first.close()
+    second.close()
+
+
+# -- dialling
+
+
+async def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ground() as on:
+        with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_server(("127.0.0.2", 0)) as closed:
+            port = listener.getsockname()[1]
+            dead_port = closed.getsockname()[1]
+            closed.close()
+
+            async def found(*_: object, **__: object) -> list[tuple[object, ...]]:
+                dead, alive = ("127.0.0.2", dead_port), ("127.0.0.1", port)
+                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each) for each in (dead, alive)]
+
+            monkeypatch.setattr(trio.socket, "getaddrinfo", found)
+            leg = await Dialler(Address("mail.example", port), on.driver).dial(on.watchdog.watch(), 5.0)
+            assert leg.peer == f"127.0.0.1:{port}"
+            leg.close()
+
+
+async def test_an_address_that_does_not_answer_is_given_up_after_the_deadline() -> None:
+    """A listener whose queue is full drops the handshake."""
+    async with ground() as on:
+        with socket.socket() as listener, contextlib.ExitStack() as stack:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(0)
+            for _ in range(3):
+                filler = stack.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex(listener.getsockname())
+            dialler = Dialler(Address(*listener.getsockname()), on.driver)
+            with pytest.raises(DialFailed, match=r"no connection within 0\.2 s"):
+                await dialler.dial(on.watchdog.watch(), 0.2)
+
+
+async def test_a_look_up_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object, **__: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", never)
+    async with ground() as on:
+        with pytest.raises(DialFailed, match=r"no answer about the host 'mail\.example' within 0\.1 s"):
+            await Dialler(Address("mail.example", 25), on.driver).look_up(0.1)
+
+
+# -- accepting
+
+
+@attrs.define
+class Room:
+    full: bool = False
+
+    async def not_full(self) -> None:
+        await trio.sleep_forever()
+
+
+def use_up_descriptors(listener: socket.socket, held: list[int]) -> None:
+    while True:
+        held.append(os.dup(listener.fileno()))
+
+
+async def test_without_a_descriptor_left_it_says_so_waits_and_goes_on() -> None:
+    troubles: list[str] = []
+    taken: list[socket.socket] = []
+    slept: list[float] = []
+    freed = trio.Event()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        freed.set()
+        await trio.lowlevel.checkpoint()
+
+    with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as listener:
+        patch.setattr("shimproxy.net.listen.trio.sleep", sleep)
+        listener.setblocking(False)
+        with trio.fail_after(PATIENCE_SECONDS), socket.create_connection(listener.getsockname()):
+            async with trio.open_nursery() as nursery:
+                soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+                top = max(int(each) for each in os.listdir("/proc/self/fd"))
+                held: list[int] = []
+                resource.setrlimit(resource.RLIMIT_NOFILE, (top + 1, hard))
+                with pytest.raises(OSError, match="Too many open files"):
+                    use_up_descriptors(listener, held)
+                nursery.start_soon(
+                    accept_forever, listener, Room(), lambda sock, _: taken.append(sock), troubles.append
+                )
+                await freed.wait()
+                for descriptor in held:
+                    os.close(descriptor)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                while not taken:
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+    taken[0].close()
+    assert troubles[0] == "accept: Too many open files"
+    assert slept
