@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from shimproxy.ops import journal
 from shimproxy.ops.journal import Journal, JsonFormatter, TextFormatter, Told, escaped
@@ -19,6 +20,8 @@ from shimproxy.smtp.catalogue import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from trio.testing import MockClock
 
 NASTY = {
     "CRLF and a line": b"x\r\n2026-01-31T12:00:00.000Z WARNING repair session=fake",
@@ -235,12 +238,19 @@ def ended_record() -> SessionRecord:
     session.octets_from_receiver, session.octets_to_sender = 300, 200
     session.repairs.update([Violation.EARLY_REPLY, Violation.FURTHER_REPLY, Violation.FURTHER_REPLY])
     session.ended_by, session.ended_in, session.seconds = "sender", "QUIT", 1.23456
+    session.ended_at = 1767225600.25
     return session
+
+
+def log_session(session: SessionRecord) -> None:
+    sut = Journal()
+    sut.ended(session)
+    sut.flush()
 
 
 def test_a_session_is_one_line(lines: Lines) -> None:
     """Both peers, the figures, each repair with its count, and who ended it in which phase."""
-    Journal().ended(ended_record())
+    log_session(ended_record())
 
     (line,) = lines.text
     assert " INFO session " in line
@@ -262,7 +272,7 @@ def test_a_session_is_one_line(lines: Lines) -> None:
 
 def test_numbers_are_numbers_in_json(lines: Lines) -> None:
     """The same fields, to be summed up by whoever reads them."""
-    Journal().ended(ended_record())
+    log_session(ended_record())
 
     (line,) = lines.json
     found = json.loads(line)
@@ -276,7 +286,7 @@ def test_numbers_are_numbers_in_json(lines: Lines) -> None:
 
 def test_a_session_without_repairs_says_so(lines: Lines) -> None:
     """Every session line has every field."""
-    Journal().ended(record())
+    log_session(record())
 
     assert dict(fields_of(lines.text[0]))["repairs"] == "none"
     assert names_of(lines.text[0]) == [*json.loads(lines.json[0])][3:]
@@ -286,9 +296,56 @@ def test_a_phase_of_two_words_is_one_field(lines: Lines) -> None:
     """Quoted, as every value with a blank."""
     session = record()
     session.ended_by, session.ended_in = "receiver", "mail data"
-    Journal().ended(session)
+    log_session(session)
 
     assert dict(fields_of(lines.text[0]))["ended"] == '"receiver/mail data"'
+
+
+def test_a_session_has_the_time_at_which_it_ended(lines: Lines) -> None:
+    """Whenever its line is written."""
+    log_session(ended_record())
+
+    assert lines.text[0].startswith("2026-01-01T00:00:00.250Z ")
+
+
+@pytest.mark.parametrize("event", ["dialogue", "repair", "bug", "trouble"])
+def test_lines_stand_in_the_order_of_events(lines: Lines, event: str) -> None:
+    """A session's line waits for others, but never behind one of what came later."""
+    sut = Journal()
+    sut.ended(record())
+    match event:
+        case "dialogue":
+            sut.said(record(), "sender", b"QUIT\r\n")
+        case "repair":
+            sut.repaired(record(), Repair(Violation.NO_221, "QUIT", {}))
+        case "bug":
+            sut.failed(record(), an_error())
+        case _:
+            sut.trouble("accept: Too many open files")
+
+    assert [line.split()[2] for line in lines.text][:1] == ["session"]
+    assert len(lines.text) == 2
+
+
+async def test_a_line_waits_for_a_moment_only(lines: Lines, autojump_clock: MockClock) -> None:
+    """Whether others come or not."""
+    sut = Journal()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sut.flush_forever)
+        sut.ended(record())
+        assert not lines.text
+        await trio.sleep(0.5)
+        assert len(lines.text) == 1
+        nursery.cancel_scope.cancel()
+
+
+def test_many_lines_do_not_wait(lines: Lines) -> None:
+    """Memory is bounded, however fast they come."""
+    sut = Journal()
+    for _ in range(1000):
+        sut.ended(record())
+
+    assert len(lines.text) >= 700
 
 
 @pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO, logging.ERROR], ids=logging.getLevelName)
@@ -297,7 +354,9 @@ def test_the_embedding_program_is_told_at_any_level(lines: Lines, level: int) ->
     told: list[SessionRecord] = []
     session = ended_record()
     journal.log.setLevel(level)
-    Told(Journal(), told.append).ended(session)
+    sut = Journal()
+    Told(sut, told.append).ended(session)
+    sut.flush()
 
     assert [session] == told
     assert len(lines.text) == (level <= logging.INFO)
@@ -337,7 +396,7 @@ def test_a_bug_is_logged_with_its_traceback(lines: Lines) -> None:
 
 def test_a_listeners_trouble_is_a_warning(lines: Lines) -> None:
     """What befell it, in one field."""
-    Journal.trouble("accept: Too many open files")
+    Journal().trouble("accept: Too many open files")
 
     assert fields_of(lines.text[0]) == [("trouble", '"accept: Too many open files"')]
     assert " WARNING listener " in lines.text[0]
@@ -356,7 +415,7 @@ def test_the_log_goes_to_standard_error(
         monkeypatch.setattr(logging, name, getattr(logging, name))  # set_up turns them off for the whole process
     journal.set_up("DEBUG", format_name)
     journal.set_up("WARNING", format_name)
-    Journal().ended(record())
+    log_session(record())
     Journal().repaired(record(), Repair(Violation.EARLY_REPLY, "mail data", {}))
 
     printed = capsys.readouterr()

@@ -10,9 +10,10 @@ import functools
 import json
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
+import trio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from shimproxy.session.record import Observer, Repair, SessionRecord
 
 log = logging.getLogger("shimproxy")
+
+_WAIT_SECONDS: Final = 0.25
+_MOST_WAITING: Final = 256
 
 
 def escaped(octets: bytes) -> str:
@@ -65,8 +69,15 @@ class Told:
             log.error("observer", extra={"fields": {"session": record.id}}, exc_info=error)
 
 
+@attrs.define(eq=False)
 class Journal:
-    """Tells the log of everything."""
+    """Tells the log of everything, in its order.
+
+    The lines of sessions wait a quarter of a second for others, or for a line that does not wait: one that is made
+    on its own costs its session 10 % of its CPU.
+    """
+
+    _waiting: list[SessionRecord] = attrs.field(factory=list)
 
     @property
     def wants_dialogue(self) -> bool:
@@ -75,11 +86,13 @@ class Journal:
 
     def said(self, record: SessionRecord, who: str, octets: bytes) -> None:
         """Log what a peer said."""
+        self.flush()
         for line in octets.removesuffix(b"\r\n").split(b"\r\n"):
             log.debug("said", extra={"fields": {"session": record.id, who: escaped(line)}})
 
     def repaired(self, record: SessionRecord, repair: Repair) -> None:
         """Log a repair."""
+        self.flush()
         fields: dict[str, int | str | float] = {
             "session": record.id,
             "repair": repair.violation.value,
@@ -90,32 +103,55 @@ class Journal:
         log.warning("repair", extra={"fields": fields})
 
     def ended(self, record: SessionRecord) -> None:
-        """Log a session."""
-        if log.isEnabledFor(logging.INFO):
-            fields = {
-                "session": record.id,
-                "sender": record.sender,
-                "receiver": record.receiver,
-                "transactions": record.transactions,
-                "accepted": record.accepted,
-                "octets_from_sender": record.octets_from_sender,
-                "octets_to_receiver": record.octets_to_receiver,
-                "octets_from_receiver": record.octets_from_receiver,
-                "octets_to_sender": record.octets_to_sender,
-                "repairs": ",".join(f"{each}:{count}" for each, count in record.repairs.items()) or "none",
-                "ended": f"{record.ended_by}/{record.ended_in}",
-                "seconds": round(record.seconds, 3),
-            }
-            log.info("session", extra={"fields": fields})
+        """Log a session, presently."""
+        self._waiting.append(record)
+        if len(self._waiting) >= _MOST_WAITING:
+            self.flush()
 
     def failed(self, record: SessionRecord, error: BaseException) -> None:
         """Log a bug of our own with its traceback."""
+        self.flush()
         log.error("bug", extra={"fields": {"session": record.id}}, exc_info=error)
 
-    @staticmethod
-    def trouble(what: str) -> None:
+    async def flush_forever(self) -> None:
+        """Log what waits, a few times a second, until cancelled."""
+        while True:
+            await trio.sleep(_WAIT_SECONDS)
+            self.flush()
+
+    def flush(self) -> None:
+        """Log what waits."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            if log.isEnabledFor(logging.INFO):
+                for record in waiting:
+                    _log_session(record)
+
+    def trouble(self, what: str) -> None:
         """Log what befell a listener."""
+        self.flush()
         log.warning("listener", extra={"fields": {"trouble": what}})
+
+
+def _log_session(record: SessionRecord) -> None:
+    fields = {
+        "session": record.id,
+        "sender": record.sender,
+        "receiver": record.receiver,
+        "transactions": record.transactions,
+        "accepted": record.accepted,
+        "octets_from_sender": record.octets_from_sender,
+        "octets_to_receiver": record.octets_to_receiver,
+        "octets_from_receiver": record.octets_from_receiver,
+        "octets_to_sender": record.octets_to_sender,
+        "repairs": ",".join(f"{each}:{count}" for each, count in record.repairs.items()) or "none",
+        "ended": f"{record.ended_by}/{record.ended_in}",
+        "seconds": round(record.seconds, 3),
+    }
+    line = log.makeRecord(log.name, logging.INFO, "", 0, "session", (), None, extra={"fields": fields})
+    line.created = record.ended_at
+    line.msecs = record.ended_at % 1 * 1000
+    log.handle(line)
 
 
 class TextFormatter(logging.Formatter):

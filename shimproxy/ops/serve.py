@@ -151,6 +151,7 @@ async def serve(
     stop = stop or Stop()
     deadlines = settings.deadlines
     driver = Driver(Block(settings.limits.block_octets))
+    journal = Journal()
     try:
         dialler = Dialler(settings.receiver, driver)
         await dialler.look_up(deadlines.connect)
@@ -163,16 +164,17 @@ async def serve(
         watchdog = Watchdog(min(_LONGEST_TICK_SECONDS, max(_SHORTEST_TICK_SECONDS, tick_seconds)))
         early_success = Own(Reply(int(settings.early_success[:3]), settings.early_success.encode() + b"\r\n"))
         policy = Policy(deadlines, settings.limits, early_success)
-        told = Told(Journal() if observer is None else observer, on_session)
+        told = Told(journal if observer is None else observer, on_session)
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run)
             await nursery.start(watchdog.run)
+            nursery.start_soon(journal.flush_forever)
             beside = Beside(nursery, watchdog)
             sessions = _Sessions(settings, policy, told, driver, watchdog, dialler, nursery, beside)
             with trio.CancelScope() as accepting:
                 async with trio.open_nursery() as listening:
                     for sock in sockets:
-                        listening.start_soon(accept_forever, sock, sessions, sessions.begin, Journal.trouble)
+                        listening.start_soon(accept_forever, sock, sessions, sessions.begin, journal.trouble)
                     task_status.started([written(sock.getsockname()) for sock in sockets])
                     await stop.asked()
                     accepting.cancel()
@@ -181,6 +183,7 @@ async def serve(
             await _let_finish(sessions, stop, settings.grace_seconds)
             nursery.cancel_scope.cancel()
     finally:
+        journal.flush()
         for sock in sockets:
             sock.close()
         driver.close()

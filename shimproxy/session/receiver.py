@@ -67,8 +67,11 @@ class Receiver:
         self._verb = command.verb
         if command.verb is Verb.DATA:
             self.mail_data_open = True  # it may say 354 at any moment from here
+        leg, line = self.leg, command.line
         try:
-            await self.leg.write(command.line)
+            taken_octets = leg.send_now(line)
+            if taken_octets < len(line):
+                await leg.write_on(line, taken_octets)
         except LegBroken:
             return
 

@@ -49,6 +49,8 @@ class SessionRecord:
     """The phase in which it was ended."""
     seconds: float = 0.0
     """From the sender's connection to the end of both legs."""
+    ended_at: float = 0.0
+    """When it was over, in seconds since 1970."""
 
     def count_octets(self, sender: Leg, receiver: Leg | None) -> None:
         """Take over what the legs have counted."""

@@ -41,5 +41,8 @@ class Sender:
                 notes.said("shim", reply)
         if reply.code == 421:
             notes.phase = AFTER_421
-        self.leg.watch.allow(self._deadlines.command, "the sender taking a reply")
-        await self.leg.write(reply.octets)
+        leg, octets = self.leg, reply.octets
+        taken_octets = leg.send_now(octets)
+        if taken_octets < len(octets):
+            leg.watch.allow(self._deadlines.command, "the sender taking a reply")
+            await leg.write_on(octets, taken_octets)

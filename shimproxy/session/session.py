@@ -13,6 +13,7 @@ Invariants:
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, assert_never
 
@@ -98,6 +99,7 @@ class Session:
             notes.ended("shim")
             self._close()
             notes.record.seconds = trio.current_time() - started
+            notes.record.ended_at = time.time()
             notes.observer.ended(notes.record)
 
     async def _converse_and_part(self) -> None:
