@@ -22,6 +22,7 @@ from bench.measures import (
     FULL,
     HAPROXY,
     MEASURES,
+    PASSING,
     QUICK,
     SHIMPROXY,
     Samples,
@@ -82,7 +83,7 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _setup(options: argparse.Namespace, folder: Path) -> Setup:
-    paths = [DIRECT, SHIMPROXY, *([BEFORE] if options.before else [])]
+    paths = [DIRECT, SHIMPROXY, PASSING, *([BEFORE] if options.before else [])]
     if programs.find("haproxy"):
         paths.append(HAPROXY)
     elif options.check:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 DIRECT: Final = "direct"
 SHIMPROXY: Final = "shimproxy"
+PASSING: Final = "passing"
+"""shimproxy that passes newlines as they are."""
 BEFORE: Final = "before"
 HAPROXY: Final = "haproxy"
 
@@ -211,6 +213,7 @@ def _idle(turn: Turn) -> Values:
     return {"idle session KiB": (after_kib - before_kib) / count}
 
 
+ALL: Final = frozenset((DIRECT, SHIMPROXY, PASSING, BEFORE, HAPROXY))
 ALONE: Final = frozenset((SHIMPROXY, BEFORE))
 PROXIES: Final = frozenset((SHIMPROXY, BEFORE, HAPROXY))
 MEASURES: Final = (
@@ -221,12 +224,14 @@ MEASURES: Final = (
         about="a large mail of base64",
         take=lambda turn: _large_figures(turn, "base64", "base64", 250),
         receiver=_own_receiver,
+        paths=ALL,
     ),
     Measure(
         name="prose",
         about="a large mail of prose, with dots",
         take=lambda turn: _large_figures(turn, "prose", "prose", 250),
         receiver=_own_receiver,
+        paths=ALL,
     ),
     Measure(
         name="drain",

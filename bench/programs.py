@@ -115,8 +115,10 @@ def _last_line(log: Path) -> str:
 
 
 @contextlib.contextmanager
-def shimproxy(folder: Path, receiver_port: int, code: Path | None = None, name: str = "shimproxy") -> Iterator[Running]:
-    """The shim with its default settings; `code` is a folder that holds another copy of the package."""
+def shimproxy(
+    folder: Path, receiver_port: int, *more: str, code: Path | None = None, name: str = "shimproxy"
+) -> Iterator[Running]:
+    """The shim with its default settings but for `more`; `code` is a folder that holds another copy of the package."""
     command = [
         sys.executable,
         "-m",
@@ -126,6 +128,7 @@ def shimproxy(folder: Path, receiver_port: int, code: Path | None = None, name: 
         f"{HOST}:0",
         "--receiver",
         f"{HOST}:{receiver_port}",
+        *more,
     ]
     with _started(name, command, folder, cwd=code) as (process, log):
         line = _ready_line(name, process, log)

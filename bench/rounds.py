@@ -15,7 +15,7 @@ import resource
 from typing import TYPE_CHECKING, Final
 
 from bench import programs
-from bench.measures import BEFORE, DIRECT, HAPROXY, Measure, Samples, Setup, Turn, Values, warm_up
+from bench.measures import BEFORE, DIRECT, HAPROXY, PASSING, Measure, Samples, Setup, Turn, Values, warm_up
 from bench.programs import BenchError, Running
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def _proxy(setup: Setup, path: str, receiver: Running) -> Iterator[Running | Non
         with programs.haproxy(setup.folder, receiver.port, sessions) as running:
             yield running
     else:
+        more = ("--newlines", "pass") if path == PASSING else ()
         code = setup.before if path == BEFORE else None
-        with programs.shimproxy(setup.folder, receiver.port, code, path) as running:
+        with programs.shimproxy(setup.folder, receiver.port, *more, code=code, name=path) as running:
             yield running

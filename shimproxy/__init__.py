@@ -7,10 +7,11 @@ from shimproxy._version import __version__
 from shimproxy.net.address import Address
 from shimproxy.net.errors import AddressError, DialFailed, ListenFailed
 from shimproxy.ops.serve import Stop, serve
-from shimproxy.ops.settings import Settings, SettingsError
+from shimproxy.ops.settings import Listener, Settings, SettingsError
 from shimproxy.session.limits import Deadlines, Limits
 from shimproxy.session.record import Observer, Repair, SessionRecord
 from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.newlines import Newlines
 
 __all__ = [
     "Address",
@@ -19,6 +20,8 @@ __all__ = [
     "DialFailed",
     "Limits",
     "ListenFailed",
+    "Listener",
+    "Newlines",
     "Observer",
     "Repair",
     "SessionRecord",

@@ -18,6 +18,7 @@ from shimproxy.ops.run import run
 from shimproxy.ops.settings import Settings
 from shimproxy.session.limits import Deadlines, Limits
 from shimproxy.session.replies import EARLY_SUCCESS
+from shimproxy.smtp.newlines import Newlines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,6 +68,7 @@ def _run(options: argparse.Namespace) -> Callable[[], int]:
         sessions=options.sessions,
         grace_seconds=options.grace,
         early_success=options.early_success,
+        newlines=options.newlines,
     )
 
     def command() -> int:
@@ -148,10 +150,18 @@ def _parser() -> argparse.ArgumentParser:
         "--listen",
         action="append",
         default=[],
-        metavar="HOST:PORT",
-        help="where senders connect (repeatable); [::1]:2525 for IPv6, :2525 for all addresses, port 0: a free one",
+        metavar="HOST:PORT[,lf-only-devices]",
+        help="where senders connect (repeatable); [::1]:2525 for IPv6, :2525 for all addresses, port 0: a free one; "
+        "with ',lf-only-devices' LF alone ends a line there, and LF.LF mail data: see README for the danger",
     )
     run_command.add_argument("--receiver", required=True, metavar="HOST:PORT", help="the receiver that mail goes to")
+    run_command.add_argument(
+        "--newlines",
+        choices=[str(choice) for choice in Newlines],
+        default=str(Newlines.NORMALISE),
+        help="bare CR, bare LF and NUL in commands and mail data: make canonical, refuse, or pass octet for octet to a "
+        "receiver that may be smuggled to (default: %(default)s)",
+    )
     run_command.add_argument(
         "--grace",
         type=float,

@@ -18,8 +18,9 @@ from shimproxy.net.errors import DialFailed
 from shimproxy.net.leg import Leg
 from shimproxy.net.watch import Watch, Watchdog
 from shimproxy.session.farewell import Beside
-from shimproxy.session.limits import Deadlines, Limits, Policy
+from shimproxy.session.limits import Deadlines, Limits
 from shimproxy.session.notes import Notes
+from shimproxy.session.policy import Policy
 from shimproxy.session.record import Repair, SessionRecord
 from shimproxy.session.sender import Sender
 from shimproxy.session.session import Session
@@ -169,6 +170,7 @@ class Stage:
     clock: trio.testing.MockClock
     deadlines: Deadlines = attrs.field(factory=Deadlines)
     limits: Limits = attrs.field(factory=Limits)
+    policy: Policy = attrs.field(factory=Policy)
     reachable: bool = True
     sender: MemorySocket = attrs.field(factory=MemorySocket)
     receiver: MemorySocket = attrs.field(factory=MemorySocket)
@@ -181,14 +183,15 @@ class Stage:
         await self.nursery.start(watchdog.run)
         leg = Leg("sender", cast("socket.socket", self.sender), driver, watchdog.watch(), "192.0.2.1:1")
         notes = Notes(SessionRecord("test", "192.0.2.1:1"), self.notes)
-        sender = Sender(leg, CommandReader(self.limits.command_octets), notes, self.deadlines)
+        commands = CommandReader(self.limits.command_octets, self.policy.newlines, self.policy.lf_only_devices)
+        sender = Sender(leg, commands, notes, self.deadlines)
 
         async def dial(watch: Watch, _connect_seconds: float) -> Leg:
             if not self.reachable:
                 raise DialFailed("192.0.2.2:25: Connection refused")
             return Leg("receiver", cast("socket.socket", self.receiver), driver, watch, "192.0.2.2:25")
 
-        policy = Policy(self.deadlines, self.limits)
+        policy = attrs.evolve(self.policy, deadlines=self.deadlines, limits=self.limits)
         self.session = Session(sender, notes, policy, dial, Beside(self.nursery, watchdog))
         self.nursery.start_soon(self.session.run)
         await self.settle()
@@ -227,14 +230,16 @@ class Stage:
         return (*sockets, tuple(str(violation) for violation in self.repaired), self.over)
 
 
-def staged(script: Callable[[Stage], Awaitable[None]], limits: Limits | None = None) -> Stage:
+def staged(
+    script: Callable[[Stage], Awaitable[None]], limits: Limits | None = None, policy: Policy | None = None
+) -> Stage:
     """Run `script` on a started stage, and return the stage."""
     clock = trio.testing.MockClock()
     stages: list[Stage] = []
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            stage = Stage(nursery, clock, limits=limits or Limits())
+            stage = Stage(nursery, clock, limits=limits or Limits(), policy=policy or Policy())
             stages.append(stage)
             await stage.start()
             await script(stage)

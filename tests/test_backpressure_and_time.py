@@ -167,7 +167,7 @@ def test_a_command_over_the_limit_is_refused_and_the_next_one_served() -> None:
     stage = staged(script, Limits(command_octets=512))
     assert bytes(stage.receiver.written) == b"NOOP\r\n"
     assert bytes(stage.sender.written) == (
-        b"220 hello\r\n500 5.5.2 command line too long, or with a CR or NUL in it\r\n250 OK\r\n"
+        b"220 hello\r\n500 5.5.2 command line too long, or with a bare CR, bare LF or NUL in it\r\n250 OK\r\n"
     )
     assert Violation.LONG_LINE in stage.repaired
 

@@ -40,7 +40,7 @@ async def wire(
     settings: Settings, *, observer: Observer, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """No shim: passes octets on and repairs nothing."""
-    (listener,) = await open_listeners(settings.listen[0])
+    (listener,) = await open_listeners(settings.listen[0].address)
 
     async def pass_on(source: trio.SocketStream, target: trio.SocketStream) -> None:
         try:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shimproxy.smtp.mail_data import END_OF_DATA, EndOfData
+from shimproxy.smtp.mail_data import END_OF_DATA, EndOfData, EndOfDeviceData
+from tests.vectors import BEFORE, BEHIND, LAST_LINE, NO_END
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -105,38 +106,7 @@ def test_every_short_stream_behind_a_line_ends_where_the_rfc_says() -> None:
     assert wrong == []
 
 
-# -- the vectors of evidence.md section 4
-
-BEHIND = b"MAIL FROM:<smuggled@example.org>\r\nRCPT TO:<x@example.org>\r\nDATA\r\n"
-BEFORE = b"Subject: x\r\n\r\nfirst mail"
-OVER_LIMIT = b"x" * 998 + b"\r\n"
-LAST_LINE = b"\r\n.\r\n"
-
-# The row -> what stands between the mail and what a smuggler wants to be read as commands. None of it ends mail data.
-NO_END = {
-    "1: LF . LF": b"\n.\n",
-    "2: LF . CRLF": b"\n.\r\n",
-    "3: CRLF . LF": b"\r\n.\n",
-    "4: CR . CR": b"\r.\r",
-    "5: CR . LF": b"\r.\n",
-    "6: LF . CR": b"\n.\r",
-    "7: CR . CRLF": b"\r.\r\n",
-    "8: CRLF . CR": b"\r\n.\r",
-    "8: CRLF . CR x": b"\r\n.\rx",
-    "9: CRLF NUL . CRLF": b"\r\n\0.\r\n",
-    "10: CRLF . NUL CRLF": b"\r\n.\0\r\n",
-    "11: CRLF . CR CRLF": b"\r\n.\r\r\n",
-    "12: CR CRLF . CR CRLF": b"\r\r\n.\r\r\n",
-    "13: CRLF NUL . CR": b"\r\n\0.\r",
-    "13: CRLF NUL . LF": b"\r\n\0.\n",
-    "14: LF LF . CRLF": b"\n\n.\r\n",
-    "15: CRLF . blank CRLF": b"\r\n. \r\n",
-    "18: over the line limit, then LF . LF": OVER_LIMIT + b".\nHELP\r\n",
-    "20: . LF behind a line (BDAT smuggle of Exim 0900)": b"\r\n.\nMAIL FROM:<>\r\nRCPT TO:<x>\r\nBDAT 86 LAST\r\n",
-    "21: a stuffed dot alone on its line": b"\r\n..\r\n",
-    "21: a stuffed dot and text": b"\r\n..x\r\n",
-    "21: a dot that was not stuffed": b"\r\n.x\r\n",
-}
+# -- the vectors
 
 
 @pytest.mark.parametrize("vector", [*NO_END.values()], ids=[*NO_END])
@@ -296,3 +266,44 @@ def test_one_buffer_used_again_and_again() -> None:
     buffer[:1] = b"\n"
 
     assert reader.feed(buffer, 0, 1) == 1
+
+
+# -- devices that know LF alone
+
+
+def device_end_found(blocks: Iterable[bytes]) -> int | None:
+    reader = EndOfDeviceData()
+    before = 0
+    for block in blocks:
+        end = reader.feed(block, 0, len(block))
+        if end is not None:
+            return before + end
+        before += len(block)
+    return None
+
+
+def device_end_by_definition(stream: bytes) -> int | None:
+    """Behind the first line that is a dot, where lines end in LF and a CR before it does not count."""
+    at = 0
+    for line in lines_by_lf(stream):
+        at += len(line)
+        if line in (b".\n", b".\r\n"):
+            return at
+    return None
+
+
+def lines_by_lf(stream: bytes) -> list[bytes]:
+    lines = stream.split(b"\n")
+    return [line + b"\n" for line in lines[:-1]] + lines[-1:]
+
+
+def test_every_short_stream_of_a_device_ends_at_a_line_with_a_dot() -> None:
+    """All streams over CR, LF, dot and x, whole, octet by octet, and cut in two everywhere."""
+    wrong = [
+        (stream, blocks)
+        for stream in streams(LONGEST - 1)
+        for blocks in some_segmentations(stream)
+        if device_end_by_definition(stream) != device_end_found(blocks)
+    ]
+
+    assert wrong == []

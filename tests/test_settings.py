@@ -10,8 +10,9 @@ import pytest
 
 from shimproxy.net.address import Address
 from shimproxy.net.errors import AddressError
-from shimproxy.ops.settings import Settings, SettingsError
+from shimproxy.ops.settings import Listener, Settings, SettingsError
 from shimproxy.session.limits import Deadlines, Limits
+from shimproxy.smtp.newlines import Newlines
 from shimproxy.smtp.reply import ReplyReader
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def settings(**changes: object) -> Settings:
 def test_addresses_may_be_text_or_addresses() -> None:
     """The command line and an embedding program make the same Settings."""
     address, other = Address("127.0.0.1", 2525), Address("::1", 0)
-    expected = Settings(receiver=Address("mail.example", 25), listen=(address, other))
+    expected = Settings(receiver=Address("mail.example", 25), listen=(Listener(address), Listener(other)))
 
     assert expected == settings(listen=("127.0.0.1:2525", "[::1]:0"))
     assert expected == settings(listen=["127.0.0.1:2525", other])
@@ -63,7 +64,24 @@ def test_a_receiver_that_cannot_be_dialled(receiver: Address | str) -> None:
 @pytest.mark.parametrize("listen", [":2525", "127.0.0.1:0", ":0"])
 def test_all_addresses_and_any_port_can_be_listened_on(listen: str) -> None:
     """What is no receiver can be a listener."""
-    assert settings(listen=[listen]).listen == (Address.parse(listen),)
+    assert settings(listen=[listen]).listen == (Listener(Address.parse(listen)),)
+
+
+def test_a_listener_may_be_for_devices_that_know_lf_alone() -> None:
+    """That stands behind its address; anything else there is named, with what may."""
+    assert settings(listen="127.0.0.1:2526,lf-only-devices").listen == (
+        Listener(Address("127.0.0.1", 2526), lf_only_devices=True),
+    )
+    with pytest.raises(SettingsError, match=r"listen: '127.0.0.1:25,lf': .*',lf-only-devices'"):
+        settings(listen="127.0.0.1:25,lf")
+
+
+def test_newlines_are_one_of_three() -> None:
+    """Given as text or as a member."""
+    assert settings().newlines is Newlines.NORMALISE
+    assert settings(newlines="pass").newlines is settings(newlines=Newlines.PASS).newlines is Newlines.PASS
+    with pytest.raises(SettingsError, match="newlines: 'keep' is none of normalise, reject, pass"):
+        settings(newlines="keep")
 
 
 @pytest.mark.parametrize("setting", ["receiver", "listen"])

@@ -43,11 +43,14 @@ class Block:
     view: memoryview = attrs.field(init=False)
     room: memoryview = attrs.field(init=False)
     """Where a read goes."""
+    scratch: bytearray = attrs.field(init=False)
+    """As large as the buffer, for whoever must try something on what was read."""
 
     def __attrs_post_init__(self) -> None:
         self.buffer = bytearray(BLOCK_START + self.size_octets)
         self.view = memoryview(self.buffer)
         self.room = self.view[BLOCK_START:]
+        self.scratch = bytearray(BLOCK_START + self.size_octets)
 
 
 class Readiness(Protocol):

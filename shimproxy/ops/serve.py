@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -18,8 +19,8 @@ from shimproxy.net.watch import Watchdog
 from shimproxy.ops.journal import Journal, Told
 from shimproxy.ops.settings import SettingsError
 from shimproxy.session.farewell import Beside
-from shimproxy.session.limits import Policy
 from shimproxy.session.notes import Notes
+from shimproxy.session.policy import Policy
 from shimproxy.session.record import SessionRecord
 from shimproxy.session.sender import Sender
 from shimproxy.session.session import Session
@@ -65,7 +66,6 @@ class _Sessions:
     """The sessions of one `serve`."""
 
     settings: Settings
-    policy: Policy
     observer: Observer
     driver: Driver
     watchdog: Watchdog
@@ -77,12 +77,12 @@ class _Sessions:
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
     _process: str = attrs.field(factory=lambda: os.urandom(2).hex())
 
-    def begin(self, sock: socket.socket, peer: str) -> None:
+    def begin(self, policy: Policy, sock: socket.socket, peer: str) -> None:
         """Serve a new connection in a task of its own."""
-        policy = self.policy
         notes = Notes(SessionRecord(f"{self._process}-{next(self._ids)}", peer), self.observer)
         leg = Leg("sender", sock, self.driver, self.watchdog.watch(), peer)
-        sender = Sender(leg, CommandReader(policy.limits.command_octets), notes, policy.deadlines)
+        commands = CommandReader(policy.limits.command_octets, policy.newlines, policy.lf_only_devices)
+        sender = Sender(leg, commands, notes, policy.deadlines)
         session = Session(sender, notes, policy, self.dialler.dial, self.beside)
         self._open.add(session)
         self.nursery.start_soon(self._serve, session, name=f"session with {peer}")
@@ -147,7 +147,7 @@ async def serve(
     """
     if listeners is None and not settings.listen:
         raise SettingsError("listen: no address to listen on; write HOST:PORT, as in 127.0.0.1:2525, or give listeners")
-    sockets = list(listeners or ())
+    sockets = dict.fromkeys(listeners or (), False)  # to whether it serves devices that know LF alone
     stop = stop or Stop()
     deadlines = settings.deadlines
     driver = Driver(Block(settings.limits.block_octets))
@@ -156,25 +156,28 @@ async def serve(
         dialler = Dialler(settings.receiver, driver)
         await dialler.look_up(deadlines.connect)
         if listeners is None:
-            for address in settings.listen:
-                sockets += await open_listeners(address)
+            for listener in settings.listen:
+                sockets |= dict.fromkeys(await open_listeners(listener.address), listener.lf_only_devices)
         for sock in sockets:
             prepare(sock)
         tick_seconds = deadlines.shortest_seconds / _TICKS_IN_SHORTEST_DEADLINE
         watchdog = Watchdog(min(_LONGEST_TICK_SECONDS, max(_SHORTEST_TICK_SECONDS, tick_seconds)))
         early_success = Own(Reply(int(settings.early_success[:3]), settings.early_success.encode() + b"\r\n"))
-        policy = Policy(deadlines, settings.limits, early_success)
+        policy = Policy(
+            deadlines=deadlines, limits=settings.limits, early_success=early_success, newlines=settings.newlines
+        )
         told = Told(journal if observer is None else observer, on_session)
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run)
             await nursery.start(watchdog.run)
             nursery.start_soon(journal.flush_forever)
             beside = Beside(nursery, watchdog)
-            sessions = _Sessions(settings, policy, told, driver, watchdog, dialler, nursery, beside)
+            sessions = _Sessions(settings, told, driver, watchdog, dialler, nursery, beside)
             with trio.CancelScope() as accepting:
                 async with trio.open_nursery() as listening:
-                    for sock in sockets:
-                        listening.start_soon(accept_forever, sock, sessions, sessions.begin, journal.trouble)
+                    for sock, lf_only_devices in sockets.items():
+                        begin = partial(sessions.begin, attrs.evolve(policy, lf_only_devices=lf_only_devices))
+                        listening.start_soon(accept_forever, sock, sessions, begin, journal.trouble)
                     task_status.started([written(sock.getsockname()) for sock in sockets])
                     await stop.asked()
                     accepting.cancel()

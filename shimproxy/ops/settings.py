@@ -5,17 +5,22 @@ The command line and an embedding program make the same Settings; defaults stand
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
 from shimproxy.net.address import Address
 from shimproxy.session.limits import Deadlines, Limits, at_least, not_negative
 from shimproxy.session.replies import EARLY_SUCCESS
+from shimproxy.smtp.newlines import Newlines
 from shimproxy.smtp.reply import ReplyReader
 
 if TYPE_CHECKING:
+    import enum
     from collections.abc import Sequence
+
+
+_LF_ONLY_DEVICES = "lf-only-devices"
 
 
 class SettingsError(ValueError):
@@ -26,10 +31,48 @@ def _address(value: Address | str) -> Address:
     return Address.parse(value) if isinstance(value, str) else value
 
 
-def _addresses(value: Sequence[Address | str] | Address | str) -> tuple[Address, ...]:
-    if isinstance(value, Address | str):
+@attrs.frozen
+class Listener:
+    """An address where senders connect, and what is known of those who do."""
+
+    address: Address
+    lf_only_devices: bool = False
+    """Whether they end lines with LF alone, and mail data with LF.LF: any text of a mail that holds a dot alone on such
+    a line ends it. For devices that can't do otherwise, on an address that nobody else reaches."""
+
+    @classmethod
+    def parse(cls, text: str) -> Listener:
+        """From HOST:PORT, with ",lf-only-devices" behind it where that is so. Raises AddressError, SettingsError."""
+        address, comma, what = text.partition(",")
+        if comma and what != _LF_ONLY_DEVICES:
+            raise SettingsError(f"listen: {text!r}: behind HOST:PORT, only ',{_LF_ONLY_DEVICES}' can stand")
+        return cls(Address.parse(address), bool(comma))
+
+
+def _listeners(value: Sequence[Listener | Address | str] | Listener | Address | str) -> tuple[Listener, ...]:
+    if isinstance(value, Listener | Address | str):
         value = (value,)
-    return tuple(_address(each) for each in value)
+    return tuple(_listener(each) for each in value)
+
+
+def _listener(value: Listener | Address | str) -> Listener:
+    if isinstance(value, str):
+        return Listener.parse(value)
+    return Listener(value) if isinstance(value, Address) else value
+
+
+_Choice = TypeVar("_Choice", bound="enum.StrEnum")
+
+
+def _one_of(choices: type[_Choice], name: str, value: _Choice | str) -> _Choice:
+    try:
+        return choices(value)
+    except ValueError:
+        raise SettingsError(f"{name}: {value!r} is none of {', '.join(choices)}") from None
+
+
+def _newlines(value: Newlines | str) -> Newlines:
+    return _one_of(Newlines, "newlines", value)
 
 
 def _refusal(_: object, attribute: attrs.Attribute[str], value: str) -> None:
@@ -57,8 +100,10 @@ class Settings:
 
     receiver: Address = attrs.field(converter=_address, validator=_dialable)
     """Where mail goes: the receiver's address."""
-    listen: tuple[Address, ...] = attrs.field(default=(), converter=_addresses)
+    listen: tuple[Listener, ...] = attrs.field(default=(), converter=_listeners)
     """Where senders connect; port 0 takes a free one. May be empty if `serve` is given listeners."""
+    newlines: Newlines = attrs.field(default=Newlines.NORMALISE, converter=_newlines)
+    """What becomes of bare CR, bare LF and NUL in commands and mail data."""
     deadlines: Deadlines = attrs.field(factory=Deadlines)
     limits: Limits = attrs.field(factory=Limits)
     sessions: int = attrs.field(default=10_000, validator=at_least(1))

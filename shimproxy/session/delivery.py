@@ -22,8 +22,8 @@ from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import Answers, Verdict, ruling
 
 if TYPE_CHECKING:
-    from shimproxy.session.limits import Policy
     from shimproxy.session.notes import Notes
+    from shimproxy.session.policy import Policy
     from shimproxy.session.sender import Sender
     from shimproxy.session.transfer import Transfer
     from shimproxy.smtp.reply import Own, Reply
@@ -53,9 +53,7 @@ class Delivery:
             notes.phase = "end of mail data"
             verdict = await self._verdict()
         else:
-            farewell = transfer.receiver.farewell
-            assert farewell is not None
-            verdict = self._verdict_of_the_departed(await farewell.verdict()) or MAIL_UNANSWERED
+            verdict = await self._verdict_without_the_end()
         notes.record.transactions += 1
         notes.record.accepted += verdict.severity == 2
         notes.phase = "between mails"
@@ -74,7 +72,10 @@ class Delivery:
         try:
             passage = await transfer.forward()
             if passage is Passage.STOPPED:
-                receiver.give_up(transfer.early)
+                if intake.refusal:
+                    receiver.drop()
+                else:
+                    receiver.give_up(transfer.early)
                 notes.phase = "draining"
                 if not await intake.drain():
                     passage = Passage.VANISHED
@@ -85,6 +86,8 @@ class Delivery:
             await self._end_with(self._held_verdict() or SHUTTING_DOWN)
         finally:
             transfer.tell()
+            if intake.stray_count and not self.policy.lf_only_devices:
+                notes.repaired(Violation.BARE_NEWLINE, count=intake.stray_count, newlines=self.policy.newlines.value)
         if passage is Passage.VANISHED:
             self._held_verdict()
             how = self.sender.leg.ended
@@ -120,8 +123,19 @@ class Delivery:
         receiver.give_up()
         return MAIL_UNANSWERED
 
+    async def _verdict_without_the_end(self) -> Reply | Own:
+        """The reply to mail data of which the receiver did not get the end."""
+        transfer = self.transfer
+        if transfer.intake.refusal:
+            return transfer.intake.refusal
+        farewell = transfer.receiver.farewell
+        assert farewell is not None
+        return self._verdict_of_the_departed(await farewell.verdict()) or MAIL_UNANSWERED
+
     def _held_verdict(self) -> Reply | Own | None:
         """The verdict that is held for a sender which does not come to the end of its mail data, if there is one."""
+        if self.transfer.intake.refusal:
+            return self.transfer.intake.refusal
         farewell = self.transfer.receiver.farewell
         return self._verdict_of_the_departed(farewell.decided) if farewell and farewell.decided else None
 
@@ -130,7 +144,8 @@ class Delivery:
         notes, transfer = self.notes, self.transfer
         figures = {
             "octets_forwarded": transfer.octets_forwarded,
-            "octets_drained": transfer.intake.octets_taken - transfer.octets_forwarded,
+            # The receiver may have got more than the sender gave: what was stuffed.
+            "octets_drained": max(0, transfer.intake.octets_taken - transfer.octets_forwarded),
         }
         if decided is None:
             if transfer.early:

@@ -3,7 +3,8 @@
 Invariants:
 
 1. What lies behind the end is the sender's next command, and goes back to its reader.
-2. A sender is waited for as long as `Patience` lets it: an octet a minute does not pay for long.
+2. What is to be forwarded is canonical, unless the operator has newlines passed (smtp/newlines.py).
+3. A sender is waited for as long as `Patience` lets it: an octet a minute does not pay for long.
 
 It does not know where the mail data go.
 """
@@ -16,12 +17,16 @@ import attrs
 
 from shimproxy.net.driver import BLOCK_START
 from shimproxy.net.errors import DeadlinePassed
+from shimproxy.session.replies import BAD_NEWLINES
+from shimproxy.smtp.mail_data import Counted, EndOfData, EndOfDeviceData
+from shimproxy.smtp.newlines import Newlines, Normaliser
 
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
     from shimproxy.net.watch import Watch
-    from shimproxy.session.limits import Policy
+    from shimproxy.session.policy import Policy
     from shimproxy.session.sender import Sender
+    from shimproxy.smtp.reply import Own
 
 
 class End(Protocol):
@@ -74,12 +79,15 @@ class Intake:
     _sender: Sender
     _policy: Policy
     _end: End
+    _normaliser: Normaliser | None = None
     octets_taken: int = 0
     """What was read from the sender, with the end."""
     ended: bool = False
     """Whether the end was read."""
     outrun: bool = False
     """More lay behind the end than is held; it was dropped, so that no command may follow."""
+    refusal: Own | None = None
+    """What the operator's own policy makes of the mail, as far as it was read."""
     _patience: Patience = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -87,6 +95,23 @@ class Intake:
         self._patience = Patience(
             self._sender.leg.watch, policy.deadlines.sender_block, policy.limits.least_octets_per_second
         )
+
+    @classmethod
+    def of_mail(cls, sender: Sender, policy: Policy) -> Intake:
+        """The intake of mail data behind DATA."""
+        if policy.lf_only_devices:
+            return cls(sender, policy, EndOfDeviceData(), Normaliser(lf_ends_lines=True))
+        return cls(sender, policy, EndOfData(), None if policy.newlines is Newlines.PASS else Normaliser())
+
+    @classmethod
+    def of_chunk(cls, sender: Sender, policy: Policy, size_octets: int) -> Intake:
+        """The intake of a chunk of that many octets, which are nobody's lines."""
+        return cls(sender, policy, Counted(size_octets))
+
+    @property
+    def stray_count(self) -> int:
+        """How many octets of the mail data were not canonical, as far as they were to be forwarded."""
+        return self._normaliser.stray_count if self._normaliser else 0
 
     async def ready(self, other: Leg) -> bool:
         """Wait for the sender, or for `other` to speak; whether there may be something from the sender.
@@ -101,11 +126,32 @@ class Intake:
             return leg.readable
         return True
 
-    async def next_block(self) -> memoryview | None:
-        """The next mail data; None if the sender has gone. It is the caller's until its next await.
+    async def next_portion(self) -> memoryview | bytes | None:
+        """What is to be forwarded next, perhaps nothing; None if the sender has gone.
 
-        Raises DeadlinePassed, Interrupted.
+        It is the caller's until its next await. Raises DeadlinePassed, Interrupted.
         """
+        stop = await self._next_block()
+        if not stop:
+            return None
+        block = self._sender.leg.driver.block
+        normaliser = self._normaliser
+        if normaliser is None:
+            return block.view[BLOCK_START:stop]
+        portion = normaliser.feed(block.buffer, BLOCK_START, stop, block.scratch, ended=self.ended)
+        if normaliser.stray_count and self._policy.newlines is Newlines.REJECT and not self._policy.lf_only_devices:
+            self.refusal = BAD_NEWLINES
+        return portion
+
+    async def drain(self) -> bool:
+        """Read and drop up to the end; whether the sender came to it. Raises DeadlinePassed, Interrupted."""
+        while not self.ended:
+            if not await self._next_block():
+                return False
+        return True
+
+    async def _next_block(self) -> int:
+        """Read into the driver's block; where the mail data stop in it, 0 if the sender has gone."""
         leg, commands = self._sender.leg, self._sender.commands
         block = leg.driver.block
         if ahead := commands.take_ahead():
@@ -116,7 +162,7 @@ class Intake:
             size_octets = await leg.read_block()
             self._patience.end(size_octets)
             if not size_octets:
-                return None
+                return 0
             stop = BLOCK_START + size_octets
         end = self._end.feed(block.buffer, BLOCK_START, stop)
         if end is not None:
@@ -127,14 +173,7 @@ class Intake:
                 commands.feed(bytes(block.view[end:stop]))
             stop = end
         self.octets_taken += stop - BLOCK_START
-        return block.view[BLOCK_START:stop]
-
-    async def drain(self) -> bool:
-        """Read and drop up to the end; whether the sender came to it. Raises DeadlinePassed, Interrupted."""
-        while not self.ended:
-            if await self.next_block() is None:
-                return False
-        return True
+        return stop
 
     def slow_down(self, taken_octets: int) -> None:
         """Read less at a time, as that is what the other leg takes."""

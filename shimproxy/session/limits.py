@@ -12,8 +12,7 @@ import attrs
 
 from shimproxy.net.driver import BLOCK_OCTETS
 from shimproxy.net.leg import LEAST_BLOCK_OCTETS
-from shimproxy.session.replies import EARLY_SUCCESS
-from shimproxy.smtp.reply import REPLY_LIMIT_OCTETS, Own
+from shimproxy.smtp.reply import REPLY_LIMIT_OCTETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,13 +86,3 @@ class Limits:
     least_octets_per_second: float = attrs.field(default=100.0, validator=not_negative)
     """Mail data that a peer gives or takes slower than this, over more than its block deadline, are ended; 0 for no
     such limit."""
-
-
-@attrs.frozen
-class Policy:
-    """What the operator has decided about sessions."""
-
-    deadlines: Deadlines
-    limits: Limits
-    early_success: Own = EARLY_SUCCESS
-    """What answers mail data that the receiver accepted before its end (guarantee 3)."""

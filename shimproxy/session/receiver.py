@@ -19,7 +19,7 @@ from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken
 from shimproxy.session.farewell import Beside, Farewell, see_off
 from shimproxy.session.notes import AFTER_421, FIRST_COMMAND
 from shimproxy.session.record import Dropped
-from shimproxy.session.replies import IN_DISORDER, RECEIVER_LOST
+from shimproxy.session.replies import IN_DISORDER, MAIL_STOPPED, RECEIVER_LOST
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Command, Verb
 from shimproxy.smtp.reply import Own, Reply, ReplyReader
@@ -177,6 +177,13 @@ class Receiver:
         self.farewell.begin(early)
         self._beside.start(self.farewell)
 
+    def drop(self) -> None:
+        """Reset it in the midst of a mail which the operator does not want it to have."""
+        self.gone = True
+        self._last_own_words = MAIL_STOPPED
+        self._tell_unasked()
+        self.leg.reset()
+
     def give_up_in_disorder(self, violation: Violation, reply: Reply) -> None:
         """Give it up for a reply that cannot stand where it stands."""
         self.notes.repaired(violation, reply=reply.octets)
@@ -196,7 +203,7 @@ class Receiver:
         if self.farewell:
             self.farewell.hurry()
         elif self.mail_data_open:
-            self.leg.reset()
+            self.leg.reset()  # or it was dropped
         else:
             try:
                 if self.may_quit and not (self.leg.broken or self.leg.ended):

@@ -40,10 +40,9 @@ from shimproxy.session.replies import (
 )
 from shimproxy.session.transfer import Transfer
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import Command, Verb, chunk_size_octets, response_from_line
+from shimproxy.smtp.command import Command, Verb, chunk_size_octets
 from shimproxy.smtp.dialogue import OUT_OF_STEP, Answers, Then, Verdict, answers, ruling
 from shimproxy.smtp.ehlo import without_removed_keywords
-from shimproxy.smtp.mail_data import Counted, EndOfData
 from shimproxy.smtp.reply import ReplyReader
 
 if TYPE_CHECKING:
@@ -52,8 +51,8 @@ if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
     from shimproxy.net.watch import Watch
     from shimproxy.session.farewell import Beside
-    from shimproxy.session.limits import Policy
     from shimproxy.session.notes import Notes
+    from shimproxy.session.policy import Policy
     from shimproxy.session.sender import Sender
     from shimproxy.smtp.reply import Own, Reply
 
@@ -313,7 +312,7 @@ class Session:
         if size_octets is None:
             await self._end_with("shim", SENT_TOO_SOON)
         if size_octets:
-            chunk = Intake(self.sender, self.policy, Counted(size_octets))
+            chunk = Intake.of_chunk(self.sender, self.policy, size_octets)
             if not await chunk.drain():
                 self._note_departure()
                 raise Over
@@ -330,7 +329,7 @@ class Session:
             case Then.COMMANDS:
                 pass
             case Then.MAIL_DATA:
-                intake = Intake(self.sender, self.policy, EndOfData())
+                intake = Intake.of_mail(self.sender, self.policy)
                 transfer = Transfer(receiver, intake, self.policy)
                 await Delivery(self.sender, self.notes, self.policy, transfer).run()
                 self._in_transaction = False
@@ -384,7 +383,7 @@ class Session:
         """The sender's response within AUTH (RFC 4954 section 4). Raises Over if one of the peers has gone."""
         leg, commands = self.sender.leg, self.sender.commands
         self._watch.allow(self.policy.deadlines.command, "an AUTH response")
-        while (line := commands.next_line()) is None:
+        while (response := commands.next_response()) is None:
             octets = await leg.read()
             if not octets:
                 self._note_departure()
@@ -392,4 +391,4 @@ class Session:
             commands.feed(octets)
         if not (receiver.quiet or await receiver.in_step()):
             await self._answer_alone(Verb.AUTH)
-        return response_from_line(line)
+        return response

@@ -2,7 +2,8 @@
 
 Invariants:
 
-1. Mail data are forwarded octet for octet, as they come; nothing is kept of them but what a full socket did not take.
+1. Mail data are forwarded as the intake gives them, as they come; nothing is kept of them but what a full socket did
+   not take.
 2. Before each block is written the receiver is looked at: any octet of it there is early, as the sender has not
    been read to its end, or that end was not written yet (guarantee 3).
 3. From then on not one octet goes to the receiver (guarantee 6); the sender is for the intake to drain (guarantee 7).
@@ -25,7 +26,7 @@ from shimproxy.smtp.dialogue import Answers, Verdict, ruling
 
 if TYPE_CHECKING:
     from shimproxy.session.intake import Intake
-    from shimproxy.session.limits import Policy
+    from shimproxy.session.policy import Policy
     from shimproxy.session.receiver import Receiver
     from shimproxy.smtp.reply import Reply
 
@@ -34,7 +35,7 @@ class Passage(enum.Enum):
     """How far the mail data went."""
 
     WHOLE = "the end of mail data was written to the receiver"
-    STOPPED = "the receiver spoke, went or stalled before that"
+    STOPPED = "the receiver spoke, went or stalled before that, or the operator does not want the mail"
     VANISHED = "the sender went before its end of mail data"
 
 
@@ -55,17 +56,17 @@ class Transfer:
     _patience: Patience | None = None
 
     async def forward(self) -> Passage:
-        """Pass the mail data on until their end, or until the receiver stops them.
+        """Pass the mail data on until their end, or until the receiver or the operator's policy stops them.
 
         Raises DeadlinePassed for the sender, Interrupted.
         """
         intake = self.intake
         while not intake.ended:
             if await intake.ready(self.receiver.leg):
-                octets = await intake.next_block()
-                if octets is None:
+                portion = await intake.next_portion()
+                if portion is None:
                     return Passage.VANISHED
-                if not await self._push(octets):
+                if intake.refusal or (portion and not await self._push(portion)):
                     return Passage.STOPPED
             else:
                 # The sender pauses, and the receiver has spoken or gone.
@@ -81,7 +82,7 @@ class Transfer:
             self.receiver.replies.feed(octets)
         return octets is None
 
-    async def _push(self, octets: memoryview) -> bool:
+    async def _push(self, octets: memoryview | bytes) -> bool:
         """Write that, unless the receiver speaks or goes first; whether all was written."""
         taken_octets = 0
         receiver = self.receiver

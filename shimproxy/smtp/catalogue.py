@@ -165,7 +165,7 @@ class Violation(enum.Enum):
         "bare-newline",
         "sender",
         "RFC 5321 2.3.8",
-        "a command that ends in LF alone is forwarded with CRLF",
+        "in a command: forwarded with CRLF; in mail data, with bare CR and NUL: made canonical (--newlines)",
     )
     UNKNOWN_OCTETS = (
         "unknown-octets",

@@ -3,7 +3,8 @@
 Invariants:
 
 1. What is forwarded is the sender's line, octet for octet, apart from a bare LF that becomes CRLF.
-2. No CR, LF or NUL is ever inside a forwarded line, so that one line is one command to every receiver.
+2. Unless the operator has newlines passed, no CR, LF or NUL is ever inside a forwarded line, so that one line is one
+   command to every receiver.
 
 It does not judge arguments or the order of commands: the receiver does.
 """
@@ -16,6 +17,7 @@ import re
 import attrs
 
 from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.newlines import Newlines
 
 
 class Verb(enum.StrEnum):
@@ -72,6 +74,8 @@ class Command:
     refused: bool = False
     """Whether the shim answers 502 itself, because the extension is not offered through it."""
     violation: Violation | None = None
+    forwardable: bool = True
+    """Whether receivers may see the line: to all of them it is one command, or the operator does not mind."""
 
     @property
     def plain(self) -> bool:
@@ -83,11 +87,6 @@ class Command:
         """Whether it begins as a command does, and not as the first line of a mail does."""
         return self.verb is not _OTHER or self.refused or _first_word(self.line) in _FURTHER_VERBS
 
-    @property
-    def forwardable(self) -> bool:
-        """Whether one command is what every receiver would see in the line."""
-        return self.violation is None or self.violation is Violation.BARE_NEWLINE
-
 
 @attrs.define(eq=False)
 class CommandReader:
@@ -97,6 +96,9 @@ class CommandReader:
     """
 
     limit_octets: int
+    newlines: Newlines = Newlines.NORMALISE
+    lf_ends_lines: bool = False
+    """Whether the sender knows no CR, so that there is nothing to be said about it."""
     ahead: bytes = b""
     """What lies here behind the last command."""
     _skipping: bool = False  # the line in progress is over the limit
@@ -145,29 +147,40 @@ class CommandReader:
         line = self.next_line()
         if line is None:
             return None
-        return command_from_line(line) if line else Command(Verb.OTHER, b"", violation=Violation.LONG_LINE)
+        if not line:
+            return Command(Verb.OTHER, b"", violation=Violation.LONG_LINE, forwardable=False)
+        return command_from_line(line, self.newlines, lf_ends_lines=self.lf_ends_lines)
+
+    def next_response(self) -> Command | None:
+        """The next response within AUTH (RFC 4954 section 4), or None until more octets are fed."""
+        line = self.next_line()
+        return None if line is None else response_from_line(line, self.newlines, lf_ends_lines=self.lf_ends_lines)
 
 
-def command_from_line(line: bytes) -> Command:
+def command_from_line(line: bytes, newlines: Newlines = Newlines.NORMALISE, *, lf_ends_lines: bool = False) -> Command:
     """The command in `line`, which ends in LF."""
     word = _first_word(line)
     violation = None
-    if line[-2:] != b"\r\n":
-        violation = Violation.BARE_NEWLINE
-        line = line[:-1] + b"\r\n"
-    if b"\r" in line[:-2] or b"\0" in line:
-        violation = Violation.UNKNOWN_OCTETS
-    return Command(_VERBS.get(word, _OTHER), line, word in REFUSED_VERBS, violation)
+    forwardable = True
+    if lf_ends_lines or newlines is not Newlines.PASS:
+        if line[-2:] != b"\r\n":
+            line = line[:-1] + b"\r\n"
+            if not lf_ends_lines:
+                violation = Violation.BARE_NEWLINE
+                forwardable = newlines is Newlines.NORMALISE
+        if b"\r" in line[:-2] or b"\0" in line:
+            violation = Violation.UNKNOWN_OCTETS
+            forwardable = False
+    return Command(_VERBS.get(word, _OTHER), line, word in REFUSED_VERBS, violation, forwardable)
 
 
-def response_from_line(line: bytes) -> Command:
+def response_from_line(line: bytes, newlines: Newlines = Newlines.NORMALISE, *, lf_ends_lines: bool = False) -> Command:
     """What is forwarded for a response within AUTH (RFC 4954 section 4).
 
     A line that no receiver should see cancels the exchange, as "*" does.
     """
-    response = command_from_line(line) if line else None
-    forwardable = response is not None and response.forwardable
-    return Command(Verb.AUTH, response.line if response and forwardable else b"*\r\n")
+    response = command_from_line(line, newlines, lf_ends_lines=lf_ends_lines) if line else None
+    return Command(Verb.AUTH, response.line if response and response.forwardable else b"*\r\n")
 
 
 def chunk_size_octets(command: Command) -> int | None:

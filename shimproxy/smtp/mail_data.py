@@ -2,7 +2,8 @@
 
 Invariants:
 
-1. Only CRLF "." CRLF ends mail data; the CRLF before the dot may be the one that ended the DATA command.
+1. Only CRLF "." CRLF ends mail data; the CRLF before the dot may be the one that ended the DATA command. Devices that
+   know no CR have an end of their own, which no other sender gets.
 2. The answer is the same at every segmentation.
 3. Nothing is kept of the mail but its last four octets.
 
@@ -12,8 +13,11 @@ the end is the same.
 
 from __future__ import annotations
 
+import re
+
 import attrs
 
+_END_OF_DEVICE_DATA = re.compile(rb"\n\.\r?\n").search
 END_OF_DATA = b"\r\n.\r\n"
 
 # A block with more dots than this before its end is searched for the whole sequence instead. Base64 has no
@@ -54,6 +58,22 @@ class EndOfData:
                 return dot + 3
         found = block.find(END_OF_DATA, max(dot - 1, start), stop)
         return found + 5 if found >= 0 else None
+
+
+@attrs.define(eq=False)
+class EndOfDeviceData:
+    """Finds the end of mail data where LF alone ends a line: a dot between two of them, with CR or without."""
+
+    _tail: bytes = b"\n"
+
+    def feed(self, block: bytes | bytearray, start: int, stop: int) -> int | None:
+        """As EndOfData.feed."""
+        octets = self._tail + block[start:stop]
+        found = _END_OF_DEVICE_DATA(octets)
+        if found:
+            return start + found.end() - len(self._tail)
+        self._tail = octets[-3:]
+        return None
 
 
 @attrs.define(eq=False)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.peers.mail import Mail
 
 MAILBOX_DOMAIN: Final = "mailbox.example"
-MAILBOXES: Final = ("contents", "large", "many")
+MAILBOXES: Final = ("contents", "large", "many", "smuggled")
 _OUTCOME_SECONDS: Final = 60.0
 _BELIEVED: Final = {"sent": Believed.DELIVERED, "bounced": Believed.BOUNCED, "deferred": Believed.DEFERRED}
 

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
@@ -68,11 +68,10 @@ class Shim:
 
 
 @contextlib.asynccontextmanager
-async def shim(receiver_port: int, deadlines: Deadlines | None = None) -> AsyncIterator[Shim]:
-    """The shim in this process; a bug of its own is raised at the end."""
-    settings = Settings(
-        listen=(f"{HOST}:0",), receiver=f"{HOST}:{receiver_port}", deadlines=deadlines or Deadlines(), grace_seconds=0
-    )
+async def shim(receiver_port: int, deadlines: Deadlines | None = None, **more: Any) -> AsyncIterator[Shim]:
+    """The shim in this process, with `more` settings; a bug of its own is raised at the end."""
+    given: dict[str, Any] = {"listen": f"{HOST}:0", "grace_seconds": 0} | more
+    settings = Settings(receiver=f"{HOST}:{receiver_port}", deadlines=deadlines or Deadlines(), **given)
     watcher = Watcher()
     async with trio.open_nursery() as nursery:
         (address,) = await nursery.start(functools.partial(shimproxy.serve, settings, observer=watcher))

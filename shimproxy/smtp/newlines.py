@@ -1,0 +1,147 @@
+"""Whether every line of some mail data ends in CRLF, and what becomes of what does not (RFC 5321 2.3.8).
+
+A bare LF, a bare CR and a NUL are stray: a lax receiver may see in them the end of a line, of a mail, or of a string,
+where a strict one sees nothing, and between the two there is room for a smuggled mail.
+
+`has_stray` is exact, and cheap where lines are all of one length, as in base64; what it costs elsewhere is one pass.
+"""
+
+from __future__ import annotations
+
+import enum
+import io
+import re
+
+import attrs
+
+_DOT = ord(".")
+# A dot alone on its line but for something stray; an LF with the dot behind it; a CR; a NUL.
+_STRAY = re.compile(rb"(?<=\r\n)\.(?=\n|\0|\r(?!\n))|(?<!\r)\n\.?|\r(?!\n)|\0")
+_STRAY_OF_DEVICES = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0")
+# Below this, looking at every octet is the cheaper way.
+_LEAST_REGULAR_OCTETS = 4096
+_LONGEST_LINE_OCTETS = 1000  # RFC 5321 4.5.3.1.6
+
+
+class Newlines(enum.StrEnum):
+    """What is done about stray octets, in commands and mail data."""
+
+    NORMALISE = "normalise"
+    """Mail data: LF becomes CRLF, CR and NUL become a blank. Commands: LF becomes CRLF, CR and NUL are refused."""
+    REJECT = "reject"
+    """The mail is drained and refused, the command is refused."""
+    PASS = "pass"
+    """Octet for octet."""
+
+
+def has_stray(octets: memoryview, scratch: bytearray) -> bool:
+    """Whether there is a CR without LF, an LF without CR, or a NUL in `octets`.
+
+    `scratch` has room for as many, and is overwritten.
+    """
+    if len(octets) >= _LEAST_REGULAR_OCTETS and _is_regular(octets, scratch):
+        return False
+    text = str(octets, "latin-1")
+    # It tells which of CR, LF and CRLF it has seen, in one pass.
+    decoder = io.IncrementalNewlineDecoder(None, translate=False)
+    decoder.decode(text, final=True)
+    return decoder.newlines not in (None, "\r\n") or "\0" in text
+
+
+def _is_regular(octets: memoryview, scratch: bytearray) -> bool:
+    """Whether all lines are of one length and end in CRLF, with nothing stray between; a False may be wrong."""
+    beginning = bytes(octets[: 2 * _LONGEST_LINE_OCTETS])
+    first = beginning.find(b"\n")
+    line_octets = beginning.find(b"\n", first + 1) - first
+    if first < 1 or line_octets < 2:
+        return False
+    size_octets = len(octets)
+    count = len(range(first, size_octets, line_octets))
+    if (
+        octets[first::line_octets] != b"\n" * count
+        or octets[first - 1 : size_octets - 1 : line_octets] != b"\r" * count
+    ):
+        return False
+    # Without the line ends, whatever is found is stray; and looking for one octet is many times faster than that.
+    scratch[:size_octets] = octets
+    scratch[first:size_octets:line_octets] = scratch[first - 1 : size_octets - 1 : line_octets] = b"x" * count
+    return all(scratch.find(octet, 0, size_octets) < 0 for octet in (b"\r", b"\n", b"\0"))
+
+
+@attrs.define(eq=False)
+class Normaliser:
+    """Makes one mail's data canonical, block by block, so that no receiver however lax sees an end but the true one.
+
+    1. What is canonical comes out octet for octet, at every segmentation.
+    2. A bare LF becomes CRLF; a bare CR or a NUL becomes a blank, as Postfix has it for the CR.
+    3. A dot behind a line end that was made here is stuffed (RFC 5321 4.5.2): to the sender it was no first octet of
+       a line. So is one that stands alone on its line but for a stray octet.
+    4. What can't be judged before more is known, two octets at most, is held until then.
+
+    Where `lf_ends_lines`, a sender means a line end by LF, and has stuffed the dots behind it itself.
+    """
+
+    lf_ends_lines: bool = False
+    stray_count: int = 0
+    """How many stray octets there were."""
+    _before: bytes = b"\r\n"
+    """The line end before the next octet, if there is one; the end of the DATA command counts."""
+    _held: bytes = b""
+
+    def feed(self, block: bytearray, start: int, stop: int, scratch: bytearray, *, ended: bool) -> memoryview | bytes:
+        """What is to be forwarded for the mail data at `start` to `stop` of `block`.
+
+        Args:
+            block: two octets before `start` are overwritten.
+            start: where the octets begin.
+            stop: where they end.
+            scratch: as large as the block; it is overwritten.
+            ended: whether the last of them are the end of mail data.
+        """
+        if self._held:
+            start -= len(self._held)
+            block[start : start + len(self._held)] = self._held
+        before = self._before
+        line_end = b"\n" if self.lf_ends_lines else b"\r\n"
+        tail = (before + block[max(start, stop - 4) : stop])[-4:]
+        self._held = b"" if ended else _unjudged(tail, line_end)
+        stop -= len(self._held)
+        if start == stop:
+            return b""
+        octets = memoryview(block)[start:stop]
+        tail = bytes(octets[-2:])
+        self._before = b"\r\n" if tail.endswith(line_end) else tail[-1:] if tail.endswith(b"\n") else b""
+        if has_stray(octets, scratch) or (before == b"\n" and octets[0] == _DOT):
+            return self._without_stray(before, bytes(octets), ended)
+        return octets
+
+    def _without_stray(self, before: bytes, octets: bytes, ended: bool) -> bytes:
+        pattern = _STRAY_OF_DEVICES if self.lf_ends_lines else _STRAY
+        octets = before + octets
+        end = b""
+        if ended:
+            octets = octets[: octets.rindex(b".")]
+            end = b".\r\n"
+        octets, count = pattern.subn(_replacement, octets)
+        self.stray_count += count - (before == b"\n")
+        return octets[2 if before else 0 :] + end
+
+
+def _unjudged(tail: bytes, line_end: bytes) -> bytes:
+    """The octets at the end of `tail` that mean one thing or another by what comes next."""
+    for octets in (b".\r", b"."):
+        if tail.endswith(line_end + octets):
+            return octets
+    return b"\r" if tail.endswith(b"\r") else b""
+
+
+def _replacement(stray: re.Match[bytes]) -> bytes:
+    match stray[0]:
+        case b"\n":
+            return b"\r\n"
+        case b"\n.":
+            return b"\r\n.."
+        case b".":
+            return b".."
+        case _:
+            return b" "
