@@ -498,3 +498,34 @@ def test_a_receiver_that_takes_no_command_is_given_up_without_a_word() -> None:
     stage = staged(script)
     assert bytes(stage.sender.written).endswith(b"421 4.4.2 the receiver did not reply in time\r\n")
     assert bytes(stage.receiver.written) == b"NO"
+
+
+def test_stopped_at_once_while_the_receiver_is_heard_out_the_sender_gets_its_verdict() -> None:
+    """The end of mail data has its reply, and what the receiver did is told."""
+
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, b"x\r\n")
+        await stage.feed(stage.receiver, b"334 strange\r\n")
+        await stage.feed(stage.receiver, b"354 go on\r\n")
+        await stage.feed(stage.sender, b".\r\n")
+        assert not stage.sender.written
+        stage.session.stop_now()
+        await stage.settle()
+        assert stage.sender.written.startswith(b"451 4.4.2 ")
+
+    assert staged(script).repaired == [Violation.FURTHER_REPLY, Violation.IMPLAUSIBLE_REPLY]
+
+
+def test_a_sender_that_goes_as_the_receiver_refuses_is_told_of_alone() -> None:
+    """What nobody has read is no extra reply."""
+
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        stage.receiver.feed(b"552 too big\r\n")
+        stage.sender.feed_fin()
+        await stage.pass_time(60)
+
+    stage = staged(script)
+    assert stage.repaired == [Violation.VANISHED_IN_DATA]
+    assert stage.receiver.got_rst

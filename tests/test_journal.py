@@ -355,7 +355,7 @@ def test_the_embedding_program_is_told_at_any_level(lines: Lines, level: int) ->
     session = ended_record()
     journal.log.setLevel(level)
     sut = Journal()
-    Told(sut, told.append).ended(session)
+    Told(sut, sut, told.append).ended(session)
     sut.flush()
 
     assert [session] == told
@@ -434,3 +434,49 @@ def test_the_time_is_utc(lines: Lines) -> None:
     assert TextFormatter().format(made) == "2026-01-31T12:00:00.250Z INFO session"
     assert json.loads(JsonFormatter().format(made))["time"] == "2026-01-31T12:00:00.250Z"
     assert lines.text == []
+
+
+class Away(logging.Handler):
+    """A log that cannot be reached."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise ConnectionError("syslog is away")
+
+
+def test_a_handler_that_raises_loses_its_line_and_nothing_else() -> None:
+    """Neither the session, nor those whose lines wait with it, nor `serve`."""
+    before = journal.log.handlers[:]
+    away = Away()
+    journal.log.handlers[:] = [away]
+    try:
+        sut = Journal()
+        sut.ended(record())
+        sut.ended(record())
+        sut.flush()
+        sut.repaired(record(), Repair(Violation.NO_221, "QUIT", {}))
+        sut.trouble("accept: Too many open files")
+    finally:
+        journal.log.handlers[:] = before
+
+
+def test_an_observer_that_cannot_say_what_it_wants_is_told_no_dialogue(lines: Lines) -> None:
+    """And the session goes on."""
+
+    class Raises(Journal):
+        @property
+        def wants_dialogue(self) -> bool:
+            raise RuntimeError("none")
+
+    assert not Told(Raises(), Journal()).wants_dialogue
+    assert "RuntimeError: none" in "\n".join(lines.text)
+
+
+def test_what_on_session_raises_stands_behind_the_session(lines: Lines) -> None:
+    """In the order of events."""
+    sut = Journal()
+
+    def on_session(_: SessionRecord) -> None:
+        raise RuntimeError("none")
+
+    Told(sut, sut, on_session).ended(record())
+    assert [line.split()[2] for line in lines.text if line.startswith("20")] == ["session", "observer"]

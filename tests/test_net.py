@@ -197,3 +197,19 @@ async def test_without_a_descriptor_left_it_says_so_waits_and_goes_on() -> None:
     taken[0].close()
     assert troubles[0] == "accept: Too many open files"
     assert slept
+
+
+async def test_urgent_data_hide_nothing_that_lies_behind_them() -> None:
+    """A read stops at their mark; what is behind it is read all the same (RFC 9293 3.8.5)."""
+    async with ground() as on:
+        leg, peer = await pair(on)
+        leg.watch.allow(1.0, "the rest")
+        peer.sendall(b"NO")
+        peer.send(b"!", socket.MSG_OOB)
+        peer.sendall(b"OP")
+        octets = b""
+        while len(octets) < 4:
+            octets += await leg.read()
+        assert octets == b"NOOP"
+        leg.close()
+        peer.close()

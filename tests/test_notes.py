@@ -181,3 +181,31 @@ def test_a_linger_that_the_shims_own_end_cuts_short_is_no_fault_of_the_peer() ->
     stage = staged(script)
     assert stage.over
     assert stage.repaired == []
+
+
+@pytest.mark.parametrize(
+    "unasked", [b"250 SECRET\r\n", b"500 SECRET\n", b"500 SECRET", b"421 x\r\n500 a\r\n500 SECRET\r\n"]
+)
+@pytest.mark.parametrize("when", ["with the reply", "later"])
+def test_what_a_receiver_says_unasked_behind_auth_is_hidden(unasked: bytes, when: str) -> None:
+    """It may say there what it has heard; the next command is told again."""
+
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, b"AUTH PLAIN SECRET\r\n")
+        if when == "later":
+            await stage.feed(stage.receiver, b"535 no\r\n")
+            await stage.feed(stage.receiver, unasked)
+        else:
+            await stage.feed(stage.receiver, b"535 no\r\n" + unasked)
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
+        stage.receiver.feed_fin()
+        await stage.pass_time(10)
+        await stage.feed(stage.sender, b"QUIT\r\n")
+        stage.sender.feed_fin()
+        await stage.pass_time(60)
+
+    stage = staged(script)
+    assert stage.notes.repairs
+    assert b"SECRET" not in repr((stage.notes.repairs, stage.notes.dialogue)).encode()
+    assert ("sender", b"MAIL FROM:<a@b>\r\n") in stage.notes.dialogue

@@ -635,3 +635,13 @@ def test_a_reply_of_the_shims_own_is_well_formed(own: Own, octets: bytes) -> Non
     """Code, enhanced status code and text in one CRLF line, without a violation."""
     assert octets == own.reply.octets
     assert [own.reply] == read([octets])
+
+
+def test_noise_within_a_reply_beyond_the_limit_does_not_end_it() -> None:
+    """The last line decides, also when no more of the text is kept."""
+    reader = ReplyReader(512)
+    reader.feed(b"250-" + b"x" * 700 + b"\r\nnoise\r\n550 refused\r\n")
+    reply = reader.next_reply()
+    assert reply
+    assert reply.code == 550
+    assert reader.empty

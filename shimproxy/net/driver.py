@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 
 READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 WRITABLE: Final = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
-ENDED: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+NEVER_SHORT: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR | select.EPOLLPRI
+"""After the peer's end, or at the mark of urgent data (RFC 9293 3.8.5), a read stops short of what there is."""
 
 BLOCK_OCTETS: Final = 2 * 1024 * 1024
 """CPU for a GiB of mail data falls up to this size and no further."""
 BLOCK_START: Final = 4
 """Where in its buffer a block begins: who holds octets of the last one has room for them before it."""
 _EVENTS_A_ROUND: Final = 64
-_TO_READ: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+_TO_READ: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 
 
 @attrs.define(eq=False)

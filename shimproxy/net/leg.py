@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from shimproxy.net.driver import ENDED, READABLE, WRITABLE
+from shimproxy.net.driver import NEVER_SHORT, READABLE, WRITABLE
 from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ class Leg:
     """Whether a write may be taken."""
     wanted: int = 0
     """The events that the task waits for."""
-    _end_seen: bool = False
+    _never_short: bool = False
+    """Whether a read that comes back short may leave something behind, so that it is tried again."""
     _told_when_writable: bool = False
     _block_octets: int = LEAST_BLOCK_OCTETS
 
@@ -87,8 +88,8 @@ class Leg:
         """Take note of what the driver has found, and wake the task if it waits for that."""
         if events & READABLE:
             self.readable = True
-            if events & ENDED:
-                self._end_seen = True
+            if events & NEVER_SHORT:
+                self._never_short = True
         if events & WRITABLE:
             self.writable = True
         if events & self.wanted:
@@ -150,7 +151,7 @@ class Leg:
         size_octets = len(octets)
         if not size_octets:
             self.ended = Ended.FIN
-        elif size_octets < READ_OCTETS and not self._end_seen:
+        elif size_octets < READ_OCTETS and not self._never_short:
             self.readable = False
         self.octets_in += size_octets
         return octets
@@ -190,7 +191,7 @@ class Leg:
                         self.ended = Ended.FIN
                     elif size_octets == self._block_octets:
                         self._block_octets = min(2 * size_octets, block.size_octets)
-                    elif not self._end_seen:
+                    elif not self._never_short:
                         self.readable = False
                     self.octets_in += size_octets
                     return size_octets

@@ -6,6 +6,7 @@ is escaped, so that no peer can write a log line of its own. AUTH and mail data 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("shimproxy")
 
+_Fields = dict[str, int | str | float]
 _WAIT_SECONDS: Final = 0.25
 _MOST_WAITING: Final = 256
 
@@ -36,12 +38,17 @@ class Told:
     """An observer whose errors are logged and go no further: the embedding program's must not end a session."""
 
     _observer: Observer
+    _journal: Journal
     _on_session: Callable[[SessionRecord], None] | None = None
 
     @property
     def wants_dialogue(self) -> bool:
         """What the observer wants."""
-        return self._observer.wants_dialogue
+        try:
+            return self._observer.wants_dialogue
+        except Exception as error:
+            self._journal.observer_failed("-", error)
+            return False
 
     def said(self, record: SessionRecord, who: str, octets: bytes) -> None:
         """Pass it on."""
@@ -61,17 +68,16 @@ class Told:
         """Pass it on."""
         self._tell(record, self._observer.failed, record, error)
 
-    @staticmethod
-    def _tell(record: SessionRecord, tell: Callable[..., None], *arguments: object) -> None:
+    def _tell(self, record: SessionRecord, tell: Callable[..., None], *arguments: object) -> None:
         try:
             tell(*arguments)
         except Exception as error:
-            log.error("observer", extra={"fields": {"session": record.id}}, exc_info=error)
+            self._journal.observer_failed(record.id, error)
 
 
 @attrs.define(eq=False)
 class Journal:
-    """Tells the log of everything, in its order.
+    """Tells the log of everything, in its order; a handler that raises loses its line and no more.
 
     The lines of sessions wait a quarter of a second for others, or for a line that does not wait: one that is made
     on its own costs its session 10 % of its CPU.
@@ -88,19 +94,15 @@ class Journal:
         """Log what a peer said."""
         self.flush()
         for line in octets.removesuffix(b"\r\n").split(b"\r\n"):
-            log.debug("said", extra={"fields": {"session": record.id, who: escaped(line)}})
+            _write(logging.DEBUG, "said", {"session": record.id, who: escaped(line)})
 
     def repaired(self, record: SessionRecord, repair: Repair) -> None:
         """Log a repair."""
         self.flush()
-        fields: dict[str, int | str | float] = {
-            "session": record.id,
-            "repair": repair.violation.value,
-            "phase": repair.phase,
-        }
+        fields: _Fields = {"session": record.id, "repair": repair.violation.value, "phase": repair.phase}
         for name, value in repair.detail.items():
             fields[name] = escaped(value) if isinstance(value, bytes) else value
-        log.warning("repair", extra={"fields": fields})
+        _write(logging.WARNING, "repair", fields)
 
     def ended(self, record: SessionRecord) -> None:
         """Log a session, presently."""
@@ -111,7 +113,17 @@ class Journal:
     def failed(self, record: SessionRecord, error: BaseException) -> None:
         """Log a bug of our own with its traceback."""
         self.flush()
-        log.error("bug", extra={"fields": {"session": record.id}}, exc_info=error)
+        _write(logging.ERROR, "bug", {"session": record.id}, error)
+
+    def observer_failed(self, session_id: str, error: BaseException) -> None:
+        """Log an error of the embedding program's observer with its traceback."""
+        self.flush()
+        _write(logging.ERROR, "observer", {"session": session_id}, error)
+
+    def trouble(self, what: str) -> None:
+        """Log what befell a listener."""
+        self.flush()
+        _write(logging.WARNING, "listener", {"trouble": what})
 
     async def flush_forever(self) -> None:
         """Log what waits, a few times a second, until cancelled."""
@@ -123,35 +135,35 @@ class Journal:
         """Log what waits."""
         if self._waiting:
             waiting, self._waiting = self._waiting, []
-            if log.isEnabledFor(logging.INFO):
-                for record in waiting:
-                    _log_session(record)
+            for record in waiting:
+                fields: _Fields = {
+                    "session": record.id,
+                    "sender": record.sender,
+                    "receiver": record.receiver,
+                    "transactions": record.transactions,
+                    "accepted": record.accepted,
+                    "octets_from_sender": record.octets_from_sender,
+                    "octets_to_receiver": record.octets_to_receiver,
+                    "octets_from_receiver": record.octets_from_receiver,
+                    "octets_to_sender": record.octets_to_sender,
+                    "repairs": ",".join(f"{each}:{count}" for each, count in record.repairs.items()) or "none",
+                    "ended": f"{record.ended_by}/{record.ended_in}",
+                    "seconds": round(record.seconds, 3),
+                }
+                _write(logging.INFO, "session", fields, at=record.ended_at)
 
-    def trouble(self, what: str) -> None:
-        """Log what befell a listener."""
-        self.flush()
-        log.warning("listener", extra={"fields": {"trouble": what}})
 
-
-def _log_session(record: SessionRecord) -> None:
-    fields = {
-        "session": record.id,
-        "sender": record.sender,
-        "receiver": record.receiver,
-        "transactions": record.transactions,
-        "accepted": record.accepted,
-        "octets_from_sender": record.octets_from_sender,
-        "octets_to_receiver": record.octets_to_receiver,
-        "octets_from_receiver": record.octets_from_receiver,
-        "octets_to_sender": record.octets_to_sender,
-        "repairs": ",".join(f"{each}:{count}" for each, count in record.repairs.items()) or "none",
-        "ended": f"{record.ended_by}/{record.ended_in}",
-        "seconds": round(record.seconds, 3),
-    }
-    line = log.makeRecord(log.name, logging.INFO, "", 0, "session", (), None, extra={"fields": fields})
-    line.created = record.ended_at
-    line.msecs = record.ended_at % 1 * 1000
-    log.handle(line)
+def _write(level: int, event: str, fields: _Fields, error: BaseException | None = None, *, at: float = 0) -> None:
+    """Log an event, as of now or of `at`, in seconds since 1970."""
+    if not log.isEnabledFor(level):
+        return
+    exc_info = (type(error), error, error.__traceback__) if error else None
+    line = log.makeRecord(log.name, level, "", 0, event, (), exc_info, extra={"fields": fields})
+    if at:
+        line.created, line.msecs = at, at % 1 * 1000
+    # Whoever's filter or handler it is, there is nobody left to be told.
+    with contextlib.suppress(Exception):
+        log.handle(line)
 
 
 class TextFormatter(logging.Formatter):

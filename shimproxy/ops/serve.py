@@ -166,7 +166,7 @@ async def serve(
         policy = Policy(
             deadlines=deadlines, limits=settings.limits, early_success=early_success, newlines=settings.newlines
         )
-        told = Told(journal if observer is None else observer, on_session)
+        told = Told(journal if observer is None else observer, journal, on_session)
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run)
             await nursery.start(watchdog.run)

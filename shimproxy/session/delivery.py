@@ -20,13 +20,14 @@ from shimproxy.session.replies import MAIL_UNANSWERED, SENDER_LATE, SENT_TOO_SOO
 from shimproxy.session.transfer import Passage
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import Answers, Verdict, ruling
+from shimproxy.smtp.reply import Reply
 
 if TYPE_CHECKING:
     from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Policy
     from shimproxy.session.sender import Sender
     from shimproxy.session.transfer import Transfer
-    from shimproxy.smtp.reply import Own, Reply
+    from shimproxy.smtp.reply import Own
 
 
 class Over(Exception):
@@ -113,7 +114,7 @@ class Delivery:
                 if verdict is Verdict.OUT_OF_STEP:
                     receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
                     break
-                transfer.drop(reply)
+                transfer.drop(Reply(reply.code, reply.octets))  # what was wrong with its form is told already
             else:
                 notes.repaired(self._how_it_went(), octets_forwarded=transfer.octets_forwarded)
         except DeadlinePassed:
@@ -137,7 +138,7 @@ class Delivery:
         if self.transfer.intake.refusal:
             return self.transfer.intake.refusal
         farewell = self.transfer.receiver.farewell
-        return self._verdict_of_the_departed(farewell.decided) if farewell and farewell.decided else None
+        return self._verdict_of_the_departed(farewell.decided) if farewell else None
 
     def _verdict_of_the_departed(self, decided: Reply | None) -> Reply | Own | None:
         """The reply to mail data that the receiver did not let come to their end, if it gave any."""
@@ -147,11 +148,13 @@ class Delivery:
             # The receiver may have got more than the sender gave: what was stuffed.
             "octets_drained": max(0, transfer.intake.octets_taken - transfer.octets_forwarded),
         }
+        early = transfer.early
+        implausible = early is not None and ruling(Answers.IN_MAIL_DATA, early)[0] is Verdict.OUT_OF_STEP
+        if early and implausible:
+            for violation in (*early.violations, Violation.IMPLAUSIBLE_REPLY):
+                notes.repaired(violation, reply=early.octets)
         if decided is None:
-            if transfer.early:
-                for violation in (*transfer.early.violations, Violation.IMPLAUSIBLE_REPLY):
-                    notes.repaired(violation, reply=transfer.early.octets)
-            elif not transfer.stalled:
+            if not (implausible or transfer.stalled):
                 notes.repaired(self._how_it_went(), **figures)
             return None
         if decided.refuses:

@@ -65,6 +65,8 @@ class Farewell:
         """Hear what the receiver has said so far, `early` first, if that is a verdict."""
         if early and early.severity in _DECIDE:
             self._hear_reply(early)
+        elif early:
+            self.notes.said("receiver", early)
         self._hear(b"")
 
     async def run(self) -> None:
@@ -78,8 +80,8 @@ class Farewell:
             if self._harmless:
                 await see_off(leg, deadlines, self.notes, self._hear)
                 self._hear_cut_off()
-            self._further.tell(self.notes.repaired)
         finally:
+            self._further.tell(self.notes.repaired)
             leg.reset()
             leg.watch.close()
             self._settled.set()
@@ -117,6 +119,8 @@ class Farewell:
         self.notes.said("receiver", reply)
         if reply.code == 421:
             self.last_421 = reply
+        elif reply.asks_for_data:
+            self._in_mail = True
         decided = self.decided
         if (decided is None and reply.severity in _DECIDE) or (decided and not decided.refuses and reply.refuses):
             for violation in reply.violations:

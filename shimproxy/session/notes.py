@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FIRST_COMMAND = "first command"
 AFTER_421 = "after 421"
+_OF_SECRETS = (Verb.AUTH, Verb.OTHER)
 
 
 @attrs.define(eq=False)
@@ -48,14 +49,17 @@ class Notes:
         hidden = command.refused or not command.forwardable
         if verb is Verb.AUTH or (hidden and verb is Verb.OTHER):
             self.secret = True
-        elif verb is not Verb.OTHER:
-            self.secret = False
         if command.violation:
             self.repaired(command.violation, verb=verb.value, octets=len(command.line))
         if self.telling:
-            hidden = hidden or self.secret
+            hidden = hidden or (self.secret and verb in _OF_SECRETS)
             line = b"%s (%d octets)" % (verb.value.encode(), len(command.line)) if hidden else command.line
             self.observer.said(self.record, "sender", line)
+
+    def forwarded(self, verb: Verb) -> None:
+        """The receiver is given a command: what it says from now on may belong to that, and to no earlier one."""
+        if verb not in _OF_SECRETS:
+            self.secret = False
 
     def heard_mail_data(self, octets: int) -> None:
         """The sender gave mail data."""

@@ -43,7 +43,7 @@ class Receiver:
     """Whether it may be in the midst of mail data: if the session ends here, it is reset, so that no mail is cut short
     (guarantee 5)."""
     may_quit: bool = False
-    """Whether a QUIT would be taken for that: not while it owes a reply, nor within AUTH, nor behind a QUIT."""
+    """Whether a QUIT would be taken for that: not while it owes a reply, nor within AUTH, nor behind a QUIT or 421."""
     gone: bool = False
     """Whether it was given up."""
     farewell: Farewell | None = None
@@ -63,6 +63,8 @@ class Receiver:
         A receiver that takes no more may have left last words: they are next_reply's.
         """
         self._tell_unasked()
+        if self.notes.secret:
+            self.notes.forwarded(command.verb)
         self.may_quit = False
         self._verb = command.verb
         if command.verb is Verb.DATA:
@@ -88,7 +90,7 @@ class Receiver:
                 break
             replies.feed(octets)
             reply = replies.next_reply()
-        self.may_quit = reply.code != 334 and (self._verb is not Verb.QUIT or reply.refuses)
+        self.may_quit = reply.code not in (334, 421) and (self._verb is not Verb.QUIT or reply.refuses)
         if reply.violations:
             for violation in reply.violations:
                 self.notes.repaired(violation, reply=reply.octets)
@@ -197,7 +199,7 @@ class Receiver:
 
     async def part(self) -> None:
         """Close the leg as politely as its state lets it; a farewell goes on, but for a verdict that nobody needs."""
-        if self.may_quit and not self.gone:
+        if self.may_quit and not (self.gone or self.mail_data_open):
             self.look()
         self._tell_unasked()
         if self.farewell:

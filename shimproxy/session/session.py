@@ -109,8 +109,11 @@ class Session:
         except LegBroken:
             self._note_departure()
         except DeadlinePassed as late:
-            self.notes.repaired(Violation.SENDER_STALLED, waited_for=late.what)
-            await self._break_off(SENDER_LATE)
+            if self.notes.phase == AFTER_421:
+                self.notes.ended("receiver")
+            else:
+                self.notes.repaired(Violation.SENDER_STALLED, waited_for=late.what)
+                await self._break_off(SENDER_LATE)
         except Interrupted:
             await self._break_off(SHUTTING_DOWN)
         await self._part()
@@ -129,7 +132,7 @@ class Session:
     def _note_departure(self) -> None:
         """The sender has gone, before its mail data or without a QUIT."""
         receiver, notes = self.receiver, self.notes
-        if receiver and not receiver.gone and notes.phase != Verb.QUIT:
+        if receiver and not receiver.gone and notes.phase not in (Verb.QUIT, AFTER_421):
             if receiver.mail_data_open:
                 notes.repaired(Violation.VANISHED_IN_DATA, octets=0)
             else:
@@ -140,6 +143,8 @@ class Session:
         """Close both legs politely, as far as the peers let it."""
         sender, receiver = self.sender.leg, self.receiver
         sender.half_close()
+        if sender.readable:  # what it still sends must not wait for the receiver's leave
+            await see_off(sender, self.policy.deadlines, self.notes)
         if receiver:
             await receiver.part()
         await see_off(sender, self.policy.deadlines, self.notes)
@@ -164,6 +169,8 @@ class Session:
     def stop_now(self) -> None:
         """End the session with a 421 wherever it is; mail data in progress are not accepted."""
         self._watch.interrupt()
+        if self.receiver and self.receiver.farewell:
+            self.receiver.farewell.hurry()
 
     async def _converse(self) -> None:
         await self._greet()
@@ -218,7 +225,9 @@ class Session:
     async def _next_command(self) -> Command:
         """The sender's next command. Raises Over if one of the peers has ended the session between commands."""
         leg, commands, watch = self.sender.leg, self.sender.commands, self._watch
-        watch.allow(self.policy.deadlines.command, "a command")
+        deadlines = self.policy.deadlines
+        # Behind a 421 there may come a QUIT, and that soon.
+        watch.allow(deadlines.linger_idle if self.notes.phase == AFTER_421 else deadlines.command, "a command")
         command = commands.next_command() if commands.ahead else None
         if command is not None and watch.stretched():
             await watch.pause()
@@ -364,7 +373,9 @@ class Session:
             await self._end_with("receiver", IN_DISORDER)
         if verb is Verb.DATA:
             octets_behind = self._look_behind_data()
-            receiver.mail_data_open = then is Then.MAIL_DATA
+            receiver.mail_data_open = reply.asks_for_data
+            if receiver.mail_data_open and then is not Then.MAIL_DATA:
+                receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
             await self.sender.say(reply)
             if then is not Then.MAIL_DATA:
                 await self._after_refused_data(octets_behind)

@@ -119,8 +119,9 @@ class ReplyReader:
             return Reply(_CODES[plain[1]], plain.string)
         while end := self.unread.find(b"\n") + 1:
             line, self.unread = self.unread[:end], self.unread[end:]
+            inside = bool(self._lines)
             self._take(line)
-            goes_on = line[3:4] == b"-" if _code(line) else len(self._lines) > 1
+            goes_on = line[3:4] == b"-" if _code(line) else inside
             # A line without a code is noise inside a reply; alone, it cannot be waited upon.
             if not goes_on:
                 return self._finish()
@@ -161,7 +162,8 @@ class ReplyReader:
             violations[Violation.MIXED_CODES] = None
         # No acceptance is made of lines that contradict each other, nor of a reply of which lines may be missing.
         contradiction = len({code // 100 for code in known}) > 1
-        unfinished = Violation.CUT_OFF in violations and lines[-1][3:4] in (b"", b"-")
+        last = lines[-1]
+        unfinished = Violation.CUT_OFF in violations and (last[3:4] in (b"", b"-") or not _code(last))
         if not _code(lines[0]) or ((contradiction or unfinished) and known[-1] < 400):
             return Reply(0, b"".join(lines), tuple(violations), 354 in codes)
         texts: list[bytes] = []
