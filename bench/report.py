@@ -49,7 +49,6 @@ class Target:
 TARGETS: Final = (
     Target("base64 MiB/s", least=1.2),
     Target("base64 MiB/s", least=0.6, to=PASSING),
-    Target("prose MiB/s", least=0.6, to=PASSING),
     Target("CPU s/1000 sessions", most=2.5),
     Target("CPU s/1000 kept mails", most=2.5),
     Target("sessions/s", least=0.5),

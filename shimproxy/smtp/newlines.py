@@ -101,19 +101,26 @@ class Normaliser:
         if self._held:
             start -= len(self._held)
             block[start : start + len(self._held)] = self._held
+            self._held = b""
         before = self._before
-        line_end = b"\n" if self.lf_ends_lines else b"\r\n"
-        tail = (before + block[max(start, stop - 4) : stop])[-4:]
-        self._held = b"" if ended else _unjudged(tail, line_end)
-        stop -= len(self._held)
-        if start == stop:
-            return b""
+        if not ended:
+            stop = self._look_ahead(block, start, stop)
+            if start == stop:
+                return b""
         octets = memoryview(block)[start:stop]
-        tail = bytes(octets[-2:])
-        self._before = b"\r\n" if tail.endswith(line_end) else tail[-1:] if tail.endswith(b"\n") else b""
         if has_stray(octets, scratch) or (before == b"\n" and octets[0] == _DOT):
             return self._without_stray(before, bytes(octets), ended)
         return octets
+
+    def _look_ahead(self, block: bytearray, start: int, stop: int) -> int:
+        """Hold what can't be judged yet; up to where there is something to be judged now."""
+        line_end = b"\n" if self.lf_ends_lines else b"\r\n"
+        self._held = _unjudged((self._before + block[max(start, stop - 4) : stop])[-4:], line_end)
+        stop -= len(self._held)
+        if start < stop:
+            last = bytes(block[max(start, stop - 2) : stop])
+            self._before = b"\r\n" if last.endswith(line_end) else last[-1:] if last.endswith(b"\n") else b""
+        return stop
 
     def _without_stray(self, before: bytes, octets: bytes, ended: bool) -> bytes:
         pattern = _STRAY_OF_DEVICES if self.lf_ends_lines else _STRAY
