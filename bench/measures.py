@@ -35,6 +35,7 @@ MIB: Final = 1024 * 1024
 GIB: Final = 1024 * MIB
 SMALL_MAIL_OCTETS: Final = 1000
 PARALLEL_SESSIONS: Final = 10
+ROUND_TRIP_MILLISECONDS: Final = 20
 REFUSE_AFTER_OCTETS: Final = 64 * 1024
 
 Values = dict[str, float]
@@ -50,6 +51,7 @@ class Sizes:
     kept_mails: int = 5000
     mail_octets: int = GIB
     serial_mails: int = 1000
+    far_mails: int = 25
     idle_sessions: int = 2000
 
 
@@ -130,6 +132,10 @@ def refusing_receiver(setup: Setup) -> AbstractContextManager[Running]:
     return programs.own_receiver(setup.folder, "--refuse-after", str(REFUSE_AFTER_OCTETS))
 
 
+def _far_receiver(setup: Setup) -> AbstractContextManager[Running]:
+    return programs.far_receiver(setup.folder, ROUND_TRIP_MILLISECONDS / 2)
+
+
 # -- small mails
 
 
@@ -172,6 +178,11 @@ def _latency(turn: Turn) -> Values:
         "serial", turn.port, "--mails", str(turn.sizes.serial_mails), "--octets", str(SMALL_MAIL_OCTETS)
     )
     return {f"latency {name} us": microseconds for name, microseconds in values.items()}
+
+
+def _far(turn: Turn) -> Values:
+    values = programs.own_sender("serial", turn.port, "--mails", str(turn.sizes.far_mails), "--grouped")
+    return {"pipelined mail, receiver 20 ms away, ms": values["p50"] / 1000}
 
 
 # -- mail data
@@ -246,6 +257,12 @@ MEASURES: Final = (
         take=_latency,
         receiver=_own_receiver,
         added=("latency p50 us", "latency p99 us"),
+    ),
+    Measure(
+        name="far",
+        about="small mails of a pipelining sender to a receiver 20 ms away",
+        take=_far,
+        receiver=_far_receiver,
     ),
     Measure(
         name="peak-pass",

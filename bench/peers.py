@@ -76,6 +76,14 @@ class SenderSession:
         self.sock.sendall(data)
         self.expect(250, "mail data")
 
+    def group(self, data: bytes) -> None:
+        """The same as a sender that pipelines: MAIL, RCPT and DATA go out together."""
+        self.sock.sendall(b"MAIL FROM:<sender@bench.example>\r\nRCPT TO:<recipient@bench.example>\r\nDATA\r\n")
+        for code in (250, 250, 354):
+            self.expect(code, "a group")
+        self.sock.sendall(data)
+        self.expect(250, "mail data")
+
     def quit(self) -> None:
         """QUIT; whatever answers it."""
         self.sock.sendall(b"QUIT\r\n")
@@ -135,14 +143,17 @@ def send_mails(port: int, mails: int, sessions: int, size_octets: int, kept: boo
     return {"seconds": seconds}
 
 
-def send_serially(port: int, mails: int, size_octets: int) -> dict[str, float]:
+def send_serially(port: int, mails: int, size_octets: int, grouped: bool) -> dict[str, float]:
     """Small mails one after the other on one kept session: how long each took, MAIL to the last reply."""
     data = small_mail(size_octets)
     session = SenderSession(port)
     microseconds: list[float] = []
     for _ in range(mails):
         started = time.perf_counter()
-        session.mail(data)
+        if grouped:
+            session.group(data)
+        else:
+            session.mail(data)
         microseconds.append((time.perf_counter() - started) * 1e6)
     session.quit()
     microseconds.sort()
@@ -232,7 +243,7 @@ class Receiver:
             session.in_data, session.tail, session.data_octets = True, b"\r\n", 0
             session.sock.sendall(b"354 go on\r\n")
         elif verb == b"EHLO":
-            session.sock.sendall(b"250-bench.example\r\n250 8BITMIME\r\n")
+            session.sock.sendall(b"250-bench.example\r\n250-PIPELINING\r\n250 8BITMIME\r\n")
         else:
             session.sock.sendall(b"250 2.0.0 ok\r\n")
 
@@ -255,6 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         role.add_argument("--expect", type=int, default=250, metavar="CODE")
         role.add_argument("--sessions", type=int, default=10)
         role.add_argument("--kept", action="store_true")
+        role.add_argument("--grouped", action="store_true")
     options = parser.parse_args(arguments)
     try:
         if options.role == "receive":
@@ -264,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.role == "mails":
             print(json.dumps(send_mails(options.port, options.mails, options.sessions, options.octets, options.kept)))
         else:
-            print(json.dumps(send_serially(options.port, options.mails, options.octets)))
+            print(json.dumps(send_serially(options.port, options.mails, options.octets, options.grouped)))
     except (OSError, Unexpected) as error:
         print(f"bench.peers {options.role}: {error}", file=sys.stderr)
         return 1

@@ -175,6 +175,16 @@ def own_receiver(folder: Path, *arguments: str) -> Iterator[Running]:
 
 
 @contextlib.contextmanager
+def far_receiver(folder: Path, milliseconds: float) -> Iterator[Running]:
+    """The receiver of bench.peers, as many milliseconds away in each direction."""
+    with own_receiver(folder) as receiver:
+        command = [sys.executable, "-m", "bench.far", str(receiver.port), str(milliseconds)]
+        with _started("far", command, folder) as (process, log):
+            line = _ready_line("far", process, log)
+            yield Running("far", process, int(line.removeprefix(READY)), log)
+
+
+@contextlib.contextmanager
 def _started(
     name: str, command: Sequence[str], folder: Path, cwd: Path | None = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:

@@ -69,6 +69,7 @@ def _run(options: argparse.Namespace) -> Callable[[], int]:
         grace_seconds=options.grace,
         early_success=options.early_success,
         newlines=options.newlines,
+        pipelining=options.pipelining,
     )
 
     def command() -> int:
@@ -161,6 +162,12 @@ def _parser() -> argparse.ArgumentParser:
         default=str(Newlines.NORMALISE),
         help="bare CR, bare LF and NUL in commands and mail data: make canonical, refuse, or pass octet for octet to a "
         "receiver that may be smuggled to (default: %(default)s)",
+    )
+    run_command.add_argument(
+        "--no-pipelining",
+        dest="pipelining",
+        action="store_false",
+        help="do not offer PIPELINING, for receivers that lose commands when several come together",
     )
     run_command.add_argument(
         "--grace",

@@ -42,6 +42,8 @@ class MemorySocket:
     leg: Leg | None = None
     written: bytearray = attrs.field(factory=bytearray)
     """All that the shim wrote."""
+    writes: int = 0
+    """In how many calls."""
     room_octets: int = AMPLE_OCTETS
     """How much the peer still takes."""
     got_fin: bool = False
@@ -105,6 +107,7 @@ class MemorySocket:
         if octets and not taken:
             raise BlockingIOError
         self.room_octets -= len(taken)
+        self.writes += 1
         self.written += taken
         return len(taken)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shimproxy.smtp.ehlo import REMOVED_KEYWORDS, without_removed_keywords
+from shimproxy.smtp.ehlo import NEVER_OFFERED, keywords, offering
 from shimproxy.smtp.reply import Reply, ReplyReader
 
 
@@ -25,20 +25,19 @@ ORDINARY = (
     "VRFY",
 )
 
-every_removed = pytest.mark.parametrize("keyword", sorted(keyword.decode() for keyword in REMOVED_KEYWORDS))
+every_removed = pytest.mark.parametrize("keyword", sorted(keyword.decode() for keyword in NEVER_OFFERED))
 
 
 def test_what_the_shim_does_not_follow_is_removed() -> None:
-    """Pipelining, chunks, TLS, several replies to one mail, and whatever turns the sides round or vouches for peers."""
+    """Chunks, TLS, several replies to one mail, and whatever turns the sides round or vouches for peers."""
     assert {
-        b"PIPELINING",
         b"CHUNKING",
         b"BINARYMIME",
         b"STARTTLS",
         b"PRDR",
         b"XCLIENT",
         b"XFORWARD",
-    } <= REMOVED_KEYWORDS
+    } <= NEVER_OFFERED
 
 
 @every_removed
@@ -54,23 +53,23 @@ def test_a_keyword_is_removed_in_any_case_and_place(keyword: str) -> None:
         f"{keyword}=A",
         f"{keyword} ",
     ):
-        assert expected == without_removed_keywords(ehlo_reply("mail.example", text, "SIZE 1", "HELP"))
-        assert expected == without_removed_keywords(ehlo_reply("mail.example", "SIZE 1", text, "HELP"))
-        assert expected == without_removed_keywords(ehlo_reply("mail.example", "SIZE 1", "HELP", text))
+        assert expected == offering(ehlo_reply("mail.example", text, "SIZE 1", "HELP"))
+        assert expected == offering(ehlo_reply("mail.example", "SIZE 1", text, "HELP"))
+        assert expected == offering(ehlo_reply("mail.example", "SIZE 1", "HELP", text))
 
 
 @every_removed
 def test_the_only_keyword_leaves_the_first_line(keyword: str) -> None:
     """A reply of one line then, with the blank of a last line."""
-    assert ehlo_reply("mail.example") == without_removed_keywords(ehlo_reply("mail.example", keyword))
+    assert ehlo_reply("mail.example") == offering(ehlo_reply("mail.example", keyword))
 
 
 def test_all_of_them_at_once() -> None:
     """What stays is well-formed: hyphens up to the last line, which has a blank."""
-    removed = [keyword.decode() for keyword in REMOVED_KEYWORDS]
+    removed = [keyword.decode() for keyword in NEVER_OFFERED]
     mixed = [text for pair in zip(ORDINARY, removed, strict=False) for text in pair]
 
-    reply = without_removed_keywords(ehlo_reply("mail.example", *mixed, "PIPELINING"))
+    reply = offering(ehlo_reply("mail.example", *mixed, "PRDR"))
 
     assert ehlo_reply("mail.example", *ORDINARY[: len(mixed) // 2]) == reply
     reader = ReplyReader()
@@ -84,8 +83,8 @@ def test_the_first_line_is_a_name_and_stays(keyword: str) -> None:
     alone = ehlo_reply(keyword)
     first = ehlo_reply(f"{keyword} at your service", "SIZE 1")
 
-    assert alone is without_removed_keywords(alone)
-    assert first is without_removed_keywords(first)
+    assert alone is offering(alone)
+    assert first is offering(first)
 
 
 @pytest.mark.parametrize(
@@ -106,12 +105,12 @@ def test_the_first_line_is_a_name_and_stays(keyword: str) -> None:
 )
 def test_a_reply_with_nothing_to_remove_is_the_same_object(reply: Reply) -> None:
     """Not an octet of it changes (guarantee 9)."""
-    assert reply is without_removed_keywords(reply)
+    assert reply is offering(reply)
 
 
 def test_the_code_stays() -> None:
     """Whatever 2yz it was."""
-    assert ehlo_reply("a", "SIZE", code=252) == without_removed_keywords(ehlo_reply("a", "SIZE", "CHUNKING", code=252))
+    assert ehlo_reply("a", "SIZE", code=252) == offering(ehlo_reply("a", "SIZE", "CHUNKING", code=252))
 
 
 def test_the_octets_of_the_lines_that_stay_do_not_change() -> None:
@@ -119,4 +118,19 @@ def test_the_octets_of_the_lines_that_stay_do_not_change() -> None:
     came = "250-mail.example  grüßt\r\n250-size  1\r\n250-x-Foo bar \r\n250 STARTTLS\r\n".encode()
     expected = "250-mail.example  grüßt\r\n250-size  1\r\n250 x-Foo bar \r\n".encode()
 
-    assert Reply(250, expected) == without_removed_keywords(Reply(250, came))
+    assert Reply(250, expected) == offering(Reply(250, came))
+
+
+def test_a_keyword_that_the_operator_does_not_want_is_removed_too() -> None:
+    """Beside those that never pass."""
+    came = ehlo_reply("mail.example", "PIPELINING", "SIZE 1", "PRDR")
+
+    assert ehlo_reply("mail.example", "SIZE 1") == offering(came, (b"PIPELINING",))
+    assert ehlo_reply("mail.example", "PIPELINING", "SIZE 1") == offering(came)
+
+
+def test_keywords_are_read_with_their_parameters() -> None:
+    """In any case, also where receivers of the 1990s wrote "="; a name in the first line is none."""
+    reply = ehlo_reply("PIPELINING", "Size 100", "AUTH=LOGIN", "auth PLAIN", "8BITMIME", "")
+
+    assert keywords(reply) == {b"SIZE": b"100", b"AUTH": b"LOGIN PLAIN", b"8BITMIME": b"", b"": b""}

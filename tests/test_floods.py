@@ -89,6 +89,7 @@ def flood_of(who: str, octets: bytes) -> Play:
 GREETED = [receiver_says(b"220 hello\r\n")]
 IN_DATA = [*GREETED, sender_says(b"DATA\r\n"), receiver_says(b"354 go\r\n")]
 AFTER_DATA = [*IN_DATA, sender_says(b".\r\n")]
+PIPELINED = [*GREETED, sender_says(b"EHLO x\r\n"), receiver_says(b"250-hi\r\n250 PIPELINING\r\n")]
 RECEIVERS = {
     "greeting": ([], b"220-hello\r\n"),
     "greeting of NUL": ([], b"\0"),
@@ -113,6 +114,7 @@ def test_a_receiver_that_never_stops_starves_nobody_and_is_left(before: list[Pla
 SENDERS = {
     "NUL": (GREETED, b"\0"),
     "unanswered commands": (GREETED, b"NOOP\r\n"),
+    "unanswered groups": (PIPELINED, b"RSET\r\n"),
     "NUL within AUTH": ([*GREETED, sender_says(b"AUTH LOGIN\r\n"), receiver_says(b"334 \r\n")], b"\0"),
     "noise after QUIT": ([*GREETED, sender_says(b"QUIT\r\n"), receiver_says(b"221 bye\r\n")], b"\0"),
 }

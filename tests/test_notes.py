@@ -111,7 +111,7 @@ def test_mail_data_are_told_as_a_count_and_every_reply_with_its_giver() -> None:
         await stage.feed(stage.receiver, b"250 queued\r\n")
         await stage.feed(stage.sender, b"STARTTLS\r\n")
         await stage.feed(stage.sender, b"EHLO x\r\n")
-        await stage.feed(stage.receiver, b"250-hi\r\n250-PIPELINING\r\n250 HELP\r\n")
+        await stage.feed(stage.receiver, b"250-hi\r\n250-XEXCH50\r\n250 HELP\r\n")
 
     assert staged(script).notes.dialogue == [
         ("sender", b"(23 octets of mail data)"),
@@ -119,7 +119,7 @@ def test_mail_data_are_told_as_a_count_and_every_reply_with_its_giver() -> None:
         ("sender", b"OTHER (10 octets)"),
         ("shim", b"502 5.5.1 command not offered through this proxy\r\n"),
         ("sender", b"EHLO x\r\n"),
-        ("receiver", b"250-hi\r\n250-PIPELINING\r\n250 HELP\r\n"),
+        ("receiver", b"250-hi\r\n250-XEXCH50\r\n250 HELP\r\n"),
         ("shim", b"250-hi\r\n250 HELP\r\n"),
     ]
 

@@ -164,7 +164,11 @@ async def serve(
         watchdog = Watchdog(min(_LONGEST_TICK_SECONDS, max(_SHORTEST_TICK_SECONDS, tick_seconds)))
         early_success = Own(Reply(int(settings.early_success[:3]), settings.early_success.encode() + b"\r\n"))
         policy = Policy(
-            deadlines=deadlines, limits=settings.limits, early_success=early_success, newlines=settings.newlines
+            deadlines=deadlines,
+            limits=settings.limits,
+            early_success=early_success,
+            pipelining=settings.pipelining,
+            newlines=settings.newlines,
         )
         told = Told(journal if observer is None else observer, journal, on_session)
         async with trio.open_nursery() as nursery:

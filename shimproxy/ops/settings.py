@@ -104,6 +104,8 @@ class Settings:
     """Where senders connect; port 0 takes a free one. May be empty if `serve` is given listeners."""
     newlines: Newlines = attrs.field(default=Newlines.NORMALISE, converter=_newlines)
     """What becomes of bare CR, bare LF and NUL in commands and mail data."""
+    pipelining: bool = True
+    """Whether PIPELINING is offered where the receiver offers it (RFC 2920)."""
     deadlines: Deadlines = attrs.field(factory=Deadlines)
     limits: Limits = attrs.field(factory=Limits)
     sessions: int = attrs.field(default=10_000, validator=at_least(1))

@@ -16,7 +16,7 @@ import attrs
 
 from shimproxy.net.errors import DeadlinePassed, Interrupted
 from shimproxy.net.leg import Ended
-from shimproxy.session.replies import MAIL_UNANSWERED, SENDER_LATE, SENT_TOO_SOON, SHUTTING_DOWN
+from shimproxy.session.replies import MAIL_UNANSWERED, SENDER_LATE, SHUTTING_DOWN
 from shimproxy.session.transfer import Passage
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import Answers, Verdict, ruling
@@ -43,8 +43,11 @@ class Delivery:
     policy: Policy
     transfer: Transfer
 
-    async def run(self) -> None:
-        """Pass one mail's data and answer them. Raises Over, LegBroken, DeadlinePassed, Interrupted."""
+    async def pass_on(self) -> bool:
+        """Pass one mail's data to their end; whether the receiver has that, so that the verdict is its next reply.
+
+        If not, they are answered here. Raises Over, LegBroken, DeadlinePassed, Interrupted.
+        """
         notes, transfer = self.notes, self.transfer
         notes.phase = "mail data"
         whole = await self._pass_on()
@@ -52,16 +55,39 @@ class Delivery:
         if whole:
             transfer.receiver.mail_data_open = False
             notes.phase = "end of mail data"
-            verdict = await self._verdict()
         else:
-            verdict = await self._verdict_without_the_end()
-        notes.record.transactions += 1
-        notes.record.accepted += verdict.severity == 2
-        notes.phase = "between mails"
-        await self.sender.say(verdict)
-        if transfer.intake.outrun:
-            notes.repaired(Violation.OUTRUN)
-            await self._end_with(SENT_TOO_SOON)
+            self.answer(await self._verdict_without_the_end())
+            await self.sender.pour()
+        return whole
+
+    def answer(self, verdict: Reply | Own) -> None:
+        """Put the reply to the mail data."""
+        self.transfer.tell()
+        record = self.notes.record
+        record.transactions += 1
+        record.accepted += verdict.severity == 2
+        self.notes.phase = "between mails"
+        self.sender.put(verdict)
+
+    def ruled(self, reply: Reply | None) -> Reply | Own | None:
+        """What the receiver's reply behind the end of mail data, or its going without one, makes of them.
+
+        None where that is nothing yet.
+        """
+        notes, transfer, receiver = self.notes, self.transfer, self.transfer.receiver
+        notes.phase = "end of mail data"
+        if reply is None:
+            notes.repaired(self._how_it_went(), octets_forwarded=transfer.octets_forwarded)
+            receiver.give_up()
+            return MAIL_UNANSWERED
+        verdict, _ = ruling(Answers.END_OF_DATA, reply)
+        if verdict is Verdict.DROP:
+            transfer.drop(Reply(reply.code, reply.octets))  # what was wrong with its form is told already
+            return None
+        if verdict is Verdict.RELAY:
+            return reply
+        receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
+        return MAIL_UNANSWERED
 
     async def _pass_on(self) -> bool:
         """Pass the mail data to their end; whether the receiver has them whole.
@@ -101,28 +127,6 @@ class Delivery:
         self.notes.ended("shim")
         await self.sender.say(reply)
         raise Over
-
-    async def _verdict(self) -> Reply | Own:
-        """The reply to mail data that were passed to their end."""
-        notes, transfer, receiver = self.notes, self.transfer, self.transfer.receiver
-        receiver.leg.watch.allow(self.policy.deadlines.end_of_data_reply, "the end of mail data")
-        try:
-            while (reply := await receiver.next_reply()) is not None:
-                verdict, _ = ruling(Answers.END_OF_DATA, reply)
-                if verdict is Verdict.RELAY:
-                    return reply
-                if verdict is Verdict.OUT_OF_STEP:
-                    receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
-                    break
-                transfer.drop(Reply(reply.code, reply.octets))  # what was wrong with its form is told already
-            else:
-                notes.repaired(self._how_it_went(), octets_forwarded=transfer.octets_forwarded)
-        except DeadlinePassed:
-            notes.repaired(Violation.NO_REPLY, to="end of mail data")
-        finally:
-            transfer.tell()
-        receiver.give_up()
-        return MAIL_UNANSWERED
 
     async def _verdict_without_the_end(self) -> Reply | Own:
         """The reply to mail data of which the receiver did not get the end."""

@@ -81,6 +81,8 @@ class Limits:
     """A whole reply of the receiver, whose text is cut beyond that; and what it says unasked between two commands."""
     held_octets: int = attrs.field(default=65_536, validator=at_least(512))
     """What a sender has sent ahead of the reply that it should have waited for."""
+    outstanding_commands: int = attrs.field(default=1000, validator=at_least(1))
+    """Commands of a pipelining sender that the receiver has not answered yet; the next ones wait."""
     block_octets: int = attrs.field(default=BLOCK_OCTETS, validator=at_least(LEAST_BLOCK_OCTETS))
     """Mail data read from a fast sender at once, and so what is held of a block that a receiver does not take."""
     least_octets_per_second: float = attrs.field(default=100.0, validator=not_negative)

@@ -22,6 +22,8 @@ class Policy:
     limits: Limits = attrs.field(factory=Limits)
     early_success: Own = EARLY_SUCCESS
     """What answers mail data that the receiver accepted before its end (guarantee 3)."""
+    pipelining: bool = True
+    """Whether PIPELINING is offered where the receiver offers it (RFC 2920)."""
     newlines: Newlines = Newlines.NORMALISE
     lf_only_devices: bool = False
     """Whether senders end lines with LF alone, and mail data with LF.LF; what they send is normalised."""

@@ -48,6 +48,9 @@ class Receiver:
     """Whether it was given up."""
     farewell: Farewell | None = None
     """Set once it is given up."""
+    _quit_fits: bool = True
+    """Whether its last reply lets a QUIT follow."""
+    _unwritten: bytes = b""
     _verb: Verb | None = None
     """What it was asked last."""
     _unasked: Dropped | None = None
@@ -57,11 +60,8 @@ class Receiver:
 
     # -- what is said
 
-    async def forward(self, command: Command) -> None:
-        """Write a command. Raises DeadlinePassed, Interrupted.
-
-        A receiver that takes no more may have left last words: they are next_reply's.
-        """
+    def queue(self, command: Command) -> None:
+        """Forward a command, with those that follow it at once; see `flush`."""
         self._tell_unasked()
         if self.notes.secret:
             self.notes.forwarded(command.verb)
@@ -69,13 +69,49 @@ class Receiver:
         self._verb = command.verb
         if command.verb is Verb.DATA:
             self.mail_data_open = True  # it may say 354 at any moment from here
-        leg, line = self.leg, command.line
+        self._unwritten = self._unwritten + command.line if self._unwritten else command.line
+
+    async def flush(self) -> None:
+        """Write what was queued. Raises DeadlinePassed, Interrupted.
+
+        A receiver that takes no more may have left last words: they are next_reply's.
+        """
+        octets = self._unwritten
+        if octets:
+            self._unwritten = b""
+            try:
+                taken_octets = self.leg.send_now(octets)
+                if taken_octets < len(octets):
+                    await self._flush_on(memoryview(octets)[taken_octets:])
+            except LegBroken:
+                return
+
+    async def _flush_on(self, rest: memoryview) -> None:
+        leg, replies = self.leg, self.replies
         try:
-            taken_octets = leg.send_now(line)
-            if taken_octets < len(line):
-                await leg.write_on(line, taken_octets)
-        except LegBroken:
-            return
+            while rest:
+                # A receiver may take no more commands before its replies to the first of them are read.
+                if leg.ended or len(replies.unread) >= replies.limit_octets:
+                    await leg.takes()
+                else:
+                    await leg.takes_or_speaks()
+                    if octets := leg.look():
+                        replies.feed(octets)
+                rest = rest[leg.send_now(rest) :]
+        finally:
+            leg.broken = leg.broken or bool(rest)  # a part of a command was written
+
+    def reply_at_hand(self) -> Reply | None:
+        """The receiver's next reply, if it is here already."""
+        replies = self.replies
+        reply = replies.next_reply() if replies.unread else None
+        if reply is None and self.leg.ended:
+            reply = replies.cut_off()
+        return self._looked_at(reply) if reply else None
+
+    def answered_all(self) -> None:
+        """No reply is owed any more."""
+        self.may_quit = self._quit_fits
 
     async def next_reply(self) -> Reply | None:
         """The receiver's next reply, or None if it has gone. Raises DeadlinePassed, Interrupted."""
@@ -90,7 +126,10 @@ class Receiver:
                 break
             replies.feed(octets)
             reply = replies.next_reply()
-        self.may_quit = reply.code not in (334, 421) and (self._verb is not Verb.QUIT or reply.refuses)
+        return self._looked_at(reply)
+
+    def _looked_at(self, reply: Reply) -> Reply:
+        self._quit_fits = reply.code not in (334, 421) and (self._verb is not Verb.QUIT or reply.refuses)
         if reply.violations:
             for violation in reply.violations:
                 self.notes.repaired(violation, reply=reply.octets)

@@ -1,6 +1,7 @@
 """The sender leg: the commands that come from it, and the replies that go to it.
 
-It does not know what a reply answers.
+Replies that follow one another at once are written together, before anything is waited for. It does not know what a
+reply answers.
 """
 
 from __future__ import annotations
@@ -28,12 +29,10 @@ class Sender:
     commands: CommandReader
     notes: Notes
     _deadlines: Deadlines
+    _unsaid: bytes = b""
 
-    async def say(self, reply: Reply | Own) -> None:
-        """Relay a reply octet for octet, or give one of the shim's own.
-
-        Raises LegBroken, DeadlinePassed, Interrupted.
-        """
+    def put(self, reply: Reply | Own) -> None:
+        """Relay a reply octet for octet, or give one of the shim's own, with those that follow at once; see `pour`."""
         notes = self.notes
         if isinstance(reply, Own):
             reply = reply.reply
@@ -41,8 +40,23 @@ class Sender:
                 notes.said("shim", reply)
         if reply.code == 421:
             notes.phase = AFTER_421
-        leg, octets = self.leg, reply.octets
+        self._unsaid = self._unsaid + reply.octets if self._unsaid else reply.octets
+
+    async def pour(self) -> bool:
+        """Write what was put; whether that took a wait. Raises LegBroken, DeadlinePassed, Interrupted."""
+        octets = self._unsaid
+        if not octets:
+            return False
+        self._unsaid = b""
+        leg = self.leg
         taken_octets = leg.send_now(octets)
-        if taken_octets < len(octets):
-            leg.watch.allow(self._deadlines.command, "the sender taking a reply")
-            await leg.write_on(octets, taken_octets)
+        if taken_octets == len(octets):
+            return False
+        leg.watch.allow(self._deadlines.command, "the sender taking a reply")
+        await leg.write_on(octets, taken_octets)
+        return True
+
+    async def say(self, reply: Reply | Own) -> None:
+        """Give a reply now. Raises LegBroken, DeadlinePassed, Interrupted."""
+        self.put(reply)
+        await self.pour()

@@ -1,12 +1,13 @@
 """One session: a sender and a receiver, one command and one reply at a time.
 
 It reads as RFC 5321 4.3 does: greeting, then command, reply, command, reply, with mail data (delivery.py) where a
-354 has said so. One task serves both legs in lock-step.
+354 has said so. One task serves both legs; a sender that was offered PIPELINING goes on before it has the replies
+(pipeline.py).
 
 Invariants:
 
 1. The sender gets the greeting and then one reply for each command, never before it (guarantee 1).
-2. Before a command is forwarded the receiver is looked at: what lies there answers nothing.
+2. Before a command is forwarded that is the only one, the receiver is looked at: what lies there answers nothing.
 3. Once the receiver is given up, the sender's QUIT gets 221 and anything else 421.
 4. `run` ends with both legs closed, whatever happened, and raises nothing that the peers can cause.
 """
@@ -21,19 +22,19 @@ import attrs
 import trio
 
 from shimproxy.net.errors import DeadlinePassed, DialFailed, Interrupted, LegBroken
+from shimproxy.net.leg import Ended
 from shimproxy.session.delivery import Delivery, Over
 from shimproxy.session.farewell import see_off
 from shimproxy.session.intake import Intake
 from shimproxy.session.notes import AFTER_421, FIRST_COMMAND
+from shimproxy.session.pipeline import GROUPED, Pipeline
 from shimproxy.session.receiver import Receiver
 from shimproxy.session.replies import (
     BAD_LINE,
     BYE,
-    IN_DISORDER,
     NO_CONNECTION,
     NO_SERVICE,
     NOT_OFFERED,
-    RECEIVER_LATE,
     SENDER_LATE,
     SENT_TOO_SOON,
     SHUTTING_DOWN,
@@ -41,8 +42,7 @@ from shimproxy.session.replies import (
 from shimproxy.session.transfer import Transfer
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Command, Verb, chunk_size_octets
-from shimproxy.smtp.dialogue import OUT_OF_STEP, Answers, Then, Verdict, answers, ruling
-from shimproxy.smtp.ehlo import without_removed_keywords
+from shimproxy.smtp.dialogue import OUT_OF_STEP, Answers, Then, ruling
 from shimproxy.smtp.reply import ReplyReader
 
 if TYPE_CHECKING:
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
 
 _VERBS_WITH_DATA = frozenset({Verb.DATA, Verb.BDAT})  # what lies behind these may be no command
 _VERBS_OF_SECRETS = frozenset({Verb.AUTH, Verb.OTHER})  # what follows these may be a password
-_VERBS_OF_TRANSACTIONS = frozenset({Verb.HELO, Verb.EHLO, Verb.MAIL, Verb.RSET})
 
 
 @attrs.define(eq=False)
@@ -73,7 +72,7 @@ class Session:
     receiver: Receiver | None = None
     _watch: Watch = attrs.field(init=False)
     """What both legs wait under, until the receiver is given up."""
-    _in_transaction: bool = False
+    _pipeline: Pipeline | None = None
     _at_rest: bool = True
     """Whether no command is being served."""
     _stopping: bool = False
@@ -121,6 +120,8 @@ class Session:
     async def _break_off(self, reply: Own) -> None:
         """Give the last reply to a sender that may not take it."""
         with suppress(LegBroken, DeadlinePassed, Interrupted, Over):
+            if self._pipeline and not self._pipeline.empty:
+                await self._pipeline.answer_the_rest(reply, "shim")
             await self._end_with("shim", reply)
 
     async def _end_with(self, who: str, reply: Reply | Own) -> NoReturn:
@@ -163,7 +164,8 @@ class Session:
     def stop_when_idle(self) -> None:
         """End the session with a 421 as soon as no transaction is open."""
         self._stopping = True
-        if self._at_rest and not self._in_transaction:
+        pipeline = self._pipeline
+        if self._at_rest and not (pipeline and (pipeline.in_transaction or not pipeline.empty)):
             self._watch.interrupt()
 
     def stop_now(self) -> None:
@@ -173,25 +175,24 @@ class Session:
             self.receiver.farewell.hurry()
 
     async def _converse(self) -> None:
-        await self._greet()
-        notes = self.notes
+        pipeline = await self._greet()
+        notes, receiver = self.notes, pipeline.receiver
         while True:
-            if self._stopping and not self._in_transaction:
+            if self._stopping and pipeline.empty and not pipeline.in_transaction:
                 raise Interrupted
             self._at_rest = True
-            command = await self._next_command()
+            command = await self._next_command(pipeline)
             self._at_rest = False
             if notes.telling or notes.secret or command.violation or command.verb in _VERBS_OF_SECRETS:
                 notes.heard(command)
-            receiver = self.receiver
-            if command.plain and receiver and (receiver.quiet or await receiver.in_step()):
-                await self._forward(receiver, command)
+            if command.plain and (not pipeline.empty or receiver.quiet or await receiver.in_step()):
+                await self._forward(pipeline, command)
             else:
-                await self._serve(command)
+                await self._serve(pipeline, command)
 
     # -- greeting
 
-    async def _greet(self) -> None:
+    async def _greet(self) -> Pipeline:
         """Connect and relay the greeting. Raises Over if there is none."""
         sender, notes, deadlines = self.sender, self.notes, self.policy.deadlines
         try:
@@ -218,66 +219,85 @@ class Session:
             notes.repaired(Violation.EARLY_TALK, octets=len(octets))
             sender.commands.feed(octets)
         notes.phase = FIRST_COMMAND
+        receiver.answered_all()
         await sender.say(reply)
+        self._pipeline = Pipeline(sender, receiver, notes, self.policy)
+        return self._pipeline
 
     # -- commands
 
-    async def _next_command(self) -> Command:
+    async def _next_command(self, pipeline: Pipeline) -> Command:
         """The sender's next command. Raises Over if one of the peers has ended the session between commands."""
         leg, commands, watch = self.sender.leg, self.sender.commands, self._watch
-        deadlines = self.policy.deadlines
-        # Behind a 421 there may come a QUIT, and that soon.
-        watch.allow(deadlines.linger_idle if self.notes.phase == AFTER_421 else deadlines.command, "a command")
         command = commands.next_command() if commands.ahead else None
+        if pipeline.empty:
+            self._allow_a_command()
         if command is not None and watch.stretched():
-            await watch.pause()
-        receiver = self.receiver
-        assert receiver is not None
-        if command is None and not (receiver.replies.empty or receiver.gone):
-            receiver.look()  # what came with the last reply
+            await pipeline.pause()
+        if command is None and pipeline.empty:
+            self._look_behind_the_reply(pipeline.receiver)
         while command is None:
-            if receiver.gone:
-                await leg.wait_to_read()
+            if pipeline.empty:
+                await self._wait_at_rest(pipeline.receiver)
             else:
-                # A sender between commands may find that the receiver goes.
-                await leg.speaks_or(receiver.leg)
-                if receiver.leg.readable and not leg.readable:
-                    receiver.look()
-                    if receiver.gone and self.notes.phase == AFTER_421:
-                        self.notes.ended("receiver")  # it has said 421 and gone: so does the shim
-                        raise Over
-                    continue
+                await pipeline.listen()
+                if pipeline.empty:
+                    if self._stopping and not pipeline.in_transaction:
+                        raise Interrupted
+                    self._allow_a_command()
+                    self._look_behind_the_reply(pipeline.receiver)
+            if not leg.readable:
+                continue
             octets = leg.look()
             if octets is None:
                 continue
             if not octets:
+                if leg.ended is Ended.FIN:
+                    await pipeline.settle()  # it may have closed its direction only
                 self._note_departure()
                 raise Over
             commands.feed(octets)
             command = commands.next_command()
-        if commands.ahead and command.verb not in _VERBS_WITH_DATA:
-            self._note_pipelining(command.verb)
+        verb = command.verb
+        if commands.ahead and verb not in _VERBS_WITH_DATA and not (pipeline.offered and verb in GROUPED):
+            self._note_pipelining(verb, len(commands.ahead))
         if self._mail_data_may_come:
             self._mail_data_may_come = False
             if not command.known:
                 await self._end_at_mail_data(len(command.line))
         return command
 
-    def _note_pipelining(self, behind: Verb) -> None:
+    def _allow_a_command(self) -> None:
+        """The sender is to speak next."""
+        deadlines = self.policy.deadlines
+        # Behind a 421 there may come a QUIT, and that soon.
+        seconds = deadlines.linger_idle if self.notes.phase == AFTER_421 else deadlines.command
+        self._watch.allow(seconds, "a command")
+
+    @staticmethod
+    def _look_behind_the_reply(receiver: Receiver) -> None:
+        """Drop what came with the last reply."""
+        if not (receiver.replies.empty or receiver.gone):
+            receiver.look()
+
+    async def _wait_at_rest(self, receiver: Receiver) -> None:
+        """Wait for a sender that owes no reply to anything, or for its receiver to go meanwhile."""
+        leg = self.sender.leg
+        if receiver.gone:
+            await leg.wait_to_read()
+            return
+        await leg.speaks_or(receiver.leg)
+        if receiver.leg.readable and not leg.readable:
+            receiver.look()
+            if receiver.gone and self.notes.phase == AFTER_421:
+                self.notes.ended("receiver")  # it has said 421 and gone: so does the shim
+                raise Over
+
+    def _note_pipelining(self, behind: Verb, octets: int) -> None:
         """Count it once a session."""
         if not self._pipelining_noted:
             self._pipelining_noted = True
-            octets = len(self.sender.commands.ahead)
             self.notes.repaired(Violation.UNOFFERED_PIPELINING, behind=behind, octets=octets)
-
-    def _look_behind_data(self) -> int:
-        """How many octets the sender has sent behind DATA without waiting for its reply."""
-        leg, commands = self.sender.leg, self.sender.commands
-        if leg.readable and not commands.ahead and (octets := leg.look()):
-            commands.feed(octets)
-        if commands.ahead:
-            self._note_pipelining(Verb.DATA)
-        return len(commands.ahead)
 
     async def _after_refused_data(self, octets_behind: int) -> None:
         """See to it that no mail data are taken for commands, once the sender has the refusal of its DATA."""
@@ -290,30 +310,31 @@ class Session:
         self.notes.repaired(Violation.DATA_WITHOUT_354, octets=octets)
         await self._end_with("shim", SENT_TOO_SOON)
 
-    async def _serve(self, command: Command) -> None:
+    async def _serve(self, pipeline: Pipeline, command: Command) -> None:
         """Answer a command that cannot simply be forwarded."""
-        receiver = self.receiver
+        await pipeline.settle()
+        receiver = pipeline.receiver
         if command.verb is Verb.BDAT:
             await self._drain_chunk(command)
-        if receiver is None or receiver.gone:
-            await self._answer_alone(command.verb)
+        if receiver.gone:
+            await self._answer_alone(receiver, command.verb)
         elif command.forwardable and not command.refused:
             if not await receiver.in_step():
-                await self._answer_alone(command.verb)
-            await self._forward(receiver, command)
+                await self._answer_alone(receiver, command.verb)
+            await self._forward(pipeline, command)
         else:
-            octets_behind = self._look_behind_data() if command.verb is Verb.DATA else 0
+            if command.verb is Verb.DATA:
+                pipeline.look_behind_data()
             await self.sender.say(NOT_OFFERED if command.refused else BAD_LINE)
             if command.verb is Verb.DATA:
-                await self._after_refused_data(octets_behind)
+                await self._after_refused_data(pipeline.behind_data_octets)
 
-    async def _answer_alone(self, verb: Verb) -> NoReturn:
+    async def _answer_alone(self, receiver: Receiver, verb: Verb) -> NoReturn:
         """Give the last reply of a session that has no receiver any more."""
         self.notes.phase = verb
         if verb is Verb.QUIT:
             await self._end_with("sender", BYE)
-        assert self.receiver is not None
-        await self._end_with("receiver", self.receiver.last_words)
+        await self._end_with("receiver", receiver.last_words)
 
     async def _drain_chunk(self, command: Command) -> None:
         """Read and drop the chunk behind a BDAT that is refused: its octets are no commands (guarantee 6)."""
@@ -329,19 +350,25 @@ class Session:
                 self.notes.repaired(Violation.OUTRUN)
                 await self._end_with("shim", SENT_TOO_SOON)
 
-    async def _forward(self, receiver: Receiver, command: Command) -> None:
-        """Forward one command and relay its reply, and what follows from that."""
-        then = await self._exchange(receiver, command)
+    async def _forward(self, pipeline: Pipeline, command: Command) -> None:
+        """Forward a command, and relay its reply and do what follows from that, unless the sender need not wait."""
+        pipeline.queue(command)
+        if command.verb in GROUPED and pipeline.goes_on:
+            return
+        then = await pipeline.settle()
+        if command.verb is Verb.DATA:
+            if pipeline.behind_data_octets:
+                self._note_pipelining(Verb.DATA, pipeline.behind_data_octets)
+            if then is not Then.MAIL_DATA:
+                await self._after_refused_data(pipeline.behind_data_octets)
         while then is Then.AUTH_RESPONSE:
-            then = await self._exchange(receiver, await self._auth_response(receiver))
+            pipeline.queue(await self._auth_response(pipeline.receiver))
+            then = await pipeline.settle()
         match then:
             case Then.COMMANDS:
                 pass
             case Then.MAIL_DATA:
-                intake = Intake.of_mail(self.sender, self.policy)
-                transfer = Transfer(receiver, intake, self.policy)
-                await Delivery(self.sender, self.notes, self.policy, transfer).run()
-                self._in_transaction = False
+                await self._take_mail(pipeline)
             case Then.CLOSE:
                 self.notes.ended("sender")
                 raise Over
@@ -350,45 +377,20 @@ class Session:
             case _:
                 assert_never(then)
 
-    async def _exchange(self, receiver: Receiver, command: Command) -> Then:
-        """Forward one command and relay its reply; how the sender is to be read next."""
-        notes, deadlines = self.notes, self.policy.deadlines
-        verb = command.verb
-        notes.phase = verb
-        self._watch.allow(deadlines.data_reply if verb is Verb.DATA else deadlines.reply, verb)
-        try:
-            await receiver.forward(command)
-            reply = await receiver.next_reply()
-        except DeadlinePassed:
-            notes.repaired(Violation.NO_REPLY, to=verb)
-            receiver.give_up()
-            await self._end_with("receiver", BYE if verb is Verb.QUIT else RECEIVER_LATE)
-        if reply is None:
-            notes.repaired(Violation.NO_221 if verb is Verb.QUIT else Violation.CLOSED_WITH_COMMANDS_OPEN, to=verb)
-            receiver.give_up()
-            await self._answer_alone(verb)
-        verdict, then = ruling(answers(verb), reply)
-        if verdict is not Verdict.RELAY:
-            receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
-            await self._end_with("receiver", IN_DISORDER)
-        if verb is Verb.DATA:
-            octets_behind = self._look_behind_data()
-            receiver.mail_data_open = reply.asks_for_data
-            if receiver.mail_data_open and then is not Then.MAIL_DATA:
-                receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
-            await self.sender.say(reply)
-            if then is not Then.MAIL_DATA:
-                await self._after_refused_data(octets_behind)
-            return then
-        if verb is Verb.EHLO and reply.code == 250:
-            offered = without_removed_keywords(reply)
-            if offered is not reply:
-                notes.said("shim", offered)
-                reply = offered
-        await self.sender.say(reply)
-        if verb in _VERBS_OF_TRANSACTIONS and reply.severity == 2:
-            self._in_transaction = verb is Verb.MAIL
-        return then
+    async def _take_mail(self, pipeline: Pipeline) -> None:
+        """Pass on mail data, and relay their reply unless the sender need not wait."""
+        intake = Intake.of_mail(self.sender, self.policy)
+        transfer = Transfer(pipeline.receiver, intake, self.policy)
+        delivery = Delivery(self.sender, self.notes, self.policy, transfer)
+        if await delivery.pass_on():
+            pipeline.await_verdict(delivery)
+        else:
+            pipeline.in_transaction = False
+        if intake.outrun or not pipeline.goes_on:
+            await pipeline.settle()
+        if intake.outrun:
+            self.notes.repaired(Violation.OUTRUN)
+            await self._end_with("shim", SENT_TOO_SOON)
 
     async def _auth_response(self, receiver: Receiver) -> Command:
         """The sender's response within AUTH (RFC 4954 section 4). Raises Over if one of the peers has gone."""
@@ -401,5 +403,5 @@ class Session:
                 raise Over
             commands.feed(octets)
         if not (receiver.quiet or await receiver.in_step()):
-            await self._answer_alone(Verb.AUTH)
+            await self._answer_alone(receiver, Verb.AUTH)
         return response

@@ -81,7 +81,7 @@ class Violation(enum.Enum):
         "closed-with-commands-open",
         "receiver",
         "RFC 5321 3.8",
-        "421 4.4.2 for the command that was left unanswered, close",
+        "451 4.4.2 for each command that was left unanswered, 421 4.4.2 for the last; close",
     )
     CLOSED_WHILE_IDLE = (
         "closed-while-idle",

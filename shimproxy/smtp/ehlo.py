@@ -1,17 +1,27 @@
-"""The keywords of the EHLO reply (RFC 5321 4.1.1.1) that are not offered through the shim."""
+"""The keywords of the EHLO reply (RFC 5321 4.1.1.1): what a receiver offers, and what is offered through the shim.
+
+It does not know why a keyword is to go, but for those that never pass.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from shimproxy.smtp.reply import Reply
 
-REMOVED_KEYWORDS = frozenset(
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+Keywords = dict[bytes, bytes]
+"""Keyword in capitals -> its parameters."""
+
+NEVER_OFFERED = frozenset(
     {
         # Understood, but not yet relayed: each changes how the sender's octets are to be read.
-        b"PIPELINING",
         b"CHUNKING",
         b"BINARYMIME",
         b"STARTTLS",
-        # More than one reply to mail data, or octets that are not lines; most of them Exchange's own.
+        # More than one reply to mail data, or octets that are not lines.
         b"PRDR",
         b"XEXCH50",
         b"X-LINK2STATE",
@@ -27,17 +37,30 @@ REMOVED_KEYWORDS = frozenset(
 )
 
 
-def without_removed_keywords(reply: Reply) -> Reply:
-    """The EHLO reply without the keywords in REMOVED_KEYWORDS; the same object if it has none of them."""
+def keywords(reply: Reply) -> Keywords:
+    """What the EHLO reply offers."""
+    found: Keywords = {}
+    for line in reply.octets.splitlines()[1:]:
+        keyword, parameters = _split(line)
+        found[keyword] = found[keyword] + b" " + parameters if keyword in found else parameters
+    return found
+
+
+def offering(reply: Reply, removed: Collection[bytes] = ()) -> Reply:
+    """The EHLO reply without the keywords in `removed` or NEVER_OFFERED; the same object if it has none of them."""
     lines = reply.octets.splitlines(keepends=True)
-    kept = lines[:1] + [line for line in lines[1:] if _keyword(line) not in REMOVED_KEYWORDS]
+    kept = lines[:1]
+    for line in lines[1:]:
+        keyword = _split(line)[0]
+        if keyword not in removed and keyword not in NEVER_OFFERED:
+            kept.append(line)
     if len(kept) == len(lines):
         return reply
     kept[-1] = kept[-1][:3] + b" " + kept[-1][4:]
     return Reply(reply.code, b"".join(kept))
 
 
-def _keyword(line: bytes) -> bytes:
+def _split(line: bytes) -> tuple[bytes, bytes]:
     # "AUTH=LOGIN" is how receivers of the 1990s wrote it: the keyword ends there too.
-    words = line[4:].replace(b"=", b" ").split(None, 1)
-    return words[0].upper() if words else b""
+    words = line[4:].replace(b"=", b" ", 1).split(None, 1)
+    return (words[0].upper(), words[1].strip() if len(words) > 1 else b"") if words else (b"", b"")

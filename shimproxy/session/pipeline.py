@@ -1,0 +1,267 @@
+"""What the receiver was given and has not answered yet: commands, and mail data whose end was written (RFC 2920).
+
+Invariants:
+
+1. Replies are paired with what they answer by count, in order.
+2. Everything here is answered once, by the receiver or, where it does not, by the shim (guarantee 1).
+3. Replies that are here at once go to the sender together, before anything is waited for.
+4. The deadline is that of what is to be answered next, from when the reply before it came.
+
+It does not read the sender, but for what lies behind a DATA.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NoReturn
+
+import attrs
+
+from shimproxy.net.errors import DeadlinePassed
+from shimproxy.session.delivery import Delivery, Over
+from shimproxy.session.replies import BYE, COMMAND_UNANSWERED, IN_DISORDER, MAIL_UNANSWERED, RECEIVER_LATE
+from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.command import Verb
+from shimproxy.smtp.dialogue import Then, Verdict, answers, ruling
+from shimproxy.smtp.ehlo import keywords, offering
+
+if TYPE_CHECKING:
+    from shimproxy.session.notes import Notes
+    from shimproxy.session.policy import Policy
+    from shimproxy.session.receiver import Receiver
+    from shimproxy.session.sender import Sender
+    from shimproxy.smtp.command import Command
+    from shimproxy.smtp.reply import Own, Reply
+
+GROUPED = frozenset({Verb.MAIL, Verb.RCPT, Verb.RSET})
+"""What the sender may go on behind without waiting for the reply (RFC 2920 section 3.1); mail data are the other."""
+_OF_TRANSACTIONS = frozenset({Verb.HELO, Verb.EHLO, Verb.MAIL, Verb.RSET})
+_PIPELINING = b"PIPELINING"
+
+
+@attrs.define(eq=False)
+class Pipeline:
+    """Commands on their way to the receiver, and replies on theirs to the sender."""
+
+    sender: Sender
+    receiver: Receiver
+    notes: Notes
+    policy: Policy
+    offered: bool = False
+    """Whether the sender was told that it need not wait for each reply."""
+    in_transaction: bool = False
+    behind_data_octets: int = 0
+    """How much the sender had sent behind DATA when its reply came."""
+    _outstanding: deque[Verb | Delivery] = attrs.field(factory=deque)
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything is answered."""
+        return not self._outstanding
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether more may be forwarded before what is here has been answered."""
+        return self.offered and len(self._outstanding) < self.policy.limits.outstanding_commands
+
+    # -- in
+
+    def queue(self, command: Command) -> None:
+        """Forward a command, together with those that follow it at once."""
+        self.notes.phase = command.verb
+        self._enter(command.verb)
+        self.receiver.queue(command)
+
+    def await_verdict(self, delivery: Delivery) -> None:
+        """The end of its mail data was written: their reply is the receiver's next."""
+        self._enter(delivery)
+
+    def _enter(self, entry: Verb | Delivery) -> None:
+        self._outstanding.append(entry)
+        if len(self._outstanding) == 1:
+            self._allow(entry)
+
+    def _allow(self, entry: Verb | Delivery) -> None:
+        deadlines = self.policy.deadlines
+        if isinstance(entry, Delivery):
+            seconds, doing = deadlines.end_of_data_reply, "the end of mail data"
+        else:
+            seconds, doing = deadlines.data_reply if entry is Verb.DATA else deadlines.reply, entry
+        self.receiver.leg.watch.allow(seconds, doing)
+
+    # -- out
+
+    async def settle(self) -> Then:
+        """Relay replies until nothing is outstanding; how the sender is read behind the last of them.
+
+        Raises Over, LegBroken, DeadlinePassed, Interrupted.
+        """
+        receiver = self.receiver
+        then = Then.COMMANDS
+        if self._outstanding:
+            await self._flush()
+        while self._outstanding:
+            reply = receiver.reply_at_hand()
+            if reply is None:
+                await self._pour()
+                try:
+                    reply = await receiver.next_reply()
+                except DeadlinePassed:
+                    await self._give_up_late()
+                    continue
+            then = await self._relay(reply)
+        await self.sender.pour()
+        return then
+
+    async def listen(self) -> None:
+        """Wait until one of the peers speaks; relay the replies that have come.
+
+        Raises Over, LegBroken, DeadlinePassed, Interrupted.
+        """
+        receiver, leg = self.receiver, self.receiver.leg
+        await self._flush()
+        if not await self._relay_at_hand():
+            try:
+                await leg.speaks_or(self.sender.leg)
+            except DeadlinePassed:
+                await self._give_up_late()
+            if leg.readable and not receiver.gone:
+                if octets := leg.look():
+                    receiver.replies.feed(octets)
+                await self._relay_at_hand()
+        await self._pour()
+
+    async def _relay_at_hand(self) -> bool:
+        """Relay the replies that are here; whether there were any."""
+        receiver = self.receiver
+        relayed = False
+        while self._outstanding and (reply := receiver.reply_at_hand()):
+            await self._relay(reply)
+            relayed = True
+        if receiver.leg.ended and self._outstanding:
+            await self._relay(None)
+            relayed = True
+        return relayed
+
+    async def pause(self) -> None:
+        """Let other sessions run. Raises Over, DeadlinePassed, Interrupted."""
+        try:
+            await self.receiver.leg.watch.pause()
+        except DeadlinePassed:
+            if self.empty:
+                raise
+            await self._give_up_late()
+
+    async def _flush(self) -> None:
+        try:
+            await self.receiver.flush()
+        except DeadlinePassed:
+            await self._give_up_late()
+
+    async def _pour(self) -> None:
+        """Write what is to be said; if the sender had to be waited for, that was not the receiver's time."""
+        if await self.sender.pour() and self._outstanding:
+            self._allow(self._outstanding[0])
+
+    async def _relay(self, reply: Reply | None) -> Then:
+        """Give the sender the reply to what was outstanding first; None if the receiver has gone without."""
+        entry = self._outstanding[0]
+        if isinstance(entry, Delivery):
+            return await self._relay_verdict(entry, reply)
+        verb, notes, receiver = entry, self.notes, self.receiver
+        notes.phase = verb
+        if reply is None:
+            await self._end_unanswered()
+        verdict, then = ruling(answers(verb), reply)
+        if verdict is not Verdict.RELAY:
+            receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
+            await self.answer_the_rest(IN_DISORDER)
+        self._leave()
+        if verb is Verb.DATA:
+            self.look_behind_data()
+            receiver.mail_data_open = reply.asks_for_data
+            if receiver.mail_data_open and then is not Then.MAIL_DATA:
+                receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
+        elif verb in _OF_TRANSACTIONS and reply.severity == 2:
+            self.in_transaction = verb is Verb.MAIL
+            if verb is Verb.EHLO:
+                reply = self._offer(reply)
+            elif verb is Verb.HELO:
+                self.offered = False
+        self.sender.put(reply)
+        return then
+
+    async def _relay_verdict(self, delivery: Delivery, reply: Reply | None) -> Then:
+        verdict = delivery.ruled(reply)
+        if verdict is not None:
+            self._answer_mail(delivery, verdict)
+            if self.receiver.gone and self._outstanding:
+                await self._end_unanswered()
+        return Then.COMMANDS
+
+    def _answer_mail(self, delivery: Delivery, verdict: Reply | Own) -> None:
+        self._leave()
+        self.in_transaction = False
+        delivery.answer(verdict)
+
+    def _leave(self) -> None:
+        """What was outstanding first has its answer."""
+        self._outstanding.popleft()
+        if self._outstanding:
+            self._allow(self._outstanding[0])
+        else:
+            self.receiver.answered_all()
+
+    def _offer(self, reply: Reply) -> Reply:
+        """The EHLO reply as it is given to the sender."""
+        removed = () if self.policy.pipelining else (_PIPELINING,)
+        offered = offering(reply, removed)
+        if offered is not reply:
+            self.notes.said("shim", offered)
+        self.offered = _PIPELINING in keywords(offered)
+        return offered
+
+    def look_behind_data(self) -> None:
+        """See how much the sender has sent behind DATA, as whose reply is about to be given."""
+        leg, commands = self.sender.leg, self.sender.commands
+        if leg.readable and not commands.ahead and (octets := leg.look()):
+            commands.feed(octets)
+        self.behind_data_octets = len(commands.ahead)
+
+    # -- where the receiver does not answer
+
+    async def _give_up_late(self) -> None:
+        """The deadline has passed for what is outstanding first. Raises Over if that, or more, is a command."""
+        entry = self._outstanding[0]
+        mail = entry if isinstance(entry, Delivery) else None
+        self.notes.repaired(Violation.NO_REPLY, to="end of mail data" if mail else str(entry))
+        self.receiver.give_up()
+        if mail:
+            self._answer_mail(mail, MAIL_UNANSWERED)
+        if self._outstanding:
+            await self.answer_the_rest(RECEIVER_LATE)
+
+    async def _end_unanswered(self) -> NoReturn:
+        """The receiver has gone, and commands are outstanding."""
+        entry = self._outstanding[0]
+        if entry is Verb.QUIT:
+            self.notes.repaired(Violation.NO_221, to=entry)
+            self.notes.ended("sender")
+        else:
+            self.notes.repaired(Violation.CLOSED_WITH_COMMANDS_OPEN, to=str(entry), commands=len(self._outstanding))
+        self.receiver.give_up()
+        await self.answer_the_rest(self.receiver.last_words)
+
+    async def answer_the_rest(self, last: Reply | Own, who: str = "receiver") -> NoReturn:
+        """Answer what is outstanding, with `last` at the end, which is the session's too. Raises Over."""
+        sender, notes, outstanding = self.sender, self.notes, self._outstanding
+        entry: Verb | Delivery = Verb.OTHER
+        while outstanding:
+            entry = outstanding.popleft()
+            if outstanding:
+                sender.put(MAIL_UNANSWERED if isinstance(entry, Delivery) else COMMAND_UNANSWERED)
+        if not isinstance(entry, Delivery):
+            notes.phase = entry
+        notes.ended(who)
+        await sender.say(BYE if entry is Verb.QUIT else last)
+        raise Over

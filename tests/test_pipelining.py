@@ -1,0 +1,225 @@
+"""PIPELINING (RFC 2920): no more round trips than without the shim, and one reply to each command, in order."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from shimproxy.session.limits import Limits
+from shimproxy.session.policy import Policy
+from shimproxy.smtp.catalogue import Violation
+from tests.memory import Stage, staged
+
+GROUP = b"MAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\nRCPT TO:<c@d>\r\nDATA\r\n"
+MAIL = b"Subject: x\r\n\r\ntext\r\n.\r\n"
+
+
+async def opened(stage: Stage, keywords: bytes = b"PIPELINING") -> None:
+    """Greeting and EHLO; forget what was written so far."""
+    await stage.feed(stage.receiver, b"220 hello\r\n")
+    await stage.feed(stage.sender, b"EHLO x\r\n")
+    await stage.feed(stage.receiver, b"250-hi\r\n250 " + keywords + b"\r\n")
+    for sock in (stage.sender, stage.receiver):
+        sock.written.clear()
+        sock.writes = 0
+
+
+# -- round trips
+
+
+def test_a_group_goes_out_in_one_write_and_its_replies_come_back_in_one() -> None:
+    async def script(stage: Stage) -> None:
+        await opened(stage)
+        await stage.feed(stage.sender, GROUP)
+        assert stage.receiver.written == GROUP
+        assert stage.receiver.writes == 1
+        stage.sender.writes = 0
+        await stage.feed(stage.receiver, b"250 a\r\n250 b\r\n250 c\r\n354 go\r\n")
+        assert stage.sender.written == b"250 a\r\n250 b\r\n250 c\r\n354 go\r\n"
+        assert stage.sender.writes == 1
+
+    assert staged(script).repaired == []
+
+
+def test_ten_mails_take_as_many_round_trips_as_without_the_shim() -> None:
+    """Each group behind the end of the mail before it: one turn of the receiver for the group, one for the mail."""
+
+    async def script(stage: Stage) -> None:
+        await opened(stage)
+        replies = b"250 a\r\n250 b\r\n250 c\r\n354 go\r\n"
+        await stage.feed(stage.sender, GROUP)
+        turns = 0
+        for last in [False] * 9 + [True]:
+            await stage.feed(stage.receiver, replies)
+            await stage.feed(stage.sender, MAIL + (b"QUIT\r\n" if last else GROUP))
+            assert stage.receiver.written.endswith(MAIL + (b"QUIT\r\n" if last else GROUP))
+            await stage.feed(stage.receiver, b"250 queued\r\n")
+            turns += 1
+        await stage.feed(stage.receiver, b"221 bye\r\n")
+        assert turns == 10
+        assert stage.sender.written.count(b"250 queued\r\n") == 10
+        assert stage.sender.written.endswith(b"221 bye\r\n")
+
+    stage = staged(script)
+    assert stage.repaired == []
+
+
+def test_each_reply_is_relayed_when_it_comes() -> None:
+    """A receiver that answers one by one keeps no reply from the sender."""
+
+    async def script(stage: Stage) -> None:
+        await opened(stage)
+        await stage.feed(stage.sender, GROUP)
+        for reply in (b"250 a\r\n", b"250 b\r\n", b"550 c\r\n", b"354 go\r\n"):
+            await stage.feed(stage.receiver, reply)
+            assert stage.sender.written.endswith(reply)
+
+    staged(script)
+
+
+# -- what is not pipelined
+
+
+def test_without_pipelining_the_keyword_is_gone_and_commands_go_out_one_by_one() -> None:
+    """For receivers that lose commands when they come together; a sender that pipelines all the same is held."""
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        await stage.feed(stage.receiver, b"250-hi\r\n250-PIPELINING\r\n250 HELP\r\n")
+        assert stage.sender.written.endswith(b"250-hi\r\n250 HELP\r\n")
+        stage.receiver.written.clear()
+        await stage.feed(stage.sender, GROUP)
+        assert stage.receiver.written == b"MAIL FROM:<a@b>\r\n"
+        await stage.feed(stage.receiver, b"250 a\r\n")
+        assert stage.receiver.written == b"MAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\n"
+
+    assert staged(script, policy=Policy(pipelining=False)).repaired == [Violation.UNOFFERED_PIPELINING]
+
+
+def test_a_receiver_that_does_not_offer_it_gets_commands_one_by_one() -> None:
+    async def script(stage: Stage) -> None:
+        await opened(stage, b"HELP")
+        await stage.feed(stage.sender, GROUP)
+        assert stage.receiver.written == b"MAIL FROM:<a@b>\r\n"
+
+    assert staged(script).repaired == [Violation.UNOFFERED_PIPELINING]
+
+
+def test_helo_takes_the_offer_back() -> None:
+    async def script(stage: Stage) -> None:
+        await opened(stage)
+        await stage.feed(stage.sender, b"HELO x\r\n")
+        await stage.feed(stage.receiver, b"250 hi\r\n")
+        stage.receiver.written.clear()
+        await stage.feed(stage.sender, GROUP)
+        assert stage.receiver.written == b"MAIL FROM:<a@b>\r\n"
+
+    staged(script)
+
+
+@pytest.mark.parametrize("command", [b"NOOP", b"VRFY a", b"EHLO x", b"HELP"])
+def test_what_ends_a_group_is_answered_before_more_is_forwarded(command: bytes) -> None:
+    """RFC 2920 section 3.1: the state may be another behind it."""
+
+    async def script(stage: Stage) -> None:
+        await opened(stage)
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n" + command + b"\r\nRSET\r\n")
+        assert stage.receiver.written == b"MAIL FROM:<a@b>\r\n" + command + b"\r\n"
+        await stage.feed(stage.receiver, b"250 a\r\n250 b\r\n")
+        assert stage.receiver.written.endswith(b"\r\nRSET\r\n")
+
+    assert staged(script).repaired == [Violation.UNOFFERED_PIPELINING]
+
+
+def test_what_the_shim_answers_itself_waits_for_its_turn() -> None:
+    async def script(stage: Stage) -> None:
+        await opened(stage)
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\nXCLIENT x\r\nRSET\r\n")
+        assert not stage.sender.written
+        await stage.feed(stage.receiver, b"250 a\r\n")
+        assert stage.sender.written.startswith(b"250 a\r\n502 5.5.1 ")
+        await stage.feed(stage.receiver, b"250 reset\r\n")
+        assert stage.sender.written.endswith(b"\r\n250 reset\r\n")
+
+    staged(script)
+
+
+# -- full buffers and limits
+
+
+def test_a_receiver_that_takes_no_more_before_its_replies_are_read_is_no_deadlock() -> None:
+    """RFC 2920 section 3.1 wants the client to watch for it; so must whoever stands between."""
+
+    async def script(stage: Stage) -> None:
+        await opened(stage)
+        commands = b"".join(b"RCPT TO:<%d@c>\r\n" % number for number in range(100))
+        stage.receiver.room_octets = 100
+        await stage.feed(stage.sender, commands)
+        assert len(stage.receiver.written) == 100
+        await stage.feed(stage.receiver, b"250 ok\r\n" * 4)
+        stage.receiver.take(1 << 20)
+        await stage.settle()
+        assert stage.receiver.written == commands
+        assert stage.sender.written == b"250 ok\r\n" * 4
+        await stage.feed(stage.receiver, b"250 ok\r\n" * 96)
+        assert stage.sender.written == b"250 ok\r\n" * 100
+
+    assert staged(script).repaired == []
+
+
+def test_no_more_than_a_limit_is_under_way() -> None:
+    """The next ones wait until all of them are answered."""
+
+    async def script(stage: Stage) -> None:
+        await opened(stage)
+        await stage.feed(stage.sender, b"RSET\r\n" * 7)
+        assert stage.receiver.written == b"RSET\r\n" * 3
+        await stage.feed(stage.receiver, b"250 ok\r\n" * 2)
+        assert stage.receiver.written == b"RSET\r\n" * 3
+        await stage.feed(stage.receiver, b"250 ok\r\n")
+        assert stage.receiver.written == b"RSET\r\n" * 6
+
+    staged(script, limits=attrs.evolve(Limits(), outstanding_commands=3))
+
+
+# -- the end
+
+
+def test_asked_to_stop_a_group_under_way_is_answered_first() -> None:
+    async def script(stage: Stage) -> None:
+        await opened(stage)
+        await stage.feed(stage.sender, b"RSET\r\nRSET\r\n")
+        stage.session.stop_when_idle()
+        await stage.settle()
+        assert not stage.sender.written
+        await stage.feed(stage.receiver, b"250 ok\r\n250 ok\r\n")
+        assert stage.sender.written.startswith(b"250 ok\r\n250 ok\r\n421 4.3.2 ")
+
+    staged(script)
+
+
+def test_stopped_at_once_each_command_under_way_has_its_reply() -> None:
+    async def script(stage: Stage) -> None:
+        await opened(stage)
+        await stage.feed(stage.sender, GROUP)
+        await stage.feed(stage.receiver, b"250 a\r\n")
+        stage.session.stop_now()
+        await stage.settle()
+        assert [line[:3] for line in stage.sender.written.splitlines()] == [b"250", b"451", b"451", b"421"]
+        assert stage.receiver.got_rst
+
+    staged(script)
+
+
+def test_a_sender_that_is_reset_has_nothing_waited_for() -> None:
+    async def script(stage: Stage) -> None:
+        await opened(stage)
+        await stage.feed(stage.sender, b"RSET\r\nRSET\r\n")
+        stage.sender.feed_rst()
+        await stage.settle()
+        stage.receiver.feed_fin()
+        await stage.settle()
+        assert stage.over
+
+    staged(script)
