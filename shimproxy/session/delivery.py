@@ -69,17 +69,16 @@ class Delivery:
         self.notes.phase = "between mails"
         self.sender.put(verdict)
 
-    def ruled(self, reply: Reply | None) -> Reply | Own | None:
-        """What the receiver's reply behind the end of mail data, or its going without one, makes of them.
+    def unanswered(self) -> Own:
+        """What answers mail data whose receiver has gone behind their end."""
+        self.notes.phase = "end of mail data"
+        self.notes.repaired(self._how_it_went(), octets_forwarded=self.transfer.octets_forwarded)
+        return MAIL_UNANSWERED
 
-        None where that is nothing yet.
-        """
-        notes, transfer, receiver = self.notes, self.transfer, self.transfer.receiver
-        notes.phase = "end of mail data"
-        if reply is None:
-            notes.repaired(self._how_it_went(), octets_forwarded=transfer.octets_forwarded)
-            receiver.give_up()
-            return MAIL_UNANSWERED
+    def ruled(self, reply: Reply) -> Reply | Own | None:
+        """What the receiver's reply behind the end of mail data makes of them; None where that is nothing yet."""
+        transfer, receiver = self.transfer, self.transfer.receiver
+        self.notes.phase = "end of mail data"
         verdict, _ = ruling(Answers.END_OF_DATA, reply)
         if verdict is Verdict.DROP:
             transfer.drop(Reply(reply.code, reply.octets))  # what was wrong with its form is told already

@@ -19,7 +19,7 @@ import attrs
 
 from shimproxy.net.errors import DeadlinePassed
 from shimproxy.session.delivery import Delivery, Over
-from shimproxy.session.replies import BYE, COMMAND_UNANSWERED, IN_DISORDER, MAIL_UNANSWERED, RECEIVER_LATE
+from shimproxy.session.replies import BYE, COMMAND_UNANSWERED, MAIL_UNANSWERED, RECEIVER_LATE
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Verb
 from shimproxy.smtp.dialogue import Then, Verdict, answers, ruling
@@ -98,19 +98,26 @@ class Pipeline:
         """
         receiver = self.receiver
         then = Then.COMMANDS
-        if self._outstanding:
+        if not receiver.flush_now():
             await self._flush()
         while self._outstanding:
             reply = receiver.reply_at_hand()
             if reply is None:
-                await self._pour()
+                if not self.sender.pour_now():
+                    await self._pour()
                 try:
                     reply = await receiver.next_reply()
                 except DeadlinePassed:
                     await self._give_up_late()
                     continue
-            then = await self._relay(reply)
-        await self.sender.pour()
+            if reply is None:
+                await self._end_unanswered()
+            else:
+                then = self._relay(reply)
+                if receiver.gone and self._outstanding:
+                    await self._end_unanswered()
+        if not self.sender.pour_now():
+            await self._pour()
         return then
 
     async def listen(self) -> None:
@@ -119,8 +126,9 @@ class Pipeline:
         Raises Over, LegBroken, DeadlinePassed, Interrupted.
         """
         receiver, leg = self.receiver, self.receiver.leg
-        await self._flush()
-        if not await self._relay_at_hand():
+        if not receiver.flush_now():
+            await self._flush()
+        if not (receiver.replies.unread and self._relay_at_hand()):
             try:
                 await leg.speaks_or(self.sender.leg)
             except DeadlinePassed:
@@ -128,18 +136,18 @@ class Pipeline:
             if leg.readable and not receiver.gone:
                 if octets := leg.look():
                     receiver.replies.feed(octets)
-                await self._relay_at_hand()
-        await self._pour()
+                self._relay_at_hand()
+        if self._outstanding and (receiver.gone or leg.ended):
+            await self._end_unanswered()
+        if not self.sender.pour_now():
+            await self._pour()
 
-    async def _relay_at_hand(self) -> bool:
+    def _relay_at_hand(self) -> bool:
         """Relay the replies that are here; whether there were any."""
         receiver = self.receiver
         relayed = False
-        while self._outstanding and (reply := receiver.reply_at_hand()):
-            await self._relay(reply)
-            relayed = True
-        if receiver.leg.ended and self._outstanding:
-            await self._relay(None)
+        while self._outstanding and not receiver.gone and (reply := receiver.reply_at_hand()):
+            self._relay(reply)
             relayed = True
         return relayed
 
@@ -159,23 +167,24 @@ class Pipeline:
             await self._give_up_late()
 
     async def _pour(self) -> None:
-        """Write what is to be said; if the sender had to be waited for, that was not the receiver's time."""
-        if await self.sender.pour() and self._outstanding:
+        """Write what is to be said; that the sender had to be waited for was not the receiver's time."""
+        await self.sender.pour()
+        if self._outstanding:
             self._allow(self._outstanding[0])
 
-    async def _relay(self, reply: Reply | None) -> Then:
-        """Give the sender the reply to what was outstanding first; None if the receiver has gone without."""
+    def _relay(self, reply: Reply) -> Then:
+        """Give the sender the reply to what was outstanding first, unless the receiver is given up for it."""
         entry = self._outstanding[0]
         if isinstance(entry, Delivery):
-            return await self._relay_verdict(entry, reply)
-        verb, notes, receiver = entry, self.notes, self.receiver
-        notes.phase = verb
-        if reply is None:
-            await self._end_unanswered()
+            if answer := entry.ruled(reply):
+                self._answer_mail(entry, answer)
+            return Then.COMMANDS
+        verb, receiver = entry, self.receiver
+        self.notes.phase = verb
         verdict, then = ruling(answers(verb), reply)
         if verdict is not Verdict.RELAY:
             receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
-            await self.answer_the_rest(IN_DISORDER)
+            return then
         self._leave()
         if verb is Verb.DATA:
             self.look_behind_data()
@@ -190,14 +199,6 @@ class Pipeline:
                 self.offered = False
         self.sender.put(reply)
         return then
-
-    async def _relay_verdict(self, delivery: Delivery, reply: Reply | None) -> Then:
-        verdict = delivery.ruled(reply)
-        if verdict is not None:
-            self._answer_mail(delivery, verdict)
-            if self.receiver.gone and self._outstanding:
-                await self._end_unanswered()
-        return Then.COMMANDS
 
     def _answer_mail(self, delivery: Delivery, verdict: Reply | Own) -> None:
         self._leave()
@@ -241,16 +242,25 @@ class Pipeline:
         if self._outstanding:
             await self.answer_the_rest(RECEIVER_LATE)
 
-    async def _end_unanswered(self) -> NoReturn:
-        """The receiver has gone, and commands are outstanding."""
-        entry = self._outstanding[0]
+    async def _end_unanswered(self) -> None:
+        """The receiver has gone without a reply to what is outstanding first. Raises Over if a command is."""
+        receiver, entry = self.receiver, self._outstanding[0]
+        if not receiver.gone:
+            if isinstance(entry, Delivery):
+                self._answer_mail(entry, entry.unanswered())
+            if self._outstanding:
+                self._note_closed(self._outstanding[0])
+            receiver.give_up()
+        if self._outstanding:
+            await self.answer_the_rest(receiver.last_words)
+
+    def _note_closed(self, entry: Verb | Delivery) -> None:
+        self.notes.phase = phase = str(entry)
         if entry is Verb.QUIT:
-            self.notes.repaired(Violation.NO_221, to=entry)
+            self.notes.repaired(Violation.NO_221, to=phase)
             self.notes.ended("sender")
         else:
-            self.notes.repaired(Violation.CLOSED_WITH_COMMANDS_OPEN, to=str(entry), commands=len(self._outstanding))
-        self.receiver.give_up()
-        await self.answer_the_rest(self.receiver.last_words)
+            self.notes.repaired(Violation.CLOSED_WITH_COMMANDS_OPEN, to=phase, commands=len(self._outstanding))
 
     async def answer_the_rest(self, last: Reply | Own, who: str = "receiver") -> NoReturn:
         """Answer what is outstanding, with `last` at the end, which is the session's too. Raises Over."""

@@ -71,35 +71,30 @@ class Receiver:
             self.mail_data_open = True  # it may say 354 at any moment from here
         self._unwritten = self._unwritten + command.line if self._unwritten else command.line
 
-    async def flush(self) -> None:
-        """Write what was queued. Raises DeadlinePassed, Interrupted.
+    def flush_now(self) -> bool:
+        """Write what was queued, as far as it is taken at once; whether that was all.
 
         A receiver that takes no more may have left last words: they are next_reply's.
         """
         octets = self._unwritten
         if octets:
-            self._unwritten = b""
             try:
-                taken_octets = self.leg.send_now(octets)
-                if taken_octets < len(octets):
-                    await self._flush_on(memoryview(octets)[taken_octets:])
+                self._unwritten = octets[self.leg.send_now(octets) :]
             except LegBroken:
-                return
+                self._unwritten = b""
+        return not self._unwritten
 
-    async def _flush_on(self, rest: memoryview) -> None:
+    async def flush(self) -> None:
+        """Write what was queued; as `flush_now`. Raises DeadlinePassed, Interrupted."""
         leg, replies = self.leg, self.replies
-        try:
-            while rest:
-                # A receiver may take no more commands before its replies to the first of them are read.
-                if leg.ended or len(replies.unread) >= replies.limit_octets:
-                    await leg.takes()
-                else:
-                    await leg.takes_or_speaks()
-                    if octets := leg.look():
-                        replies.feed(octets)
-                rest = rest[leg.send_now(rest) :]
-        finally:
-            leg.broken = leg.broken or bool(rest)  # a part of a command was written
+        while not self.flush_now():
+            # A receiver may take no more commands before its replies to the first of them are read.
+            if leg.ended or len(replies.unread) >= replies.limit_octets:
+                await leg.takes()
+            else:
+                await leg.takes_or_speaks()
+                if octets := leg.look():
+                    replies.feed(octets)
 
     def reply_at_hand(self) -> Reply | None:
         """The receiver's next reply, if it is here already."""

@@ -42,19 +42,19 @@ class Sender:
             notes.phase = AFTER_421
         self._unsaid = self._unsaid + reply.octets if self._unsaid else reply.octets
 
-    async def pour(self) -> bool:
-        """Write what was put; whether that took a wait. Raises LegBroken, DeadlinePassed, Interrupted."""
+    def pour_now(self) -> bool:
+        """Write what was put, as far as it is taken at once; whether that was all. Raises LegBroken."""
         octets = self._unsaid
-        if not octets:
-            return False
-        self._unsaid = b""
-        leg = self.leg
-        taken_octets = leg.send_now(octets)
-        if taken_octets == len(octets):
-            return False
-        leg.watch.allow(self._deadlines.command, "the sender taking a reply")
-        await leg.write_on(octets, taken_octets)
-        return True
+        if octets:
+            self._unsaid = octets[self.leg.send_now(octets) :]
+        return not self._unsaid
+
+    async def pour(self) -> None:
+        """Write what was put. Raises LegBroken, DeadlinePassed, Interrupted."""
+        if not self.pour_now():
+            octets, self._unsaid = self._unsaid, b""
+            self.leg.watch.allow(self._deadlines.command, "the sender taking a reply")
+            await self.leg.write_on(octets, 0)
 
     async def say(self, reply: Reply | Own) -> None:
         """Give a reply now. Raises LegBroken, DeadlinePassed, Interrupted."""
