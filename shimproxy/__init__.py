@@ -5,10 +5,11 @@ For programs that embed it: make Settings, then `await nursery.start(shimproxy.s
 
 from shimproxy._version import __version__
 from shimproxy.net.address import Address
-from shimproxy.net.errors import AddressError, DialFailed, ListenFailed
+from shimproxy.net.errors import AddressError, DialFailed, ListenFailed, TlsUnusable
 from shimproxy.ops.serve import Stop, serve
 from shimproxy.ops.settings import Listener, Settings, SettingsError
 from shimproxy.session.limits import Deadlines, Limits
+from shimproxy.session.policy import ReceiverTls, SenderTls
 from shimproxy.session.record import Observer, Repair, SessionRecord
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.newlines import Newlines
@@ -23,11 +24,14 @@ __all__ = [
     "Listener",
     "Newlines",
     "Observer",
+    "ReceiverTls",
     "Repair",
+    "SenderTls",
     "SessionRecord",
     "Settings",
     "SettingsError",
     "Stop",
+    "TlsUnusable",
     "Violation",
     "__version__",
     "serve",

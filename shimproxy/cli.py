@@ -17,6 +17,7 @@ from shimproxy.ops import demo, journal
 from shimproxy.ops.run import run
 from shimproxy.ops.settings import Settings
 from shimproxy.session.limits import Deadlines, Limits
+from shimproxy.session.policy import ReceiverTls, SenderTls
 from shimproxy.session.replies import EARLY_SUCCESS
 from shimproxy.smtp.newlines import Newlines
 
@@ -69,8 +70,21 @@ def _run(options: argparse.Namespace) -> Callable[[], int]:
         grace_seconds=options.grace,
         early_success=options.early_success,
         newlines=options.newlines,
+        sender_tls=options.sender_tls,
+        certificate=options.cert,
+        key=options.key,
+        receiver_tls=options.receiver_tls,
+        receiver_name=options.receiver_name,
+        receiver_authorities=options.receiver_ca,
+        receiver_fingerprint=options.receiver_fingerprint,
+        receiver_verified=options.receiver_verify,
+        clear_allowed=options.allow_clear,
         pipelining=options.pipelining,
     )
+
+    settings.receiver_security()  # what can't be used is found out now
+    for listener in settings.listen:
+        settings.sender_context(listener)
 
     def command() -> int:
         journal.set_up(options.log_level.upper(), options.log_format)
@@ -151,9 +165,10 @@ def _parser() -> argparse.ArgumentParser:
         "--listen",
         action="append",
         default=[],
-        metavar="HOST:PORT[,lf-only-devices]",
+        metavar="HOST:PORT[,...]",
         help="where senders connect (repeatable); [::1]:2525 for IPv6, :2525 for all addresses, port 0: a free one; "
-        "with ',lf-only-devices' LF alone ends a line there, and LF.LF mail data: see README for the danger",
+        "with ',lf-only-devices' LF alone ends a line there, and LF.LF mail data: see README for the danger; "
+        "',least-tls=1.0' lets senders of that age in",
     )
     run_command.add_argument("--receiver", required=True, metavar="HOST:PORT", help="the receiver that mail goes to")
     run_command.add_argument(
@@ -163,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
         help="bare CR, bare LF and NUL in commands and mail data: make canonical, refuse, or pass octet for octet to a "
         "receiver that may be smuggled to (default: %(default)s)",
     )
+    _add_tls(run_command)
     run_command.add_argument(
         "--no-pipelining",
         dest="pipelining",
@@ -198,6 +214,46 @@ def _parser() -> argparse.ArgumentParser:
     run_command.add_argument("--log-format", choices=("text", "json"), default="text", help="(default: %(default)s)")
     _add_demo(commands)
     return parser
+
+
+def _add_tls(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("TLS")
+    group.add_argument(
+        "--sender-tls",
+        choices=[str(choice) for choice in SenderTls],
+        help="terminate it (by STARTTLS or from the start), pass the receiver's through unread, so that nothing can be "
+        "repaired in it, or offer none (default: starttls with --cert; without, opaque if --receiver-tls is off, "
+        "else off)",
+    )
+    group.add_argument("--cert", metavar="FILE", help="the certificate that senders are shown, with its chain, in PEM")
+    group.add_argument("--key", metavar="FILE", help="its key, if that is in another file")
+    group.add_argument(
+        "--receiver-tls",
+        choices=[str(choice) for choice in ReceiverTls],
+        default=str(ReceiverTls.OFF),
+        help="TLS with the receiver, made by shimproxy: by STARTTLS where that works, by STARTTLS or not at all, or "
+        "from the start (default: %(default)s)",
+    )
+    group.add_argument(
+        "--receiver-name", default="", metavar="NAME", help="whom its certificate must name (default: its host)"
+    )
+    group.add_argument("--receiver-ca", metavar="FILE", help="CA certificates to be trusted instead of the system's")
+    group.add_argument(
+        "--receiver-fingerprint",
+        default="",
+        metavar="SHA256",
+        help="the only certificate that is taken, whoever signed it",
+    )
+    group.add_argument(
+        "--receiver-verify",
+        action=argparse.BooleanOptionalAction,
+        help="check its certificate (default: yes, but for opportunistic TLS of which nothing else is said)",
+    )
+    group.add_argument(
+        "--allow-clear",
+        action="store_true",
+        help="let the mail of senders that used TLS go to the receiver in the clear",
+    )
 
 
 def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:

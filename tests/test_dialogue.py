@@ -27,6 +27,7 @@ BY_HAND: dict[Answers, tuple[Row, Row, Row, Row, Row, Row]] = {
         (Verdict.HOLD, Then.DRAIN),
         (Verdict.HOLD, Then.DRAIN),
     ),
+    Answers.STARTTLS: ((Verdict.RELAY, Then.TLS), NOT_OURS, NOT_OURS, NOT_OURS, RELAYED, RELAYED),
     Answers.END_OF_DATA: (RELAYED, NOT_OURS, (Verdict.DROP, Then.COMMANDS), NOT_OURS, RELAYED, RELAYED),
 }
 
@@ -71,8 +72,13 @@ def test_the_table_has_no_row_that_is_never_used() -> None:
 
 @pytest.mark.parametrize("verb", Verb)
 def test_what_a_command_is_answered_by(verb: Verb) -> None:
-    """DATA, AUTH and QUIT have replies of their own, every other command the common ones."""
-    special = {Verb.DATA: Answers.DATA, Verb.AUTH: Answers.AUTH, Verb.QUIT: Answers.QUIT}
+    """DATA, AUTH, STARTTLS and QUIT have replies of their own, every other command the common ones."""
+    special = {
+        Verb.DATA: Answers.DATA,
+        Verb.AUTH: Answers.AUTH,
+        Verb.STARTTLS: Answers.STARTTLS,
+        Verb.QUIT: Answers.QUIT,
+    }
 
     assert special.get(verb, Answers.COMMAND) is answers(verb)
 

@@ -29,11 +29,10 @@ every_removed = pytest.mark.parametrize("keyword", sorted(keyword.decode() for k
 
 
 def test_what_the_shim_does_not_follow_is_removed() -> None:
-    """Chunks, TLS, several replies to one mail, and whatever turns the sides round or vouches for peers."""
+    """Chunks, several replies to one mail, and whatever turns the sides round or vouches for peers."""
     assert {
         b"CHUNKING",
         b"BINARYMIME",
-        b"STARTTLS",
         b"PRDR",
         b"XCLIENT",
         b"XFORWARD",
@@ -115,7 +114,7 @@ def test_the_code_stays() -> None:
 
 def test_the_octets_of_the_lines_that_stay_do_not_change() -> None:
     """Blanks, case and 8-bit text of a receiver are its own."""
-    came = "250-mail.example  grüßt\r\n250-size  1\r\n250-x-Foo bar \r\n250 STARTTLS\r\n".encode()
+    came = "250-mail.example  grüßt\r\n250-size  1\r\n250-x-Foo bar \r\n250 CHUNKING\r\n".encode()
     expected = "250-mail.example  grüßt\r\n250-size  1\r\n250 x-Foo bar \r\n".encode()
 
     assert Reply(250, expected) == offering(Reply(250, came))
@@ -134,3 +133,11 @@ def test_keywords_are_read_with_their_parameters() -> None:
     reply = ehlo_reply("PIPELINING", "Size 100", "AUTH=LOGIN", "auth PLAIN", "8BITMIME", "")
 
     assert keywords(reply) == {b"SIZE": b"100", b"AUTH": b"LOGIN PLAIN", b"8BITMIME": b"", b"": b""}
+
+
+def test_a_keyword_of_the_shims_own_is_added_at_the_end() -> None:
+    """Instead of the receiver's own, or where it has none."""
+    expected = ehlo_reply("mail.example", "SIZE 1", "STARTTLS")
+
+    assert expected == offering(ehlo_reply("mail.example", "STARTTLS", "SIZE 1"), (b"STARTTLS",), (b"STARTTLS",))
+    assert ehlo_reply("mail.example", "STARTTLS") == offering(ehlo_reply("mail.example"), (), (b"STARTTLS",))

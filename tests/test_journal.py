@@ -239,6 +239,7 @@ def ended_record() -> SessionRecord:
     session.repairs.update([Violation.EARLY_REPLY, Violation.FURTHER_REPLY, Violation.FURTHER_REPLY])
     session.ended_by, session.ended_in, session.seconds = "sender", "QUIT", 1.23456
     session.ended_at = 1767225600.25
+    session.sender_tls = "TLSv1.3"
     return session
 
 
@@ -265,6 +266,7 @@ def test_a_session_is_one_line(lines: Lines) -> None:
         "octets_from_receiver": "300",
         "octets_to_sender": "200",
         "repairs": "early-reply:1,further-reply:2",
+        "tls": "TLSv1.3/-",
         "ended": "sender/QUIT",
         "seconds": "1.235",
     }

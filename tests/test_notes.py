@@ -109,14 +109,14 @@ def test_mail_data_are_told_as_a_count_and_every_reply_with_its_giver() -> None:
         stage.notes.dialogue.clear()
         await stage.feed(stage.sender, b"Subject: private\r\n\r\n.\r\n")
         await stage.feed(stage.receiver, b"250 queued\r\n")
-        await stage.feed(stage.sender, b"STARTTLS\r\n")
+        await stage.feed(stage.sender, b"XCLIENT x\r\n")
         await stage.feed(stage.sender, b"EHLO x\r\n")
         await stage.feed(stage.receiver, b"250-hi\r\n250-XEXCH50\r\n250 HELP\r\n")
 
     assert staged(script).notes.dialogue == [
         ("sender", b"(23 octets of mail data)"),
         ("receiver", b"250 queued\r\n"),
-        ("sender", b"OTHER (10 octets)"),
+        ("sender", b"OTHER (11 octets)"),
         ("shim", b"502 5.5.1 command not offered through this proxy\r\n"),
         ("sender", b"EHLO x\r\n"),
         ("receiver", b"250-hi\r\n250-XEXCH50\r\n250 HELP\r\n"),

@@ -38,3 +38,16 @@ class AddressError(NetError, ValueError):
 
 class ListenFailed(NetError):
     """An address can't be listened on; the text names the mend."""
+
+
+class TlsFailed(NetError):
+    """TLS could not be agreed on with the peer of the leg `name`."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+class TlsUnusable(NetError, ValueError):
+    """A certificate, key or fingerprint that can't be used; the text names it and the mend."""

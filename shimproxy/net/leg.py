@@ -7,6 +7,8 @@ Invariants:
 3. After a write failed, or was given up half-way, nothing more is written (`broken`).
 4. Every few reads there is a pause, so that one fast peer can't starve the others, nor outlast a deadline.
 5. Whoever reads into the driver's one block owns it until the next await, and no longer.
+6. With TLS the same holds for what it carries: an alert or a FIN that ends it is the peer's end, and a half-close says
+   both, so that the peer may go on sending.
 
 It does not know what the octets mean, nor which of the two legs it is, but for the name in its errors.
 """
@@ -16,13 +18,14 @@ from __future__ import annotations
 import contextlib
 import enum
 import socket
+import ssl
 import struct
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from shimproxy.net.driver import NEVER_SHORT, READABLE, WRITABLE
-from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken
+from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken, TlsFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
 
 READ_OCTETS: Final = 4096
 LEAST_BLOCK_OCTETS: Final = 64 * 1024
+_RECORD_OCTETS: Final = 16 * 1024
+"""What a TLS record carries at most (RFC 8446 section 5.1)."""
+_WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -56,7 +62,7 @@ class Leg:
     """One TCP connection, read and written under a watch."""
 
     name: str
-    sock: socket.socket
+    sock: socket.socket | ssl.SSLSocket
     driver: Readiness
     watch: Watch
     peer: str = "?"
@@ -67,6 +73,8 @@ class Leg:
     broken: bool = False
     """Set once nothing more may be written."""
     closed: bool = False
+    secured: bool = False
+    """Whether it carries TLS."""
     _finished: bool = False
     readable: bool = False
     """Whether a read may find something."""
@@ -134,6 +142,22 @@ class Leg:
         elif self.watch.stretched():
             await self.watch.pause()
 
+    async def any_of(self, readable: list[Leg], writable: list[Leg]) -> None:
+        """Wait until one of these legs is `readable` or `writable`; all are under this leg's watch.
+
+        Raises DeadlinePassed, Interrupted.
+        """
+        if not (any(leg.readable for leg in readable) or any(leg.writable for leg in writable)):
+            for leg in readable:
+                leg.wanted |= READABLE
+            for leg in writable:
+                leg._want_writable(leg.wanted | WRITABLE)
+            await self.watch.wait()
+            for leg in (*readable, *writable):
+                leg.wanted = 0
+        elif self.watch.stretched():
+            await self.watch.pause()
+
     # -- reading
 
     def look(self) -> bytes | None:
@@ -142,7 +166,7 @@ class Leg:
             return b""
         try:
             octets = self.sock.recv(READ_OCTETS)
-        except BlockingIOError:
+        except _WOULD_BLOCK:
             self.readable = False
             return None
         except OSError:
@@ -179,9 +203,8 @@ class Leg:
                 if self.watch.stretched():
                     await self.watch.pause()
                 try:
-                    block = self.driver.block
-                    size_octets = self.sock.recv_into(block.room, self._block_octets)
-                except BlockingIOError:
+                    size_octets = self._receive_block()
+                except _WOULD_BLOCK:
                     self.readable = False
                 except OSError:
                     self.ended = Ended.RST
@@ -190,7 +213,7 @@ class Leg:
                     if not size_octets:
                         self.ended = Ended.FIN
                     elif size_octets == self._block_octets:
-                        self._block_octets = min(2 * size_octets, block.size_octets)
+                        self._block_octets = min(2 * size_octets, self.driver.block.size_octets)
                     elif not self._never_short:
                         self.readable = False
                     self.octets_in += size_octets
@@ -199,6 +222,26 @@ class Leg:
                 self.wanted = READABLE
                 await self.watch.wait()
         return 0
+
+    def _receive_block(self) -> int:
+        room = self.driver.block.room
+        if not self.secured:
+            return self.sock.recv_into(room, self._block_octets)
+        # A read gives one record: several of them make a block that is worth what is done for each.
+        size_octets = 0
+        try:
+            while size_octets < LEAST_BLOCK_OCTETS:
+                read_octets = self.sock.recv_into(room[size_octets:], _RECORD_OCTETS)
+                size_octets += read_octets
+                if not read_octets:
+                    break
+        except _WOULD_BLOCK:
+            if not size_octets:
+                raise
+        except OSError:
+            if not size_octets:
+                raise  # else it is met again at the next read
+        return size_octets
 
     def slow_down(self, taken_octets: int) -> None:
         """Read blocks of about twice what the other leg takes at a time, as the rest has to be copied."""
@@ -214,8 +257,8 @@ class Leg:
 
     def _send(self, octets: bytes | memoryview) -> int:
         try:
-            taken_octets = self.sock.send(octets)
-        except BlockingIOError:
+            taken_octets = self._send_records(octets) if self.secured else self.sock.send(octets)
+        except _WOULD_BLOCK:
             self.writable = False
             return 0
         except OSError as error:
@@ -224,6 +267,15 @@ class Leg:
         if taken_octets < len(octets):
             self.writable = False
         self.octets_out += taken_octets
+        return taken_octets
+
+    def _send_records(self, octets: bytes | memoryview) -> int:
+        """Send record by record, so that what was taken is known; a record that was not must be tried again."""
+        taken_octets = 0
+        view = memoryview(octets)
+        with contextlib.suppress(*_WOULD_BLOCK):
+            while taken_octets < len(view):
+                taken_octets += self.sock.send(view[taken_octets : taken_octets + _RECORD_OCTETS])
         return taken_octets
 
     async def write(self, octets: bytes) -> None:
@@ -243,6 +295,43 @@ class Leg:
             await self.takes()
             rest = rest[self._send(rest) :]
         self.broken = False
+
+    # -- TLS
+
+    async def secure(self, context: ssl.SSLContext, server_name: str | None = None) -> None:
+        """Go over to TLS: as its server, or as its client if there is a `server_name` to be asked for.
+
+        Raises TlsFailed, after which the leg can only be closed, DeadlinePassed, Interrupted.
+        """
+        self.broken = True  # unless all goes well
+        try:
+            sock = self.sock = context.wrap_socket(
+                self.sock,
+                server_side=server_name is None,
+                server_hostname=server_name,
+                do_handshake_on_connect=False,
+                suppress_ragged_eofs=True,
+            )
+            while True:
+                try:
+                    sock.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    self.readable = False
+                    await self.wait_to_read()
+                except ssl.SSLWantWriteError:
+                    self.writable = False
+                    await self.takes()
+        except (OSError, ValueError) as error:
+            raise TlsFailed(self.name, tls_reason(error)) from error
+        self.broken = False
+        # What came behind the handshake has been taken from the kernel already, and reads give no more than a record.
+        self.secured = self.readable = self._never_short = True
+
+    @property
+    def tls_version(self) -> str:
+        """As OpenSSL calls it, as in "TLSv1.3"; "-" without TLS."""
+        return (self.sock.version() if isinstance(self.sock, ssl.SSLSocket) else None) or "-"
 
     # -- closing
 
@@ -301,8 +390,14 @@ class Leg:
         if self._finished:
             return
         self._finished = self.broken = True
-        with contextlib.suppress(OSError):  # the peer has reset it: there is nothing left to half-close
-            self.sock.shutdown(socket.SHUT_WR)
+        sock = self.sock
+        with contextlib.suppress(OSError, ValueError):  # the peer has reset it: there is nothing left to half-close
+            if isinstance(sock, ssl.SSLSocket):
+                with contextlib.suppress(*_WOULD_BLOCK):
+                    sock.unwrap()  # sends close_notify; the peer's own is for those who read on
+                socket.socket.shutdown(sock, socket.SHUT_WR)
+            else:
+                sock.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
         """Send RST: the peer can't take what it has got for a whole."""
@@ -318,3 +413,12 @@ class Leg:
             self.ended = self.ended or Ended.FIN
             self.driver.remove(self)
             self.sock.close()
+
+
+def tls_reason(error: OSError | ValueError) -> str:
+    """What went wrong with TLS, in words for a log."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).replace("_", " ").lower()
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -120,6 +120,10 @@ class Journal:
         self.flush()
         _write(logging.ERROR, "observer", {"session": session_id}, error)
 
+    def sender_tls(self, how: str, remark: str) -> None:
+        """Log what is done about TLS on sender legs."""
+        _write(logging.INFO, "start", {"sender_tls": how, "remark": remark})
+
     def trouble(self, what: str) -> None:
         """Log what befell a listener."""
         self.flush()
@@ -147,6 +151,7 @@ class Journal:
                     "octets_from_receiver": record.octets_from_receiver,
                     "octets_to_sender": record.octets_to_sender,
                     "repairs": ",".join(f"{each}:{count}" for each, count in record.repairs.items()) or "none",
+                    "tls": f"{record.sender_tls}/{record.receiver_tls}",
                     "ended": f"{record.ended_by}/{record.ended_in}",
                     "seconds": round(record.seconds, 3),
                 }

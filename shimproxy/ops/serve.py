@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from shimproxy.net.address import written
+from shimproxy.net.address import Address, written
 from shimproxy.net.dial import Dialler
 from shimproxy.net.driver import Block, Driver
 from shimproxy.net.leg import Leg
 from shimproxy.net.listen import accept_forever, open_listeners, prepare
 from shimproxy.net.watch import Watchdog
 from shimproxy.ops.journal import Journal, Told
-from shimproxy.ops.settings import SettingsError
+from shimproxy.ops.settings import Listener, SettingsError
 from shimproxy.session.farewell import Beside
 from shimproxy.session.notes import Notes
-from shimproxy.session.policy import Policy
+from shimproxy.session.policy import Policy, SenderTls
 from shimproxy.session.record import SessionRecord
 from shimproxy.session.sender import Sender
 from shimproxy.session.session import Session
@@ -59,6 +59,12 @@ class Stop:
     async def insisted(self) -> None:
         """Return when a stop has been asked for twice."""
         await self._at_once.wait()
+
+
+_REMARKS = {
+    SenderTls.OPAQUE: "the receiver's STARTTLS passes unread, and nothing can be repaired there; --cert changes that",
+    SenderTls.OFF: "STARTTLS is taken out of the receiver's EHLO reply: senders stay in the clear",
+}
 
 
 @attrs.define(eq=False)
@@ -144,10 +150,12 @@ async def serve(
         SettingsError: there is nothing to listen on.
         ListenFailed: an address can't be listened on.
         DialFailed: the receiver's name is unknown.
+        TlsUnusable: a certificate, key or fingerprint can't be used.
     """
     if listeners is None and not settings.listen:
         raise SettingsError("listen: no address to listen on; write HOST:PORT, as in 127.0.0.1:2525, or give listeners")
-    sockets = dict.fromkeys(listeners or (), False)  # to whether it serves devices that know LF alone
+    given = Listener(Address("", 0))
+    sockets = dict.fromkeys(listeners or (), given)
     stop = stop or Stop()
     deadlines = settings.deadlines
     driver = Driver(Block(settings.limits.block_octets))
@@ -157,7 +165,7 @@ async def serve(
         await dialler.look_up(deadlines.connect)
         if listeners is None:
             for listener in settings.listen:
-                sockets |= dict.fromkeys(await open_listeners(listener.address), listener.lf_only_devices)
+                sockets |= dict.fromkeys(await open_listeners(listener.address), listener)
         for sock in sockets:
             prepare(sock)
         tick_seconds = deadlines.shortest_seconds / _TICKS_IN_SHORTEST_DEADLINE
@@ -169,7 +177,19 @@ async def serve(
             early_success=early_success,
             pipelining=settings.pipelining,
             newlines=settings.newlines,
+            sender_tls=settings.sender_tls_used,
+            receiver_tls=settings.receiver_tls,
+            receiver_security=settings.receiver_security(),
+            clear_allowed=settings.clear_allowed,
         )
+        policies = {
+            listener: attrs.evolve(
+                policy, lf_only_devices=listener.lf_only_devices, sender_context=settings.sender_context(listener)
+            )
+            for listener in sockets.values()
+        }
+        if remark := _REMARKS.get(settings.sender_tls_used):
+            journal.sender_tls(settings.sender_tls_used, remark)
         told = Told(journal if observer is None else observer, journal, on_session)
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run)
@@ -179,8 +199,8 @@ async def serve(
             sessions = _Sessions(settings, told, driver, watchdog, dialler, nursery, beside)
             with trio.CancelScope() as accepting:
                 async with trio.open_nursery() as listening:
-                    for sock, lf_only_devices in sockets.items():
-                        begin = partial(sessions.begin, attrs.evolve(policy, lf_only_devices=lf_only_devices))
+                    for sock, listener in sockets.items():
+                        begin = partial(sessions.begin, policies[listener])
                         listening.start_soon(accept_forever, sock, sessions, begin, journal.trouble)
                     task_status.started([written(sock.getsockname()) for sock in sockets])
                     await stop.asked()

@@ -5,22 +5,27 @@ The command line and an embedding program make the same Settings; defaults stand
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
 from shimproxy.net.address import Address
+from shimproxy.net.tls import VERSIONS, ReceiverSecurity, Verification, fingerprint, sender_context
 from shimproxy.session.limits import Deadlines, Limits, at_least, not_negative
+from shimproxy.session.policy import ReceiverTls, SenderTls
 from shimproxy.session.replies import EARLY_SUCCESS
 from shimproxy.smtp.newlines import Newlines
 from shimproxy.smtp.reply import ReplyReader
 
 if TYPE_CHECKING:
     import enum
+    import ssl
     from collections.abc import Sequence
 
 
 _LF_ONLY_DEVICES = "lf-only-devices"
+_LEAST_TLS = "least-tls"
 
 
 class SettingsError(ValueError):
@@ -36,17 +41,32 @@ class Listener:
     """An address where senders connect, and what is known of those who do."""
 
     address: Address
+    least_tls: str = attrs.field(default="1.2", validator=attrs.validators.in_(VERSIONS))
+    """The lowest version of TLS that is spoken with them, "1.0" to "1.3"; below 1.2 with the ciphers of that time."""
     lf_only_devices: bool = False
     """Whether they end lines with LF alone, and mail data with LF.LF: any text of a mail that holds a dot alone on such
     a line ends it. For devices that can't do otherwise, on an address that nobody else reaches."""
 
     @classmethod
     def parse(cls, text: str) -> Listener:
-        """From HOST:PORT, with ",lf-only-devices" behind it where that is so. Raises AddressError, SettingsError."""
-        address, comma, what = text.partition(",")
-        if comma and what != _LF_ONLY_DEVICES:
-            raise SettingsError(f"listen: {text!r}: behind HOST:PORT, only ',{_LF_ONLY_DEVICES}' can stand")
-        return cls(Address.parse(address), bool(comma))
+        """From HOST:PORT, with what is known behind it: ",lf-only-devices" and ",least-tls=1.0", in any order.
+
+        Raises AddressError, SettingsError.
+        """
+        address, *known = text.split(",")
+        least_tls, lf_only_devices = "1.2", False
+        for each in known:
+            name, _, value = each.partition("=")
+            if each == _LF_ONLY_DEVICES:
+                lf_only_devices = True
+            elif name == _LEAST_TLS and value in VERSIONS:
+                least_tls = value
+            else:
+                raise SettingsError(
+                    f"listen: {text!r}: behind HOST:PORT, only ',{_LF_ONLY_DEVICES}' and ',{_LEAST_TLS}=' with one of "
+                    f"{', '.join(VERSIONS)} can stand"
+                )
+        return cls(Address.parse(address), least_tls, lf_only_devices)
 
 
 def _listeners(value: Sequence[Listener | Address | str] | Listener | Address | str) -> tuple[Listener, ...]:
@@ -86,6 +106,18 @@ def _refusal(_: object, attribute: attrs.Attribute[str], value: str) -> None:
         )
 
 
+def _sender_tls(value: SenderTls | str | None) -> SenderTls | None:
+    return None if value is None else _one_of(SenderTls, "sender_tls", value)
+
+
+def _receiver_tls(value: ReceiverTls | str) -> ReceiverTls:
+    return _one_of(ReceiverTls, "receiver_tls", value)
+
+
+def _file(value: Path | str | None) -> Path | None:
+    return None if value is None else Path(value)
+
+
 def _dialable(_: object, attribute: attrs.Attribute[Address], value: Address) -> None:
     if not value.host or not value.port:
         raise SettingsError(f"{attribute.name}: '{value}' names no host and port; write HOST:PORT, as in 127.0.0.1:25")
@@ -104,6 +136,24 @@ class Settings:
     """Where senders connect; port 0 takes a free one. May be empty if `serve` is given listeners."""
     newlines: Newlines = attrs.field(default=Newlines.NORMALISE, converter=_newlines)
     """What becomes of bare CR, bare LF and NUL in commands and mail data."""
+    sender_tls: SenderTls | None = attrs.field(default=None, converter=_sender_tls)
+    """What is done about TLS on sender legs; see `sender_tls_used` for what None comes to."""
+    certificate: Path | None = attrs.field(default=None, converter=_file)
+    """A PEM file with the certificate that senders are shown, and its chain."""
+    key: Path | None = attrs.field(default=None, converter=_file)
+    """A PEM file with its key, if that is not in the same."""
+    receiver_tls: ReceiverTls = attrs.field(default=ReceiverTls.OFF, converter=_receiver_tls)
+    """What is done about TLS on receiver legs."""
+    receiver_name: str = ""
+    """Whom the receiver's certificate must name, if not the host that is dialled."""
+    receiver_authorities: Path | None = attrs.field(default=None, converter=_file)
+    """A PEM file with the CA certificates that are trusted with it, instead of the system's."""
+    receiver_fingerprint: str = ""
+    """The SHA-256 of its certificate in hexadecimal: that one is taken, whoever signed it, and no other."""
+    receiver_verified: bool | None = None
+    """Whether its certificate is checked; None: unless TLS is opportunistic and nothing is said of the certificate."""
+    clear_allowed: bool = False
+    """Whether the mail of a sender that used TLS may go to the receiver in the clear."""
     pipelining: bool = True
     """Whether PIPELINING is offered where the receiver offers it (RFC 2920)."""
     deadlines: Deadlines = attrs.field(factory=Deadlines)
@@ -114,3 +164,52 @@ class Settings:
     """How long open transactions may go on after the first signal to stop."""
     early_success: str = attrs.field(default=EARLY_SUCCESS.reply.octets.decode().rstrip(), validator=_refusal)
     """What answers mail data that the receiver accepted before its end."""
+
+    @property
+    def sender_tls_used(self) -> SenderTls:
+        """What `sender_tls` comes to: starttls with a certificate; else opaque, or off if the shim makes TLS itself."""
+        if self.sender_tls is not None:
+            return self.sender_tls
+        if self.certificate:
+            return SenderTls.STARTTLS
+        return SenderTls.OPAQUE if self.receiver_tls is ReceiverTls.OFF else SenderTls.OFF
+
+    def __attrs_post_init__(self) -> None:
+        used = self.sender_tls_used
+        terminated = used in (SenderTls.STARTTLS, SenderTls.IMPLICIT)
+        if terminated and self.certificate is None:
+            raise SettingsError(f"sender_tls: {used} needs a certificate; give one with its key (--cert, --key)")
+        if not terminated and self.certificate is not None:
+            raise SettingsError(f"certificate: sender_tls is {used}, which shows none; leave it away, or say starttls")
+        if used is SenderTls.OPAQUE and self.receiver_tls is not ReceiverTls.OFF:
+            raise SettingsError(
+                "sender_tls: opaque TLS is made by sender and receiver themselves; say off or starttls, or leave "
+                "receiver_tls off"
+            )
+        if terminated and self.receiver_tls is ReceiverTls.OFF and not self.clear_allowed:
+            raise SettingsError(
+                "receiver_tls: the sender's TLS would end here and its mail go on in the clear; say required, implicit "
+                "or opportunistic, or allow it (--allow-clear)"
+            )
+
+    def sender_context(self, listener: Listener) -> ssl.SSLContext | None:
+        """The TLS of a listener's senders, if it is terminated here. Raises TlsUnusable."""
+        if self.certificate is None:
+            return None
+        return sender_context(self.certificate, self.key, listener.least_tls)
+
+    def receiver_security(self) -> ReceiverSecurity | None:
+        """The TLS of receiver legs, if there is to be any. Raises TlsUnusable."""
+        how = self.receiver_tls
+        if how is ReceiverTls.OFF:
+            return None
+        said = bool(self.receiver_name or self.receiver_authorities or self.receiver_fingerprint)
+        verified = self.receiver_verified
+        return ReceiverSecurity.make(
+            Verification(
+                name=self.receiver_name or self.receiver.host,
+                authorities=self.receiver_authorities,
+                fingerprint=fingerprint(self.receiver_fingerprint) if self.receiver_fingerprint else None,
+                required=(said or how is not ReceiverTls.OPPORTUNISTIC) if verified is None else verified,
+            )
+        )

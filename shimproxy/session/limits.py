@@ -60,6 +60,10 @@ class Deadlines:
     """The sender's next whole command (4.5.3.2.7), and taking a reply."""
     sender_block: float = attrs.field(default=180.0, validator=positive)
     """The sender's next block of mail data; see Limits.least_octets_per_second for one that only drips."""
+    tls: float = attrs.field(default=60.0, validator=positive)
+    """A TLS handshake; not in the RFC."""
+    opaque: float = attrs.field(default=900.0, validator=positive)
+    """Silence of both peers where their TLS passes unread: more than any of their own deadlines."""
     linger_idle: float = attrs.field(default=5.0, validator=positive)
     """A peer that says nothing after the shim's FIN, until it is reset."""
     linger_total: float = attrs.field(default=30.0, validator=positive)

@@ -20,6 +20,7 @@ import attrs
 from shimproxy.net.errors import DeadlinePassed
 from shimproxy.session.delivery import Delivery, Over
 from shimproxy.session.replies import BYE, COMMAND_UNANSWERED, MAIL_UNANSWERED, RECEIVER_LATE
+from shimproxy.session.security import STARTTLS
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Verb
 from shimproxy.smtp.dialogue import Then, Verdict, answers, ruling
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Policy
     from shimproxy.session.receiver import Receiver
+    from shimproxy.session.security import Security
     from shimproxy.session.sender import Sender
     from shimproxy.smtp.command import Command
     from shimproxy.smtp.reply import Own, Reply
@@ -47,8 +49,11 @@ class Pipeline:
     receiver: Receiver
     notes: Notes
     policy: Policy
+    security: Security
     offered: bool = False
     """Whether the sender was told that it need not wait for each reply."""
+    tls_offered: bool = False
+    """Whether the sender was told that it may say STARTTLS."""
     in_transaction: bool = False
     behind_data_octets: int = 0
     """How much the sender had sent behind DATA when its reply came."""
@@ -196,7 +201,7 @@ class Pipeline:
             if verb is Verb.EHLO:
                 reply = self._offer(reply)
             elif verb is Verb.HELO:
-                self.offered = False
+                self.offered = self.tls_offered = False
         self.sender.put(reply)
         return then
 
@@ -215,12 +220,20 @@ class Pipeline:
 
     def _offer(self, reply: Reply) -> Reply:
         """The EHLO reply as it is given to the sender."""
-        removed = () if self.policy.pipelining else (_PIPELINING,)
-        offered = offering(reply, removed)
+        removed, added = self.security.offer(self.receiver)
+        if not self.policy.pipelining:
+            removed = (*removed, _PIPELINING)
+        offered = offering(reply, removed, added)
         if offered is not reply:
             self.notes.said("shim", offered)
-        self.offered = _PIPELINING in keywords(offered)
+        found = keywords(offered)
+        self.offered = _PIPELINING in found
+        self.tls_offered = STARTTLS in found
         return offered
+
+    def forget(self) -> None:
+        """The sender has gone over to TLS: what it was offered, and began, counts no more (RFC 3207 4.2)."""
+        self.offered = self.tls_offered = self.in_transaction = False
 
     def look_behind_data(self) -> None:
         """See how much the sender has sent behind DATA, as whose reply is about to be given."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import TYPE_CHECKING
 
 import attrs
@@ -11,7 +12,35 @@ from shimproxy.session.replies import EARLY_SUCCESS
 from shimproxy.smtp.newlines import Newlines
 
 if TYPE_CHECKING:
+    import ssl
+
+    from shimproxy.net.tls import ReceiverSecurity
     from shimproxy.smtp.reply import Own
+
+
+class SenderTls(enum.StrEnum):
+    """What is done about TLS on sender legs."""
+
+    STARTTLS = "starttls"
+    """Offered, and terminated here."""
+    IMPLICIT = "implicit"
+    """From the first octet on, and terminated here."""
+    OPAQUE = "opaque"
+    """The receiver's STARTTLS passes; from there on nothing is read, nor repaired."""
+    OFF = "off"
+    """Not offered, whatever the receiver offers."""
+
+
+class ReceiverTls(enum.StrEnum):
+    """What is done about TLS on receiver legs."""
+
+    OFF = "off"
+    OPPORTUNISTIC = "opportunistic"
+    """Where the receiver offers STARTTLS; in the clear where it does not, or where TLS fails (RFC 7435)."""
+    REQUIRED = "required"
+    """By STARTTLS, or not at all."""
+    IMPLICIT = "implicit"
+    """From the first octet on."""
 
 
 @attrs.frozen(kw_only=True)
@@ -24,6 +53,20 @@ class Policy:
     """What answers mail data that the receiver accepted before its end (guarantee 3)."""
     pipelining: bool = True
     """Whether PIPELINING is offered where the receiver offers it (RFC 2920)."""
+    sender_tls: SenderTls = SenderTls.OPAQUE
+    sender_context: ssl.SSLContext | None = None
+    """With what TLS is terminated."""
+    receiver_tls: ReceiverTls = ReceiverTls.OFF
+    receiver_security: ReceiverSecurity | None = None
+    """How TLS with the receiver is made."""
+    clear_allowed: bool = False
+    """Whether the mail of a sender that used TLS may go to the receiver in the clear."""
     newlines: Newlines = Newlines.NORMALISE
     lf_only_devices: bool = False
     """Whether senders end lines with LF alone, and mail data with LF.LF; what they send is normalised."""
+
+    @property
+    def receiver_needs_nothing(self) -> bool:
+        """Whether the sender's commands can be forwarded from the greeting on."""
+        starts_tls = self.receiver_tls in (ReceiverTls.OPPORTUNISTIC, ReceiverTls.REQUIRED)
+        return not starts_tls and (self.clear_allowed or self.sender_tls is not SenderTls.IMPLICIT)

@@ -104,6 +104,29 @@ class Receiver:
             reply = replies.cut_off()
         return self._looked_at(reply) if reply else None
 
+    async def ask(self, command: Command) -> Reply | None:
+        """Give a command of the shim's own, and its reply; None if the receiver has gone.
+
+        Raises DeadlinePassed, Interrupted.
+        """
+        self.leg.watch.allow(self._deadlines.reply, command.verb)
+        self.queue(command)
+        await self.flush()
+        reply = await self.next_reply()
+        self.answered_all()
+        return reply
+
+    def take_unread(self) -> bytes:
+        """What it has said already behind its last reply, which the caller takes over."""
+        unread, self.replies.unread = self.replies.unread, b""
+        return unread
+
+    def begin_anew(self, leg: Leg) -> None:
+        """Go on with another leg to the same receiver, which has said nothing yet."""
+        self.leg = leg
+        self.replies = ReplyReader(self.replies.limit_octets)
+        self._verb = None
+
     def answered_all(self) -> None:
         """No reply is owed any more."""
         self.may_quit = self._quit_fits
@@ -202,6 +225,16 @@ class Receiver:
             self._unasked.tell(self.notes.repaired)
 
     # -- how it ends
+
+    def note_departure(self) -> None:
+        """The sender has gone, before its mail data or without a QUIT."""
+        notes = self.notes
+        if not self.gone and notes.phase not in (Verb.QUIT, AFTER_421):
+            if self.mail_data_open:
+                notes.repaired(Violation.VANISHED_IN_DATA, octets=0)
+            else:
+                notes.repaired(Violation.CLOSED_WITHOUT_QUIT)
+        notes.ended("sender")
 
     def give_up(self, early: Reply | None = None) -> None:
         """Begin to see it off; `early` is what it said in mail data that made it so."""

@@ -43,6 +43,10 @@ class SessionRecord:
     octets_from_receiver: int = 0
     octets_to_receiver: int = 0
     repairs: Counter[Violation] = attrs.field(factory=lambda: Counter.__new__(Counter))  # __init__ is 1 % of a session
+    sender_tls: str = "-"
+    """The version of TLS on the sender leg, "opaque" where it passes unread, "-" where there is none."""
+    receiver_tls: str = "-"
+    """The same of the receiver leg."""
     ended_by: str = "-"
     """Who ended the session: "sender", "receiver" or "shim"."""
     ended_in: str = "-"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from shimproxy.smtp.reply import Own
 
 BYE = Own.make(221, "2.0.0", "closing connection")
+READY_FOR_TLS = Own.make(220, "2.0.0", "ready to start TLS")
 NOT_OFFERED = Own.make(502, "5.5.1", "command not offered through this proxy")
+OUT_OF_ORDER = Own.make(503, "5.5.1", "say EHLO again behind STARTTLS")
 BAD_LINE = Own.make(500, "5.5.2", "command line too long, or with a bare CR, bare LF or NUL in it")
 BAD_NEWLINES = Own.make(550, "5.5.2", "mail data with a bare CR, bare LF or NUL in them")
 SHUTTING_DOWN = Own.make(421, "4.3.2", "service shutting down")
@@ -17,6 +19,7 @@ COMMAND_UNANSWERED = Own.make(451, "4.4.2", "the receiver gave no reply, try aga
 MAIL_UNANSWERED = Own.make(451, "4.4.2", "the receiver gave no verdict, try again later")
 NO_SERVICE = Own.make(421, "4.3.2", "the receiver gave no greeting, try again later")
 NO_CONNECTION = Own.make(421, "4.4.1", "the receiver cannot be reached, try again later")
+RECEIVER_NOT_SECURE = Own.make(421, "4.7.4", "no TLS with the receiver, closing connection")
 IN_DISORDER = Own.make(421, "4.5.0", "the receiver's replies are out of step, closing connection")
 SENT_TOO_SOON = Own.make(421, "4.5.0", "sent without waiting for replies, closing connection")
 EARLY_SUCCESS = Own.make(451, "4.3.0", "the receiver replied before the end of mail data, try again later")

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, NoReturn, assert_never
 import attrs
 import trio
 
-from shimproxy.net.errors import DeadlinePassed, DialFailed, Interrupted, LegBroken
-from shimproxy.net.leg import Ended
+from shimproxy.net.errors import DeadlinePassed, DialFailed, Interrupted, LegBroken, TlsFailed
+from shimproxy.session import opaque
 from shimproxy.session.delivery import Delivery, Over
 from shimproxy.session.farewell import see_off
 from shimproxy.session.intake import Intake
 from shimproxy.session.notes import AFTER_421, FIRST_COMMAND
 from shimproxy.session.pipeline import GROUPED, Pipeline
+from shimproxy.session.policy import SenderTls
 from shimproxy.session.receiver import Receiver
 from shimproxy.session.replies import (
     BAD_LINE,
@@ -35,11 +36,16 @@ from shimproxy.session.replies import (
     NO_CONNECTION,
     NO_SERVICE,
     NOT_OFFERED,
+    OUT_OF_ORDER,
+    READY_FOR_TLS,
+    RECEIVER_NOT_SECURE,
     SENDER_LATE,
     SENT_TOO_SOON,
     SHUTTING_DOWN,
 )
+from shimproxy.session.security import Security
 from shimproxy.session.transfer import Transfer
+from shimproxy.session.turns import Turns
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Command, Verb, chunk_size_octets
 from shimproxy.smtp.dialogue import OUT_OF_STEP, Answers, Then, ruling
@@ -56,8 +62,9 @@ if TYPE_CHECKING:
     from shimproxy.session.sender import Sender
     from shimproxy.smtp.reply import Own, Reply
 
-_VERBS_WITH_DATA = frozenset({Verb.DATA, Verb.BDAT})  # what lies behind these may be no command
 _VERBS_OF_SECRETS = frozenset({Verb.AUTH, Verb.OTHER})  # what follows these may be a password
+_HELLOS = frozenset({Verb.HELO, Verb.EHLO})
+_WITHOUT_HELLO = frozenset({Verb.HELO, Verb.EHLO, Verb.NOOP, Verb.RSET, Verb.HELP, Verb.QUIT, Verb.STARTTLS})
 
 
 @attrs.define(eq=False)
@@ -72,16 +79,17 @@ class Session:
     receiver: Receiver | None = None
     _watch: Watch = attrs.field(init=False)
     """What both legs wait under, until the receiver is given up."""
-    _pipeline: Pipeline | None = None
-    _at_rest: bool = True
-    """Whether no command is being served."""
-    _stopping: bool = False
-    _pipelining_noted: bool = False
+    _security: Security = attrs.field(init=False)
+    _turns: Turns | None = None
+    _ready: bool = False
+    """Whether a plain command can be forwarded: the sender has said EHLO since it went over to TLS, if it has, and the
+    receiver leg is as secure as it has to be."""
     _mail_data_may_come: bool = False
     """Whether the sender may have sent mail data behind a DATA that was refused."""
 
     def __attrs_post_init__(self) -> None:
         self._watch = self.sender.leg.watch
+        self._security = Security(self.sender, self.notes, self.policy, self.dial)
 
     # -- the whole
 
@@ -106,7 +114,8 @@ class Session:
         except Over:
             pass
         except LegBroken:
-            self._note_departure()
+            if self.receiver:
+                self.receiver.note_departure()
         except DeadlinePassed as late:
             if self.notes.phase == AFTER_421:
                 self.notes.ended("receiver")
@@ -120,8 +129,8 @@ class Session:
     async def _break_off(self, reply: Own) -> None:
         """Give the last reply to a sender that may not take it."""
         with suppress(LegBroken, DeadlinePassed, Interrupted, Over):
-            if self._pipeline and not self._pipeline.empty:
-                await self._pipeline.answer_the_rest(reply, "shim")
+            if self._turns and not self._turns.pipeline.empty:
+                await self._turns.pipeline.answer_the_rest(reply, "shim")
             await self._end_with("shim", reply)
 
     async def _end_with(self, who: str, reply: Reply | Own) -> NoReturn:
@@ -129,16 +138,6 @@ class Session:
         self.notes.ended(who)
         await self.sender.say(reply)
         raise Over
-
-    def _note_departure(self) -> None:
-        """The sender has gone, before its mail data or without a QUIT."""
-        receiver, notes = self.receiver, self.notes
-        if receiver and not receiver.gone and notes.phase not in (Verb.QUIT, AFTER_421):
-            if receiver.mail_data_open:
-                notes.repaired(Violation.VANISHED_IN_DATA, octets=0)
-            else:
-                notes.repaired(Violation.CLOSED_WITHOUT_QUIT)
-        notes.ended("sender")
 
     async def _part(self) -> None:
         """Close both legs politely, as far as the peers let it."""
@@ -163,9 +162,9 @@ class Session:
 
     def stop_when_idle(self) -> None:
         """End the session with a 421 as soon as no transaction is open."""
-        self._stopping = True
-        pipeline = self._pipeline
-        if self._at_rest and not (pipeline and (pipeline.in_transaction or not pipeline.empty)):
+        if self._turns:
+            self._turns.stop()
+        else:
             self._watch.interrupt()
 
     def stop_now(self) -> None:
@@ -175,34 +174,44 @@ class Session:
             self.receiver.farewell.hurry()
 
     async def _converse(self) -> None:
-        pipeline = await self._greet()
-        notes, receiver = self.notes, pipeline.receiver
+        turns = self._turns = await self._greet()
+        pipeline, notes = turns.pipeline, self.notes
+        receiver = pipeline.receiver
         while True:
-            if self._stopping and pipeline.empty and not pipeline.in_transaction:
-                raise Interrupted
-            self._at_rest = True
-            command = await self._next_command(pipeline)
-            self._at_rest = False
+            command = await turns.next_command()
+            if self._mail_data_may_come:
+                self._mail_data_may_come = False
+                if not command.known:
+                    await self._end_at_mail_data(len(command.line))
             if notes.telling or notes.secret or command.violation or command.verb in _VERBS_OF_SECRETS:
                 notes.heard(command)
-            if command.plain and (not pipeline.empty or receiver.quiet or await receiver.in_step()):
-                await self._forward(pipeline, command)
+            if command.plain and self._ready and (not pipeline.empty or receiver.quiet or await receiver.in_step()):
+                await self._forward(turns, command)
             else:
-                await self._serve(pipeline, command)
+                await self._serve(turns, command)
 
     # -- greeting
 
-    async def _greet(self) -> Pipeline:
+    async def _greet(self) -> Turns:
         """Connect and relay the greeting. Raises Over if there is none."""
         sender, notes, deadlines = self.sender, self.notes, self.policy.deadlines
+        security = self._security
         try:
+            if self.policy.sender_tls is SenderTls.IMPLICIT:
+                await security.secure_sender()
             leg = await self.dial(self._watch, deadlines.connect)
         except DialFailed as failed:
             notes.repaired(Violation.UNREACHABLE, reason=str(failed))
             await self._end_with("receiver", NO_CONNECTION)
+        except TlsFailed:
+            notes.ended("sender")
+            raise Over from None
         notes.record.receiver = leg.peer
         replies = ReplyReader(self.policy.limits.reply_octets)
         receiver = self.receiver = Receiver(leg, replies, notes, deadlines, self.beside)
+        self._ready = self.policy.receiver_needs_nothing
+        if not await security.secure_at_once(leg):
+            await self._end_with("receiver", RECEIVER_NOT_SECURE)
         self._watch.allow(deadlines.greeting, "the greeting")
         waited_for = ""
         try:
@@ -221,83 +230,9 @@ class Session:
         notes.phase = FIRST_COMMAND
         receiver.answered_all()
         await sender.say(reply)
-        self._pipeline = Pipeline(sender, receiver, notes, self.policy)
-        return self._pipeline
+        return Turns(sender, Pipeline(sender, receiver, notes, self.policy, security), notes, self.policy)
 
     # -- commands
-
-    async def _next_command(self, pipeline: Pipeline) -> Command:
-        """The sender's next command. Raises Over if one of the peers has ended the session between commands."""
-        leg, commands, watch = self.sender.leg, self.sender.commands, self._watch
-        command = commands.next_command() if commands.ahead else None
-        if pipeline.empty:
-            self._allow_a_command()
-        if command is not None and watch.stretched():
-            await pipeline.pause()
-        if command is None and pipeline.empty:
-            self._look_behind_the_reply(pipeline.receiver)
-        while command is None:
-            if pipeline.empty:
-                await self._wait_at_rest(pipeline.receiver)
-            else:
-                await pipeline.listen()
-                if pipeline.empty:
-                    if self._stopping and not pipeline.in_transaction:
-                        raise Interrupted
-                    self._allow_a_command()
-                    self._look_behind_the_reply(pipeline.receiver)
-            if not leg.readable:
-                continue
-            octets = leg.look()
-            if octets is None:
-                continue
-            if not octets:
-                if leg.ended is Ended.FIN:
-                    await pipeline.settle()  # it may have closed its direction only
-                self._note_departure()
-                raise Over
-            commands.feed(octets)
-            command = commands.next_command()
-        verb = command.verb
-        if commands.ahead and verb not in _VERBS_WITH_DATA and not (pipeline.offered and verb in GROUPED):
-            self._note_pipelining(verb, len(commands.ahead))
-        if self._mail_data_may_come:
-            self._mail_data_may_come = False
-            if not command.known:
-                await self._end_at_mail_data(len(command.line))
-        return command
-
-    def _allow_a_command(self) -> None:
-        """The sender is to speak next."""
-        deadlines = self.policy.deadlines
-        # Behind a 421 there may come a QUIT, and that soon.
-        seconds = deadlines.linger_idle if self.notes.phase == AFTER_421 else deadlines.command
-        self._watch.allow(seconds, "a command")
-
-    @staticmethod
-    def _look_behind_the_reply(receiver: Receiver) -> None:
-        """Drop what came with the last reply."""
-        if not (receiver.replies.empty or receiver.gone):
-            receiver.look()
-
-    async def _wait_at_rest(self, receiver: Receiver) -> None:
-        """Wait for a sender that owes no reply to anything, or for its receiver to go meanwhile."""
-        leg = self.sender.leg
-        if receiver.gone:
-            await leg.wait_to_read()
-            return
-        await leg.speaks_or(receiver.leg)
-        if receiver.leg.readable and not leg.readable:
-            receiver.look()
-            if receiver.gone and self.notes.phase == AFTER_421:
-                self.notes.ended("receiver")  # it has said 421 and gone: so does the shim
-                raise Over
-
-    def _note_pipelining(self, behind: Verb, octets: int) -> None:
-        """Count it once a session."""
-        if not self._pipelining_noted:
-            self._pipelining_noted = True
-            self.notes.repaired(Violation.UNOFFERED_PIPELINING, behind=behind, octets=octets)
 
     async def _after_refused_data(self, octets_behind: int) -> None:
         """See to it that no mail data are taken for commands, once the sender has the refusal of its DATA."""
@@ -310,18 +245,27 @@ class Session:
         self.notes.repaired(Violation.DATA_WITHOUT_354, octets=octets)
         await self._end_with("shim", SENT_TOO_SOON)
 
-    async def _serve(self, pipeline: Pipeline, command: Command) -> None:
+    async def _serve(self, turns: Turns, command: Command) -> None:
         """Answer a command that cannot simply be forwarded."""
+        pipeline = turns.pipeline
         await pipeline.settle()
-        receiver = pipeline.receiver
+        receiver, security = pipeline.receiver, self._security
         if command.verb is Verb.BDAT:
-            await self._drain_chunk(command)
+            await self._drain_chunk(receiver, command)
         if receiver.gone:
             await self._answer_alone(receiver, command.verb)
+        elif security.hello_due and command.verb not in _WITHOUT_HELLO:
+            await self.sender.say(OUT_OF_ORDER)
+        elif command.verb is Verb.STARTTLS and security.terminates and pipeline.tls_offered:
+            await self._start_tls(pipeline)
+        elif command.verb is Verb.STARTTLS and not pipeline.tls_offered:
+            await self.sender.say(NOT_OFFERED)
         elif command.forwardable and not command.refused:
             if not await receiver.in_step():
                 await self._answer_alone(receiver, command.verb)
-            await self._forward(pipeline, command)
+            if not self._ready and (command.verb in _HELLOS or command.verb not in _WITHOUT_HELLO):
+                await self._prepare(receiver, command)
+            await self._forward(turns, command)
         else:
             if command.verb is Verb.DATA:
                 pipeline.look_behind_data()
@@ -336,7 +280,7 @@ class Session:
             await self._end_with("sender", BYE)
         await self._end_with("receiver", receiver.last_words)
 
-    async def _drain_chunk(self, command: Command) -> None:
+    async def _drain_chunk(self, receiver: Receiver, command: Command) -> None:
         """Read and drop the chunk behind a BDAT that is refused: its octets are no commands (guarantee 6)."""
         size_octets = chunk_size_octets(command)
         if size_octets is None:
@@ -344,25 +288,29 @@ class Session:
         if size_octets:
             chunk = Intake.of_chunk(self.sender, self.policy, size_octets)
             if not await chunk.drain():
-                self._note_departure()
+                receiver.note_departure()
                 raise Over
             if chunk.outrun:
                 self.notes.repaired(Violation.OUTRUN)
                 await self._end_with("shim", SENT_TOO_SOON)
 
-    async def _forward(self, pipeline: Pipeline, command: Command) -> None:
+    async def _forward(self, turns: Turns, command: Command) -> None:
         """Forward a command, and relay its reply and do what follows from that, unless the sender need not wait."""
+        pipeline = turns.pipeline
         pipeline.queue(command)
         if command.verb in GROUPED and pipeline.goes_on:
             return
         then = await pipeline.settle()
         if command.verb is Verb.DATA:
             if pipeline.behind_data_octets:
-                self._note_pipelining(Verb.DATA, pipeline.behind_data_octets)
+                turns.note_pipelining(Verb.DATA, pipeline.behind_data_octets)
             if then is not Then.MAIL_DATA:
                 await self._after_refused_data(pipeline.behind_data_octets)
         while then is Then.AUTH_RESPONSE:
-            pipeline.queue(await self._auth_response(pipeline.receiver))
+            response = await turns.auth_response()
+            if response is None:
+                await self._answer_alone(pipeline.receiver, Verb.AUTH)
+            pipeline.queue(response)
             then = await pipeline.settle()
         match then:
             case Then.COMMANDS:
@@ -372,10 +320,48 @@ class Session:
             case Then.CLOSE:
                 self.notes.ended("sender")
                 raise Over
+            case Then.TLS:
+                await self._pass_unread(pipeline)
             case Then.DRAIN:
                 raise AssertionError("no command's reply is followed by draining")
             case _:
                 assert_never(then)
+
+    # -- TLS
+
+    async def _prepare(self, receiver: Receiver, command: Command) -> None:
+        """See to the receiver's TLS before anything else is forwarded. Raises Over if it is not as it has to be."""
+        security = self._security
+        security.hello_due = False
+        if not await security.prepare(receiver, command):
+            await self._end_with("receiver", RECEIVER_NOT_SECURE)
+        self._ready = True
+
+    async def _start_tls(self, pipeline: Pipeline) -> None:
+        """Answer the sender's STARTTLS and go over to TLS with it."""
+        await self.sender.say(READY_FOR_TLS)
+        try:
+            await self._security.secure_sender()
+        except TlsFailed:
+            self.notes.ended("sender")
+            raise Over from None
+        self._ready = False
+        pipeline.forget()
+
+    async def _pass_unread(self, pipeline: Pipeline) -> None:
+        """Both peers speak TLS with each other from here on. Raises Over at its end."""
+        sender, receiver = self.sender, pipeline.receiver
+        security, record = self._security, self.notes.record
+        security.discard_plaintext(receiver)
+        record.sender_tls = record.receiver_tls = self.notes.phase = "opaque"
+        receiver.may_quit = False
+        try:
+            await opaque.relay(sender.leg, receiver.leg, self.policy.deadlines.opaque)
+        except (LegBroken, DeadlinePassed, Interrupted):
+            sender.leg.reset()
+            receiver.leg.reset()
+        self.notes.ended("sender")
+        raise Over
 
     async def _take_mail(self, pipeline: Pipeline) -> None:
         """Pass on mail data, and relay their reply unless the sender need not wait."""
@@ -391,17 +377,3 @@ class Session:
         if intake.outrun:
             self.notes.repaired(Violation.OUTRUN)
             await self._end_with("shim", SENT_TOO_SOON)
-
-    async def _auth_response(self, receiver: Receiver) -> Command:
-        """The sender's response within AUTH (RFC 4954 section 4). Raises Over if one of the peers has gone."""
-        leg, commands = self.sender.leg, self.sender.commands
-        self._watch.allow(self.policy.deadlines.command, "an AUTH response")
-        while (response := commands.next_response()) is None:
-            octets = await leg.read()
-            if not octets:
-                self._note_departure()
-                raise Over
-            commands.feed(octets)
-        if not (receiver.quiet or await receiver.in_step()):
-            await self._answer_alone(receiver, Verb.AUTH)
-        return response

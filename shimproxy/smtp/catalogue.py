@@ -203,6 +203,18 @@ class Violation(enum.Enum):
         "RFC 5321 4.5.3.2.7",
         "no command, no end of mail data, or an octet a minute: 421 4.4.2 (a held verdict), close",
     )
+    PLAINTEXT_BEHIND_STARTTLS = (
+        "plaintext-behind-starttls",
+        "receiver or sender",
+        "RFC 3207 4.2",
+        "what came behind STARTTLS, or its 220, before TLS did: discarded",
+    )
+    TLS_FAILED = (
+        "tls-failed",
+        "receiver or sender",
+        "RFC 3207 4.1",
+        "the sender's leg is closed; the receiver is tried in the clear (--receiver-tls opportunistic), else 421 4.7.4",
+    )
     OUTRUN = (
         "outrun",
         "sender",

@@ -36,13 +36,13 @@ class Verb(enum.StrEnum):
     QUIT = "QUIT"
     AUTH = "AUTH"
     BDAT = "BDAT"
+    STARTTLS = "STARTTLS"
     OTHER = "OTHER"
 
 
 # Verbs that would change the meaning of the octets behind them in a way that this version does not follow.
 REFUSED_VERBS = frozenset(
     {
-        b"STARTTLS",
         b"BDAT",
         b"XEXCH50",
         b"X-LINK2STATE",
@@ -80,7 +80,7 @@ class Command:
     @property
     def plain(self) -> bool:
         """Whether there is nothing about it but to forward it."""
-        return self.violation is None and not self.refused
+        return self.violation is None and not self.refused and self.verb is not Verb.STARTTLS
 
     @property
     def known(self) -> bool:

@@ -23,6 +23,7 @@ class Answers(enum.StrEnum):
     DATA = "DATA"
     AUTH = "AUTH or an AUTH response"
     QUIT = "QUIT"
+    STARTTLS = "STARTTLS"
     IN_MAIL_DATA = "mail data, before its end"
     END_OF_DATA = "mail data, after its end"
 
@@ -43,6 +44,7 @@ class Then(enum.Enum):
     COMMANDS = "commands"
     MAIL_DATA = "mail data"
     AUTH_RESPONSE = "an AUTH response"
+    TLS = "TLS"
     DRAIN = "mail data, drained"
     CLOSE = "close"
 
@@ -79,12 +81,16 @@ DIALOGUE: Final[dict[tuple[Answers, int], Row]] = {
     (Answers.QUIT, 2): (Verdict.RELAY, Then.CLOSE),
     (Answers.QUIT, 4): _NEXT,
     (Answers.QUIT, 5): _NEXT,
+    (Answers.STARTTLS, 2): (Verdict.RELAY, Then.TLS),
+    (Answers.STARTTLS, 4): _NEXT,
+    (Answers.STARTTLS, 5): _NEXT,
 }
 
 _ANSWERS = dict.fromkeys(Verb, Answers.COMMAND) | {
     Verb.DATA: Answers.DATA,
     Verb.AUTH: Answers.AUTH,
     Verb.QUIT: Answers.QUIT,
+    Verb.STARTTLS: Answers.STARTTLS,
 }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from shimproxy.smtp.reply import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
 Keywords = dict[bytes, bytes]
 """Keyword in capitals -> its parameters."""
@@ -20,7 +20,6 @@ NEVER_OFFERED = frozenset(
         # Understood, but not yet relayed: each changes how the sender's octets are to be read.
         b"CHUNKING",
         b"BINARYMIME",
-        b"STARTTLS",
         # More than one reply to mail data, or octets that are not lines.
         b"PRDR",
         b"XEXCH50",
@@ -46,18 +45,23 @@ def keywords(reply: Reply) -> Keywords:
     return found
 
 
-def offering(reply: Reply, removed: Collection[bytes] = ()) -> Reply:
-    """The EHLO reply without the keywords in `removed` or NEVER_OFFERED; the same object if it has none of them."""
+def offering(reply: Reply, removed: Collection[bytes] = (), added: Sequence[bytes] = ()) -> Reply:
+    """The EHLO reply without the keywords in `removed` or NEVER_OFFERED, and with those in `added`.
+
+    Where nothing is to be changed, it is the same object.
+    """
     lines = reply.octets.splitlines(keepends=True)
     kept = lines[:1]
     for line in lines[1:]:
         keyword = _split(line)[0]
         if keyword not in removed and keyword not in NEVER_OFFERED:
             kept.append(line)
-    if len(kept) == len(lines):
+    kept += [b"250-%s\r\n" % keyword for keyword in added]
+    if len(kept) == len(lines) and not added:
         return reply
-    kept[-1] = kept[-1][:3] + b" " + kept[-1][4:]
-    return Reply(reply.code, b"".join(kept))
+    *most, last = kept
+    octets = b"".join(line[:3] + b"-" + line[4:] for line in most) + last[:3] + b" " + last[4:]
+    return Reply(reply.code, octets)
 
 
 def _split(line: bytes) -> tuple[bytes, bytes]:

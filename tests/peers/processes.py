@@ -50,6 +50,12 @@ def need(program: str, package: str | None = None) -> str:
     return path
 
 
+def need_perl(module: str, package: str) -> None:
+    """A module that a program written in Perl loads."""
+    if subprocess.run([need("perl"), f"-M{module}", "-e1"], stderr=subprocess.DEVNULL, check=False).returncode:
+        missing(f"Perl's {module} is not installed", f"apt-get install {package}")
+
+
 def need_root() -> None:
     """Some programs change to users of their own."""
     if os.geteuid() != 0:

@@ -1,0 +1,132 @@
+"""TLS contexts for both legs, made once and checked when they are made.
+
+What a leg does with a context is leg.py's; who may go without TLS is the session's policy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ssl
+import warnings
+from typing import TYPE_CHECKING
+
+import attrs
+
+from shimproxy.net.errors import TlsFailed, TlsUnusable
+from shimproxy.net.leg import tls_reason
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from shimproxy.net.leg import Leg
+
+VERSIONS = {
+    "1.0": ssl.TLSVersion.TLSv1,
+    "1.1": ssl.TLSVersion.TLSv1_1,
+    "1.2": ssl.TLSVersion.TLSv1_2,
+    "1.3": ssl.TLSVersion.TLSv1_3,
+}
+_NEED_LOWER_LEVEL = ("1.0", "1.1")
+
+
+def sender_context(certificate: Path, key: Path | None, least_version: str = "1.2") -> ssl.SSLContext:
+    """The context in which the shim is the TLS server of senders.
+
+    Below 1.2, OpenSSL's security level is lowered for it: old devices have no other ciphers. Raises TlsUnusable.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the operator knows, and has no choice
+        context.minimum_version = VERSIONS[least_version]
+    if least_version in _NEED_LOWER_LEVEL:
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    for file in (certificate, key or certificate):
+        _check_readable(file)
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except (ssl.SSLError, ValueError) as error:
+        what = str(certificate) if key is None else f"{certificate} and {key}"
+        raise TlsUnusable(
+            f"{what}: no certificate with its key ({tls_reason(error)}); give a PEM file of the certificate and its "
+            "chain, and the key that it was made with, without a password"
+        ) from error
+    return context
+
+
+@attrs.frozen(kw_only=True)
+class Verification:
+    """How the receiver's certificate is checked."""
+
+    name: str
+    """Whom the certificate must name; also what is asked for (SNI)."""
+    authorities: Path | None = None
+    """A file of CA certificates in PEM, instead of the system's."""
+    fingerprint: bytes | None = None
+    """The SHA-256 of the only certificate that is taken, whoever signed it."""
+    required: bool = True
+    """Whether it is checked at all."""
+
+
+@attrs.frozen
+class ReceiverSecurity:
+    """TLS on receiver legs, with the shim as the client."""
+
+    verification: Verification
+    context: ssl.SSLContext
+
+    @classmethod
+    def make(cls, verification: Verification) -> ReceiverSecurity:
+        """The context that checks as `verification` says. Raises TlsUnusable."""
+        context = ssl.create_default_context()
+        if not verification.required or verification.fingerprint:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        elif verification.authorities:
+            _check_readable(verification.authorities)
+            try:
+                context = ssl.create_default_context(cafile=str(verification.authorities))
+            except ssl.SSLError as error:
+                raise TlsUnusable(
+                    f"{verification.authorities}: no CA certificates in it ({tls_reason(error)}); give a PEM file"
+                ) from error
+        return cls(verification, context)
+
+    async def secure(self, leg: Leg) -> None:
+        """Go over to TLS on a receiver leg. Raises TlsFailed, DeadlinePassed, Interrupted."""
+        await leg.secure(self.context, self.verification.name)
+        pinned = self.verification.fingerprint
+        if pinned:
+            assert isinstance(leg.sock, ssl.SSLSocket)
+            found = hashlib.sha256(leg.sock.getpeercert(binary_form=True) or b"").digest()
+            if not hmac.compare_digest(found, pinned):
+                leg.broken = True
+                raise TlsFailed(leg.name, f"the certificate's SHA-256 is {found.hex()}, not the pinned one")
+
+
+def fingerprint(text: str) -> bytes:
+    """The SHA-256 that `text` writes in hexadecimal, with colons or without. Raises TlsUnusable."""
+    digits = text.removeprefix("SHA256:").removeprefix("sha256:").replace(":", "")
+    try:
+        octets = bytes.fromhex(digits)
+    except ValueError:
+        octets = b""
+    if len(octets) != hashlib.sha256().digest_size:
+        raise TlsUnusable(
+            f"{text!r} is no SHA-256 fingerprint: write 64 hexadecimal digits, as in the output of "
+            "'openssl x509 -noout -fingerprint -sha256'"
+        )
+    return octets
+
+
+def _check_readable(file: Path) -> None:
+    try:
+        with file.open("rb"):
+            pass
+    except OSError as error:
+        raise TlsUnusable(f"{file}: {error.strerror}; check the path and its permissions") from error
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password")

@@ -1,0 +1,75 @@
+"""Two peers that speak TLS with each other through the shim: octets pass unread, ends as they are.
+
+Invariants:
+
+1. What comes on one leg goes out on the other, octet for octet; a FIN goes on as FIN, an RST as RST.
+2. No more is held of either direction than one read that the other leg does not take.
+
+It repairs nothing: there is nothing that it could read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from shimproxy.net.errors import LegBroken
+from shimproxy.net.leg import Ended
+
+if TYPE_CHECKING:
+    from shimproxy.net.leg import Leg
+
+
+@attrs.define(eq=False)
+class _Direction:
+    """What goes from one leg to the other."""
+
+    source: Leg
+    target: Leg
+    over: bool = False
+    _held: bytes = b""
+
+    def move(self) -> bool:
+        """Pass on what can be passed on without a wait; whether that was anything. Raises LegBroken."""
+        if self._held:
+            taken_octets = self.target.send_now(self._held)
+            self._held = self._held[taken_octets:]
+            return taken_octets > 0
+        octets = self.source.look() if self.source.readable or self.source.ended else None
+        if octets is None:
+            return False
+        if octets:
+            self._held = octets[self.target.send_now(octets) :]
+        else:
+            self.over = True
+            if self.source.ended is Ended.RST:
+                raise LegBroken(self.source.name, "reset by the peer")
+            self.target.half_close()
+        return True
+
+    @property
+    def held(self) -> bool:
+        """Whether the target is to take something first."""
+        return bool(self._held)
+
+
+async def relay(sender: Leg, receiver: Leg, idle_seconds: float) -> None:
+    """Pass octets both ways until both directions have ended.
+
+    Raises LegBroken once one of the peers has reset its leg, DeadlinePassed once both were silent for that long,
+    Interrupted.
+    """
+    directions = [_Direction(sender, receiver), _Direction(receiver, sender)]
+    watch = sender.watch
+    watch.allow(idle_seconds, "TLS that passes unread")
+    while directions := [each for each in directions if not each.over]:
+        if any([each.move() for each in directions]):
+            watch.allow(idle_seconds, "TLS that passes unread")
+            if watch.stretched():
+                await watch.pause()
+        else:
+            await sender.any_of(
+                [each.source for each in directions if not each.held],
+                [each.target for each in directions if each.held],
+            )

@@ -1,0 +1,162 @@
+"""TLS on both legs: what of it is offered to the sender, and how either leg goes over to it (RFC 3207).
+
+Invariants:
+
+1. Behind STARTTLS, plaintext is discarded on both legs, and nothing of the session before it is known any more.
+2. The mail of a sender that used TLS is never relayed in the clear, unless the operator says so.
+3. A receiver leg that has to be secure carries nothing but EHLO and STARTTLS before it is.
+
+What passes unread is opaque.py's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from shimproxy.net.errors import DeadlinePassed, DialFailed, TlsFailed
+from shimproxy.session.policy import ReceiverTls, SenderTls
+from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.command import Command, Verb
+from shimproxy.smtp.ehlo import keywords
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from shimproxy.net.leg import Leg
+    from shimproxy.net.watch import Watch
+    from shimproxy.session.notes import Notes
+    from shimproxy.session.policy import Policy
+    from shimproxy.session.receiver import Receiver
+    from shimproxy.session.sender import Sender
+
+STARTTLS = b"STARTTLS"
+_UNNAMED = b"[127.0.0.1]"  # RFC 5321 4.1.3: who has no name gives an address
+_HELLOS = (Verb.EHLO, Verb.HELO)
+
+
+@attrs.define(eq=False)
+class Security:
+    """The TLS of one session."""
+
+    sender: Sender
+    notes: Notes
+    policy: Policy
+    dial: Callable[[Watch, float], Awaitable[Leg]]
+    hello_due: bool = False
+    """Whether the sender has to say EHLO again, as it has just gone over to TLS."""
+
+    # -- the sender leg
+
+    def offer(self, receiver: Receiver) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+        """The keywords to be taken out of the receiver's EHLO reply, and those to be added to it."""
+        leg = self.sender.leg
+        match self.policy.sender_tls:
+            case SenderTls.OPAQUE if not (leg.secured or receiver.leg.secured):
+                return (), ()
+            case SenderTls.STARTTLS if not leg.secured and (receiver.leg.secured or self.policy.clear_allowed):
+                return (STARTTLS,), (STARTTLS,)
+            case _:
+                return (STARTTLS,), ()
+
+    @property
+    def terminates(self) -> bool:
+        """Whether the sender's STARTTLS is answered here."""
+        return self.policy.sender_tls is SenderTls.STARTTLS
+
+    async def secure_sender(self) -> None:
+        """Go over to TLS with the sender. Raises TlsFailed, DeadlinePassed, Interrupted."""
+        sender, notes = self.sender, self.notes
+        context = self.policy.sender_context
+        assert context is not None
+        self._discard(sender.commands.take_ahead(), "sender")
+        sender.leg.watch.allow(self.policy.deadlines.tls, "the sender's TLS handshake")
+        try:
+            await sender.leg.secure(context)
+        except TlsFailed as failed:
+            notes.repaired(Violation.TLS_FAILED, leg="sender", reason=failed.reason)
+            raise
+        self.hello_due = self.terminates
+        notes.record.sender_tls = sender.leg.tls_version
+
+    def discard_plaintext(self, receiver: Receiver) -> None:
+        """Drop what either peer has said behind STARTTLS before the TLS that passes unread."""
+        self._discard(self.sender.commands.take_ahead(), "sender")
+        self._discard(receiver.take_unread(), "receiver")
+
+    def _discard(self, octets: bytes, leg: str) -> None:
+        if octets:
+            self.notes.repaired(Violation.PLAINTEXT_BEHIND_STARTTLS, leg=leg, octets=len(octets))
+
+    # -- the receiver leg
+
+    async def secure_at_once(self, leg: Leg) -> bool:
+        """Go over to TLS with a receiver that begins with it, if it does; whether the leg is as it has to be.
+
+        Raises Interrupted.
+        """
+        return self.policy.receiver_tls is not ReceiverTls.IMPLICIT or await self._handshake(leg)
+
+    async def prepare(self, receiver: Receiver, command: Command) -> bool:
+        """Before the sender's first command is forwarded: go over to TLS, where that has to be or can be.
+
+        Whether the leg is as it has to be. Raises Interrupted.
+        """
+        how = self.policy.receiver_tls
+        if how in (ReceiverTls.OPPORTUNISTIC, ReceiverTls.REQUIRED) and not receiver.leg.secured:
+            try:
+                secured = await self._start_tls(receiver, command)
+                if secured is None and how is ReceiverTls.OPPORTUNISTIC:
+                    secured = await self._begin_anew(receiver)
+            except DeadlinePassed as late:
+                self.notes.repaired(Violation.NO_REPLY, to=late.what)
+                secured = None
+            if secured is None or (how is ReceiverTls.REQUIRED and not secured):
+                return False
+        return receiver.leg.secured or not self.sender.leg.secured or self.policy.clear_allowed
+
+    async def _start_tls(self, receiver: Receiver, command: Command) -> bool | None:
+        """Whether the receiver has gone over to TLS; None if the leg is lost over it."""
+        words = command.line.split(None, 1) if command.verb in _HELLOS else []
+        name = words[1].strip() if len(words) == 2 else _UNNAMED
+        reply = await receiver.ask(Command(Verb.EHLO, b"EHLO %s\r\n" % name))
+        if reply is None:
+            return None
+        if reply.code != 250 or STARTTLS not in keywords(reply):
+            return False
+        reply = await receiver.ask(Command(Verb.STARTTLS, b"STARTTLS\r\n"))
+        if reply is None:
+            return None
+        if reply.severity != 2:
+            return False
+        self._discard(receiver.take_unread(), "receiver")
+        return True if await self._handshake(receiver.leg) else None
+
+    async def _begin_anew(self, receiver: Receiver) -> bool | None:
+        """A fresh leg in the clear, as the one before was lost over TLS; None if there is none."""
+        receiver.leg.reset()
+        watch, deadlines = self.sender.leg.watch, self.policy.deadlines
+        try:
+            leg = await self.dial(watch, deadlines.connect)
+        except DialFailed as failed:
+            self.notes.repaired(Violation.UNREACHABLE, reason=str(failed))
+            return None
+        receiver.begin_anew(leg)
+        watch.allow(deadlines.greeting, "the greeting")
+        reply = await receiver.next_reply()
+        receiver.answered_all()
+        return False if reply and reply.severity == 2 else None
+
+    async def _handshake(self, leg: Leg) -> bool:
+        security = self.policy.receiver_security
+        assert security is not None
+        leg.watch.allow(self.policy.deadlines.tls, "the receiver's TLS handshake")
+        try:
+            await security.secure(leg)
+        except (TlsFailed, DeadlinePassed) as failed:
+            reason = failed.reason if isinstance(failed, TlsFailed) else "no answer in time"
+            self.notes.repaired(Violation.TLS_FAILED, leg="receiver", reason=reason)
+            return False
+        self.notes.record.receiver_tls = leg.tls_version
+        return True

@@ -1,0 +1,144 @@
+"""Whose turn it is: the sender's next command, while replies are relayed and the receiver is watched.
+
+Invariants:
+
+1. A sender that owes no reply to anything has its deadline; while replies are outstanding it is the receiver's.
+2. What the receiver says while nothing is outstanding answers nothing.
+
+It does not know what becomes of a command.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+import attrs
+
+from shimproxy.net.errors import Interrupted
+from shimproxy.net.leg import Ended
+from shimproxy.session.delivery import Over
+from shimproxy.session.notes import AFTER_421
+from shimproxy.session.pipeline import GROUPED
+from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.command import Verb
+
+if TYPE_CHECKING:
+    from shimproxy.session.notes import Notes
+    from shimproxy.session.pipeline import Pipeline
+    from shimproxy.session.policy import Policy
+    from shimproxy.session.sender import Sender
+    from shimproxy.smtp.command import Command
+
+_WITH_DATA = frozenset({Verb.DATA, Verb.BDAT})  # what lies behind these may be no command
+
+
+@attrs.define(eq=False)
+class Turns:
+    """The waits of a session between its commands."""
+
+    sender: Sender
+    pipeline: Pipeline
+    notes: Notes
+    policy: Policy
+    _at_rest: bool = False
+    """Whether no command is being served."""
+    _stopping: bool = False
+    _pipelining_noted: bool = False
+
+    async def next_command(self) -> Command:
+        """The sender's next command. Raises Over if one of the peers has ended the session between commands.
+
+        Raises LegBroken, DeadlinePassed, and Interrupted also if the session is asked to stop and is at rest.
+        """
+        leg, commands, pipeline = self.sender.leg, self.sender.commands, self.pipeline
+        command = commands.next_command() if commands.ahead else None
+        if pipeline.empty:
+            self._give_turn()
+        if command is not None and leg.watch.stretched():
+            await pipeline.pause()
+        if command is None and pipeline.empty:
+            self._look_behind_the_reply()
+        while command is None:
+            if pipeline.empty:
+                await self._wait_at_rest()
+            else:
+                await pipeline.listen()
+                if pipeline.empty:
+                    self._give_turn()
+                    self._look_behind_the_reply()
+            if not leg.readable:
+                continue
+            octets = leg.look()
+            if octets is None:
+                continue
+            if not octets:
+                if leg.ended is Ended.FIN:
+                    await pipeline.settle()  # it may have closed its direction only
+                self._end_without_quit()
+            commands.feed(octets)
+            command = commands.next_command()
+        self._at_rest = False
+        if commands.ahead and command.verb not in _WITH_DATA and not (pipeline.offered and command.verb in GROUPED):
+            self.note_pipelining(command.verb, len(commands.ahead))
+        return command
+
+    async def auth_response(self) -> Command | None:
+        """The sender's response within AUTH (RFC 4954 section 4); None if the receiver has gone.
+
+        Raises Over if the sender has gone, LegBroken, DeadlinePassed, Interrupted.
+        """
+        leg, commands, receiver = self.sender.leg, self.sender.commands, self.pipeline.receiver
+        leg.watch.allow(self.policy.deadlines.command, "an AUTH response")
+        while (response := commands.next_response()) is None:
+            octets = await leg.read()
+            if not octets:
+                self._end_without_quit()
+            commands.feed(octets)
+        return response if receiver.quiet or await receiver.in_step() else None
+
+    def note_pipelining(self, behind: Verb, octets: int) -> None:
+        """Count it once a session that the sender did not wait where it should."""
+        if not self._pipelining_noted:
+            self._pipelining_noted = True
+            self.notes.repaired(Violation.UNOFFERED_PIPELINING, behind=behind, octets=octets)
+
+    def stop(self) -> None:
+        """End the session as soon as it is at rest, without a transaction."""
+        self._stopping = True
+        pipeline = self.pipeline
+        if self._at_rest and pipeline.empty and not pipeline.in_transaction:
+            self.sender.leg.watch.interrupt()
+
+    def _give_turn(self) -> None:
+        """The sender is to speak next. Raises Interrupted."""
+        if self._stopping and not self.pipeline.in_transaction:
+            raise Interrupted
+        self._at_rest = True
+        deadlines = self.policy.deadlines
+        # Behind a 421 there may come a QUIT, and that soon.
+        seconds = deadlines.linger_idle if self.notes.phase == AFTER_421 else deadlines.command
+        self.sender.leg.watch.allow(seconds, "a command")
+
+    def _look_behind_the_reply(self) -> None:
+        """Drop what came with the last reply."""
+        receiver = self.pipeline.receiver
+        if not (receiver.replies.empty or receiver.gone):
+            receiver.look()
+
+    async def _wait_at_rest(self) -> None:
+        """Wait for a sender that owes no reply to anything, or for its receiver to go meanwhile."""
+        leg, receiver = self.sender.leg, self.pipeline.receiver
+        if receiver.gone:
+            await leg.wait_to_read()
+            return
+        await leg.speaks_or(receiver.leg)
+        if receiver.leg.readable and not leg.readable:
+            receiver.look()
+            if receiver.gone and self.notes.phase == AFTER_421:
+                self.notes.ended("receiver")  # it has said 421 and gone: so does the shim
+                raise Over
+
+    def _end_without_quit(self) -> NoReturn:
+        """The sender has gone."""
+        self.pipeline.receiver.note_departure()
+        raise Over

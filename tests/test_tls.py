@@ -1,0 +1,596 @@
+"""TLS on both legs (RFC 3207): terminated with every repair in force, made for the receiver, or passed unread."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import smtplib
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from shimproxy import SettingsError, TlsUnusable, Violation
+from shimproxy.session.policy import Policy, ReceiverTls, SenderTls
+from tests.memory import Stage, staged
+from tests.peers.mail import SMALL, Mail
+from tests.peers.outcome import Believed
+from tests.peers.postfix import MAILBOX_DOMAIN, Postfix, postfix
+from tests.peers.processes import need, need_perl, poll, run
+from tests.peers.receiving import HOST
+from tests.peers.senders import Dialogue, connected
+from tests.peers.shim import shim
+from tests.peers.table import FAULTS, Fault
+from tests.peers.tls import NAME, Certificate, make_certificate, smtplib_over_tls
+from tests.test_fault_table import check
+from tests.test_settings import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def secure_postfix(certificate: Certificate) -> Iterator[Postfix]:
+    """A Postfix that takes mail over TLS only, from 1.3 on."""
+    with postfix(more=tls_of(certificate, "encrypt") + "smtpd_tls_mandatory_protocols = >=TLSv1.3\n") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def clear_postfix() -> Iterator[Postfix]:
+    with postfix() as running:
+        yield running
+
+
+def tls_of(certificate: Certificate, level: str) -> str:
+    return (
+        f"smtpd_tls_security_level = {level}\n"
+        f"smtpd_tls_cert_file = {certificate.certificate}\n"
+        f"smtpd_tls_key_file = {certificate.key}\n"
+    )
+
+
+def terminated(certificate: Certificate, **more: object) -> dict[str, Any]:
+    """Settings of a shim that terminates the sender's TLS and goes on in the clear."""
+    return {"certificate": certificate.certificate, "key": certificate.key, "clear_allowed": True} | more
+
+
+def send_to(port: int, name: str, context: ssl.SSLContext | None = None) -> None:
+    """One mail to a mailbox, with smtplib."""
+    with smtplib.SMTP(HOST, port, timeout=SECONDS) as session:
+        if context:
+            session.starttls(context=context)
+        session.sendmail("<sender@sender.example>", [f"{name}@{MAILBOX_DOMAIN}"], b"Subject: x\r\n\r\ntext\r\n")
+
+
+# -- opaque: passed through unread
+
+
+async def test_without_a_certificate_the_receivers_own_tls_passes(
+    secure_postfix: Postfix, certificate: Certificate
+) -> None:
+    """The sender sees the receiver's certificate and delivers; the record says that nothing was read."""
+    before = secure_postfix.count("contents")
+    with trio.fail_after(SECONDS):
+        async with shim(secure_postfix.port) as between:
+            await trio.to_thread.run_sync(send_to, between.port, "contents", certificate.client())
+            await between.watcher.sessions_ended()
+    poll(lambda: secure_postfix.count("contents") > before, "a mail stored")
+    (record,) = between.watcher.ended_sessions
+    assert (record.sender_tls, record.receiver_tls) == ("opaque", "opaque")
+    assert between.watcher.repairs == []
+
+
+async def opaque_stage(stage: Stage) -> None:
+    """Up to TLS between the peers."""
+    await stage.feed(stage.receiver, b"220 hello\r\n")
+    await stage.feed(stage.sender, b"EHLO x\r\n")
+    await stage.feed(stage.receiver, b"250-hi\r\n250 STARTTLS\r\n")
+    await stage.feed(stage.sender, b"STARTTLS\r\n")
+    await stage.feed(stage.receiver, b"220 go\r\n")
+    stage.sender.written.clear()
+    stage.receiver.written.clear()
+
+
+def test_opaque_octets_pass_both_ways_whatever_they_are() -> None:
+    async def script(stage: Stage) -> None:
+        await opaque_stage(stage)
+        octets = bytes(range(256)) * 3 + b"\r\n.\r\nQUIT\r\n"
+        await stage.feed(stage.sender, octets, 7)
+        await stage.feed(stage.receiver, octets[::-1], 5)
+        assert stage.receiver.written == octets
+        assert stage.sender.written == octets[::-1]
+
+    assert staged(script).repaired == []
+
+
+def test_opaque_octets_wait_for_a_full_socket_in_both_directions() -> None:
+    """Neither direction waits for the other."""
+
+    async def script(stage: Stage) -> None:
+        await opaque_stage(stage)
+        stage.receiver.room_octets = stage.sender.room_octets = 10
+        await stage.feed(stage.sender, b"s" * 10_000)
+        await stage.feed(stage.receiver, b"r" * 10_000)
+        assert (len(stage.receiver.written), len(stage.sender.written)) == (10, 10)
+        stage.sender.take(20_000)
+        await stage.settle()
+        assert (len(stage.receiver.written), len(stage.sender.written)) == (10, 10_000)
+        stage.receiver.take(20_000)
+        await stage.settle()
+        assert stage.receiver.written == b"s" * 10_000
+
+    staged(script)
+
+
+def test_an_opaque_half_close_passes_and_the_other_direction_goes_on() -> None:
+    async def script(stage: Stage) -> None:
+        await opaque_stage(stage)
+        stage.sender.feed_fin()
+        await stage.settle()
+        assert stage.receiver.got_fin
+        await stage.feed(stage.receiver, b"still here")
+        assert stage.sender.written == b"still here"
+        stage.receiver.feed_fin()
+        await stage.settle()
+        assert stage.over
+        assert stage.sender.got_fin
+
+    staged(script)
+
+
+@pytest.mark.parametrize("who", ["sender", "receiver"])
+def test_an_opaque_reset_passes(who: str) -> None:
+    async def script(stage: Stage) -> None:
+        await opaque_stage(stage)
+        getattr(stage, who).feed_rst()
+        await stage.settle()
+        assert stage.over
+        assert stage.sender.got_rst
+        assert stage.receiver.got_rst
+
+    staged(script)
+
+
+def test_opaque_silence_has_a_deadline() -> None:
+    async def script(stage: Stage) -> None:
+        await opaque_stage(stage)
+        await stage.pass_time(890)
+        assert not stage.over
+        await stage.pass_time(20)
+        assert stage.over
+
+    staged(script)
+
+
+def test_plaintext_behind_an_opaque_starttls_is_discarded_on_both_legs() -> None:
+    """CVE-2011-0411 and its kin: what a third party put behind STARTTLS must not be taken for what came under TLS."""
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        await stage.feed(stage.receiver, b"250-hi\r\n250 STARTTLS\r\n")
+        await stage.feed(stage.sender, b"STARTTLS\r\nMAIL FROM:<injected@x>\r\n")
+        stage.sender.written.clear()
+        await stage.feed(stage.receiver, b"220 go\r\n250 injected\r\n")
+        assert stage.sender.written == b"220 go\r\n"
+        assert stage.receiver.written.endswith(b"STARTTLS\r\n")
+
+    stage = staged(script)
+    assert stage.repaired.count(Violation.PLAINTEXT_BEHIND_STARTTLS) == 2
+
+
+def test_what_is_not_offered_is_refused() -> None:
+    """STARTTLS without the keyword never goes to the receiver."""
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        await stage.feed(stage.receiver, b"250 hi\r\n")
+        await stage.feed(stage.sender, b"STARTTLS\r\n")
+        assert b"\r\n502 5.5.1 " in stage.sender.written
+        assert stage.receiver.written == b"EHLO x\r\n"
+
+    staged(script)
+
+
+def test_off_takes_the_keyword_out() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        await stage.feed(stage.receiver, b"250-hi\r\n250-STARTTLS\r\n250 HELP\r\n")
+        assert stage.sender.written.endswith(b"250-hi\r\n250 HELP\r\n")
+
+    staged(script, policy=Policy(sender_tls=SenderTls.OFF))
+
+
+# -- terminated: every repair holds
+
+
+@pytest.mark.parametrize("mail", [SMALL], ids=["small"])
+@pytest.mark.parametrize("fault", [pytest.param(fault, id=name) for name, fault in FAULTS.items()])
+async def test_under_tls_the_sender_learns_what_became_of_its_mail(
+    fault: Fault, mail: Mail, certificate: Certificate
+) -> None:
+    """The fault table again, with the sender's TLS ending at the shim."""
+    send = functools.partial(smtplib_over_tls, context=certificate.client())
+    with trio.fail_after(SECONDS), fault.start() as receiver:
+        async with shim(receiver.port, fault.deadlines, **terminated(certificate)) as between:
+            outcome = await trio.to_thread.run_sync(send, between.port, mail)
+            await between.watcher.sessions_ended()
+    check(fault, mail, outcome, receiver.seen, surely_early=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["q152940", "q152940_rst", "early_552_shuts_its_window", "well_behaved"])
+async def test_large_mails_under_tls(name: str, certificate: Certificate) -> None:
+    from tests.peers.mail import LARGE
+
+    fault = FAULTS[name]
+    send = functools.partial(smtplib_over_tls, context=certificate.client())
+    with trio.fail_after(SECONDS), fault.start() as receiver:
+        async with shim(receiver.port, fault.deadlines, **terminated(certificate)) as between:
+            outcome = await trio.to_thread.run_sync(send, between.port, LARGE)
+            await between.watcher.sessions_ended()
+    check(fault, LARGE, outcome, receiver.seen, surely_early=False)
+
+
+async def test_programs_deliver_over_tls(clear_postfix: Postfix, certificate: Certificate) -> None:
+    """swaks, curl, msmtp and openssl, to a receiver that knows no TLS."""
+    need_perl("Net::SSLeay", "libnet-ssleay-perl")  # swaks'
+    recipient = f"many@{MAILBOX_DOMAIN}"
+    text = b"Subject: x\r\n\r\ntext\r\n"
+    where = ["--server", HOST, "--from", "a@sender.example", "--to", recipient, "--helo", "x.example"]
+    before = clear_postfix.count("many")
+    with trio.fail_after(SECONDS):
+        async with shim(clear_postfix.port, **terminated(certificate)) as between:
+            port = str(between.port)
+            curl = [
+                "--mail-from",
+                "a@sender.example",
+                "--mail-rcpt",
+                recipient,
+                "--cacert",
+                str(certificate.certificate),
+            ]
+            msmtp = ["--file=/dev/null", "--auth=off", "--tls=on", f"--tls-trust-file={certificate.certificate}"]
+            commands = (
+                [need("swaks"), *where, "--port", port, "--tls", "--body", "text"],
+                [need("curl"), f"smtp://{HOST}:{port}", "--ssl-reqd", *curl, "--upload-file", "-"],
+                [need("msmtp"), f"--host={HOST}", f"--port={port}", *msmtp, "--from=a@sender.example", recipient],
+            )
+            for command in commands:
+                ended = await trio.to_thread.run_sync(run, command, text)
+                assert ended.status == 0, ended.account
+            await between.watcher.sessions_ended(3)
+    poll(lambda: clear_postfix.count("many") >= before + 3, "three mails stored")
+    assert {record.sender_tls for record in between.watcher.ended_sessions} == {"TLSv1.3"}
+
+
+async def test_postfix_delivers_over_tls(clear_postfix: Postfix, certificate: Certificate) -> None:
+    """smtp(8) that would not send in the clear."""
+    more = f"smtp_tls_security_level = encrypt\nsmtp_tls_CAfile = {certificate.certificate}\n"
+    with trio.fail_after(SECONDS), postfix(more=more) as sender, FAULTS["well_behaved"].start() as receiver:
+        async with shim(receiver.port, **terminated(certificate)) as between:
+            outcome = await trio.to_thread.run_sync(sender.send, between.port, SMALL)
+            await between.watcher.sessions_ended()
+    assert outcome.believed is Believed.DELIVERED, outcome
+    assert [SMALL.is_whole(data) for data in receiver.seen.mails] == [True]
+
+
+async def test_implicit_tls(clear_postfix: Postfix, certificate: Certificate) -> None:
+    before = clear_postfix.count("many")
+
+    def send(port: int) -> None:
+        with smtplib.SMTP_SSL(HOST, port, timeout=SECONDS, context=certificate.client()) as session:
+            session.sendmail("<a@sender.example>", [f"many@{MAILBOX_DOMAIN}"], b"Subject: x\r\n\r\ntext\r\n")
+
+    with trio.fail_after(SECONDS):
+        async with shim(clear_postfix.port, **terminated(certificate, sender_tls="implicit")) as between:
+            await trio.to_thread.run_sync(send, between.port)
+    poll(lambda: clear_postfix.count("many") > before, "a mail stored")
+
+
+async def test_after_starttls_everything_begins_anew(clear_postfix: Postfix, certificate: Certificate) -> None:
+    """Plaintext behind it is discarded, MAIL needs a new EHLO, and STARTTLS is not offered again (RFC 3207 4.2)."""
+
+    def talk(port: int) -> list[bytes]:
+        with connected(port) as sock:
+            dialogue = Dialogue(sock)
+            dialogue.open("EHLO x")
+            dialogue.command("MAIL FROM:<injected@sender.example>", 250)
+            sock.sendall(b"STARTTLS\r\nRCPT TO:<many@mailbox.example>\r\n")
+            replies = [dialogue.reply()]
+            with certificate.client().wrap_socket(sock, server_hostname=NAME) as secure:
+                over_tls = Dialogue(secure)
+                lines = ("RCPT TO:<many@mailbox.example>", "EHLO x", "STARTTLS", "MAIL FROM:<a@sender.example>", "QUIT")
+                replies += [over_tls.command(line) for line in lines]
+        return replies
+
+    with trio.fail_after(SECONDS):
+        async with shim(clear_postfix.port, **terminated(certificate)) as between:
+            replies = await trio.to_thread.run_sync(talk, between.port)
+            await between.watcher.sessions_ended()
+    assert [reply[:3] for reply in replies] == [b"220", b"503", b"250", b"502", b"250", b"221"]
+    assert b"STARTTLS" not in replies[2]
+    assert Violation.PLAINTEXT_BEHIND_STARTTLS in [repair.violation for repair in between.watcher.repairs]
+
+
+async def test_a_failed_handshake_is_told_and_ends_the_session(
+    clear_postfix: Postfix, certificate: Certificate
+) -> None:
+    def talk(port: int) -> None:
+        with connected(port) as sock, contextlib.suppress(ConnectionResetError):
+            dialogue = Dialogue(sock)
+            dialogue.open("EHLO x")
+            dialogue.command("STARTTLS", 220)
+            sock.sendall(b"EHLO this is no TLS\r\n" * 10)
+            assert not dialogue.rest().startswith(b"250")
+
+    with trio.fail_after(SECONDS):
+        async with shim(clear_postfix.port, **terminated(certificate)) as between:
+            await trio.to_thread.run_sync(talk, between.port)
+            await between.watcher.sessions_ended()
+    assert [repair.violation for repair in between.watcher.repairs] == [Violation.TLS_FAILED]
+
+
+# -- the receiver leg
+
+
+async def delivered(between_port: int, name: str) -> bytes:
+    """What a sender in the clear is told, up to its mail's verdict."""
+
+    def talk() -> bytes:
+        with connected(between_port) as sock:
+            dialogue = Dialogue(sock)
+            reply = dialogue.reply()
+            for line in (
+                "EHLO x",
+                "MAIL FROM:<a@sender.example>",
+                f"RCPT TO:<{name}@{MAILBOX_DOMAIN}>",
+                "DATA",
+                "x\r\n.",
+            ):
+                if reply.startswith(b"4"):
+                    break
+                reply = dialogue.command(line)
+            if reply.startswith(b"2"):
+                dialogue.command("QUIT", 221)
+        return reply
+
+    return await trio.to_thread.run_sync(talk)
+
+
+@pytest.mark.parametrize(
+    ("more", "verdict"),
+    [
+        ({"receiver_tls": "required", "receiver_name": NAME}, b"250"),
+        ({"receiver_tls": "required"}, b"250"),
+        ({"receiver_tls": "required", "receiver_name": "other.example"}, b"421 4.7.4"),
+        ({"receiver_tls": "required", "receiver_name": "other.example", "receiver_verified": False}, b"250"),
+        ({"receiver_tls": "opportunistic", "receiver_authorities": None}, b"250"),
+    ],
+    ids=["the right name", "the right address", "a wrong name", "a wrong name, unverified", "opportunistic"],
+)
+async def test_a_sender_without_tls_reaches_a_receiver_that_requires_it(
+    more: dict[str, Any], verdict: bytes, secure_postfix: Postfix, certificate: Certificate
+) -> None:
+    given = {"receiver_authorities": certificate.certificate} | more
+    with trio.fail_after(SECONDS):
+        async with shim(secure_postfix.port, **given) as between:
+            said = await delivered(between.port, "many")
+            await between.watcher.sessions_ended()
+    assert said.startswith(verdict), said
+    (record,) = between.watcher.ended_sessions
+    assert record.receiver_tls == ("TLSv1.3" if verdict == b"250" else "-")
+    told = [repair.violation for repair in between.watcher.repairs]
+    assert told == ([] if verdict == b"250" else [Violation.TLS_FAILED])
+
+
+@pytest.mark.parametrize("right", [True, False], ids=["the pinned one", "another"])
+async def test_a_pinned_certificate(right: bool, secure_postfix: Postfix, certificate: Certificate) -> None:
+    pinned = certificate.fingerprint if right else "00" * 32
+    with trio.fail_after(SECONDS):
+        async with shim(secure_postfix.port, receiver_tls="required", receiver_fingerprint=pinned) as between:
+            said = await delivered(between.port, "many")
+    assert said.startswith(b"250" if right else b"421 4.7.4"), said
+
+
+@pytest.mark.parametrize(("how", "verdict"), [("opportunistic", b"250"), ("required", b"421 4.7.4")])
+async def test_a_receiver_without_tls(how: str, verdict: bytes, clear_postfix: Postfix) -> None:
+    with trio.fail_after(SECONDS):
+        async with shim(clear_postfix.port, receiver_tls=how) as between:
+            said = await delivered(between.port, "many")
+    assert said.startswith(verdict), said
+
+
+def test_a_lost_opportunity_is_tried_again_in_the_clear() -> None:
+    """A receiver whose TLS fails is dialled again, and the sender sees nothing of it."""
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        assert stage.receiver.written == b"EHLO x\r\n"
+        await stage.feed(stage.receiver, b"250-hi\r\n250 STARTTLS\r\n")
+        first, stage.receiver = stage.receiver, type(stage.receiver)()
+        assert first.written.endswith(b"STARTTLS\r\n")
+        first.feed_fin()
+        await stage.settle()
+        assert first.got_rst
+        stage.sender.written.clear()
+        await stage.feed(stage.receiver, b"220 hello again\r\n")
+        assert stage.receiver.written == b"EHLO x\r\n"
+        await stage.feed(stage.receiver, b"250-hi\r\n250-STARTTLS\r\n250 HELP\r\n")
+        assert stage.sender.written == b"250-hi\r\n250 HELP\r\n"
+
+    policy = Policy(sender_tls=SenderTls.OFF, receiver_tls=ReceiverTls.OPPORTUNISTIC)
+    assert staged(script, policy=policy).repaired == []
+
+
+async def test_plaintext_behind_the_receivers_220_is_discarded(certificate: Certificate) -> None:
+    """What a third party put there answers nothing that is said under TLS."""
+    server = certificate.server()
+    listener = socket.create_server((HOST, 0))
+    seen: list[bytes] = []
+
+    def receive() -> None:
+        with listener, listener.accept()[0] as sock:
+            sock.sendall(b"220 hello\r\n")
+            seen.append(sock.recv(100))
+            sock.sendall(b"250-hi\r\n250 STARTTLS\r\n")
+            seen.append(sock.recv(100))
+            sock.sendall(b"220 go\r\n250 injected\r\n")
+            with server.wrap_socket(sock, server_side=True) as secure:
+                seen.append(secure.recv(100))
+                secure.sendall(b"250 hi again\r\n")
+                seen.append(secure.recv(100))
+                secure.sendall(b"221 bye\r\n")
+
+    given: dict[str, Any] = {"receiver_tls": "required", "receiver_fingerprint": certificate.fingerprint}
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery, shim(listener.getsockname()[1], **given) as between:
+            nursery.start_soon(trio.to_thread.run_sync, receive)
+
+            def talk(port: int) -> list[bytes]:
+                with connected(port) as sock:
+                    dialogue = Dialogue(sock)
+                    return [dialogue.reply(), dialogue.command("EHLO x"), dialogue.command("QUIT")]
+
+            replies = await trio.to_thread.run_sync(talk, between.port)
+            await between.watcher.sessions_ended()
+    assert replies == [b"220 hello\r\n", b"250 hi again\r\n", b"221 bye\r\n"]
+    assert seen == [b"EHLO x\r\n", b"STARTTLS\r\n", b"EHLO x\r\n", b"QUIT\r\n"]
+    assert [repair.violation for repair in between.watcher.repairs] == [Violation.PLAINTEXT_BEHIND_STARTTLS]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_an_old_device_reaches_a_modern_receiver(secure_postfix: Postfix, certificate: Certificate) -> None:
+    """TLS 1.0 on one leg, 1.3 on the other."""
+    openssl = need("openssl")
+    before = secure_postfix.count("large")
+    given: dict[str, Any] = {
+        "listen": f"{HOST}:0,least-tls=1.0",
+        "certificate": certificate.certificate,
+        "key": certificate.key,
+        "receiver_tls": "required",
+        "receiver_authorities": certificate.certificate,
+    }
+    dialogue = (
+        "EHLO x\r\nMAIL FROM:<a@sender.example>\r\n"
+        f"RCPT TO:<large@{MAILBOX_DOMAIN}>\r\nDATA\r\nSubject: x\r\n\r\ntext\r\n.\r\nQUIT\r\n"
+    )
+
+    def talk(port: int) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+        send_to(port, "large", context)
+
+    with trio.fail_after(SECONDS):
+        async with shim(secure_postfix.port, **given) as between:
+            await trio.to_thread.run_sync(talk, between.port)
+            command = [openssl, "s_client", "-tls1", "-cipher", "DEFAULT:@SECLEVEL=0", "-starttls", "smtp", "-quiet"]
+            where = ["-connect", f"{HOST}:{between.port}"]
+            ended = await trio.to_thread.run_sync(run, [*command, *where], dialogue.encode())
+            assert "221" in ended.said, ended.account
+            await between.watcher.sessions_ended(2)
+    poll(lambda: secure_postfix.count("large") >= before + 2, "two mails stored")
+    assert {(r.sender_tls, r.receiver_tls) for r in between.watcher.ended_sessions} == {("TLSv1", "TLSv1.3")}
+
+
+async def test_a_modern_listener_takes_no_old_device(clear_postfix: Postfix, certificate: Certificate) -> None:
+    with trio.fail_after(SECONDS):
+        async with shim(clear_postfix.port, **terminated(certificate)) as between:
+            command = [need("openssl"), "s_client", "-tls1", "-cipher", "DEFAULT:@SECLEVEL=0", "-starttls", "smtp"]
+            ended = await trio.to_thread.run_sync(run, [*command, "-connect", f"{HOST}:{between.port}"], b"")
+            await between.watcher.sessions_ended()
+    assert ended.status != 0
+    assert Violation.TLS_FAILED in [repair.violation for repair in between.watcher.repairs]
+
+
+async def test_implicit_tls_with_the_receiver(certificate: Certificate) -> None:
+    """The greeting comes under TLS."""
+    server = certificate.server()
+    listener = socket.create_server((HOST, 0))
+    seen: list[bytes] = []
+
+    def receive() -> None:
+        with listener, listener.accept()[0] as sock, server.wrap_socket(sock, server_side=True) as secure:
+            secure.sendall(b"220 hello\r\n")
+            seen.append(secure.recv(100))
+            secure.sendall(b"221 bye\r\n")
+
+    given: dict[str, Any] = {"receiver_tls": "implicit", "receiver_fingerprint": certificate.fingerprint}
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery, shim(listener.getsockname()[1], **given) as between:
+            nursery.start_soon(trio.to_thread.run_sync, receive)
+
+            def talk(port: int) -> list[bytes]:
+                with connected(port) as sock:
+                    dialogue = Dialogue(sock)
+                    return [dialogue.reply(), dialogue.command("QUIT")]
+
+            replies = await trio.to_thread.run_sync(talk, between.port)
+            await between.watcher.sessions_ended()
+    assert replies == [b"220 hello\r\n", b"221 bye\r\n"]
+    assert seen == [b"QUIT\r\n"]
+
+
+# -- settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "used"),
+    [
+        ({}, SenderTls.OPAQUE),
+        ({"receiver_tls": "required"}, SenderTls.OFF),
+        ({"certificate": "c", "receiver_tls": "required"}, SenderTls.STARTTLS),
+        ({"sender_tls": "off"}, SenderTls.OFF),
+    ],
+    ids=str,
+)
+def test_what_is_done_about_tls_if_nothing_is_said(changes: dict[str, Any], used: SenderTls) -> None:
+    assert settings(**changes).sender_tls_used is used
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sender_tls": "starttls"}, "sender_tls: starttls needs a certificate"),
+        ({"sender_tls": "off", "certificate": "c"}, "certificate: sender_tls is off, which shows none"),
+        ({"sender_tls": "opaque", "receiver_tls": "required"}, "sender_tls: opaque TLS is made by"),
+        ({"certificate": "c"}, "its mail go on in the clear; .* allow it"),
+        ({"receiver_tls": "yes"}, "receiver_tls: 'yes' is none of off, opportunistic, required, implicit"),
+    ],
+    ids=str,
+)
+def test_settings_that_contradict_each_other(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        settings(**changes)
+
+
+def test_files_that_cannot_be_used_are_named(tmp_path: Path, certificate: Certificate) -> None:
+    nothing, garbage = tmp_path / "nothing.pem", tmp_path / "garbage.pem"
+    garbage.write_text("no certificate")
+    listener = settings(listen="127.0.0.1:0").listen[0]
+    for file, words in ((nothing, "nothing.pem: No such file"), (garbage, "garbage.pem: no certificate with its key")):
+        given = settings(certificate=file, receiver_tls="required")
+        with pytest.raises(TlsUnusable, match=words):
+            given.sender_context(listener)
+    with pytest.raises(TlsUnusable, match="no certificate with its key"):
+        settings(certificate=certificate.certificate, receiver_tls="required").sender_context(listener)
+    with pytest.raises(TlsUnusable, match="is no SHA-256 fingerprint"):
+        settings(receiver_tls="required", receiver_fingerprint="12:34").receiver_security()
+    with pytest.raises(TlsUnusable, match="no CA certificates in it"):
+        settings(receiver_tls="required", receiver_authorities=garbage).receiver_security()
