@@ -29,10 +29,8 @@ every_removed = pytest.mark.parametrize("keyword", sorted(keyword.decode() for k
 
 
 def test_what_the_shim_does_not_follow_is_removed() -> None:
-    """Chunks, several replies to one mail, and whatever turns the sides round or vouches for peers."""
+    """Several replies to one mail, and whatever turns the sides round or vouches for peers."""
     assert {
-        b"CHUNKING",
-        b"BINARYMIME",
         b"PRDR",
         b"XCLIENT",
         b"XFORWARD",
@@ -109,12 +107,12 @@ def test_a_reply_with_nothing_to_remove_is_the_same_object(reply: Reply) -> None
 
 def test_the_code_stays() -> None:
     """Whatever 2yz it was."""
-    assert ehlo_reply("a", "SIZE", code=252) == offering(ehlo_reply("a", "SIZE", "CHUNKING", code=252))
+    assert ehlo_reply("a", "SIZE", code=252) == offering(ehlo_reply("a", "SIZE", "PRDR", code=252))
 
 
 def test_the_octets_of_the_lines_that_stay_do_not_change() -> None:
     """Blanks, case and 8-bit text of a receiver are its own."""
-    came = "250-mail.example  grüßt\r\n250-size  1\r\n250-x-Foo bar \r\n250 CHUNKING\r\n".encode()
+    came = "250-mail.example  grüßt\r\n250-size  1\r\n250-x-Foo bar \r\n250 PRDR\r\n".encode()
     expected = "250-mail.example  grüßt\r\n250-size  1\r\n250 x-Foo bar \r\n".encode()
 
     assert Reply(250, expected) == offering(Reply(250, came))

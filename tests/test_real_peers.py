@@ -109,6 +109,44 @@ async def test_mails_arrive_octet_for_octet(receiver: Postfix | Exim) -> None:
     assert differences(receiver.mailbox("contents"), range(CONTENTS)) == []
 
 
+@contextlib.contextmanager
+def relaying(program: str, port: int) -> Iterator[Postfix | Exim]:
+    """A Postfix or an Exim that sends what it gets for the mailboxes on to `port`."""
+    if program == "exim":
+        with exim(daemon=True, relay_port=port) as an_exim:
+            yield an_exim
+    else:
+        more = (
+            f"transport_maps = inline:{{{{ {MAILBOX_DOMAIN}=smtp:[127.0.0.1]:{port} }}}}\n"
+            f"virtual_mailbox_domains =\nrelay_domains = {MAILBOX_DOMAIN}\nsmtp_line_length_limit = 0\n"
+        )
+        with postfix(more=more) as a_postfix:
+            yield a_postfix
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["postfix", "exim"])
+async def test_thousands_of_mails_pass_between_two_of_a_kind(program: str) -> None:
+    """With all that they offer each other: groups, and Exim's chunks; octet for octet."""
+    recipient = f"contents@{MAILBOX_DOMAIN}"
+    with contextlib.ExitStack() as stack, trio.fail_after(2 * SECONDS):
+        receiver: Postfix | Exim = (
+            stack.enter_context(exim(daemon=True)) if program == "exim" else stack.enter_context(postfix())
+        )
+        async with shim(receiver.port) as between:
+            sender = stack.enter_context(relaying(program, between.port))
+            async with trio.open_nursery() as senders:
+                for first in range(4):
+                    numbers = range(first, MAILS, 4)
+                    senders.start_soon(trio.to_thread.run_sync, send_contents, sender.port, recipient, numbers)
+            await trio.to_thread.run_sync(poll, lambda: receiver.count("contents") >= MAILS, "all stored", SECONDS)
+        assert differences(receiver.mailbox("contents"), range(MAILS)) == []
+        assert between.watcher.repairs == []
+        if isinstance(receiver, Exim):
+            taken = [line for line in receiver.log.splitlines() if " <= " in line]
+            assert all(" K " in line for line in taken), taken[0]
+
+
 def refusal(port: int, declared: bool) -> bytes:
     """What a receiver says to a mail beyond its limit, be that size declared or not."""
     with connected(port) as sock:

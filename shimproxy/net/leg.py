@@ -192,7 +192,7 @@ class Leg:
             self.wanted = READABLE
             await self.watch.wait()
 
-    async def read_block(self) -> int:
+    async def read_block(self, most_octets: int | None = None) -> int:
         """Read into the driver's block, from its BLOCK_START on; the number of octets, 0 at the peer's end.
 
         How much is read at once grows with a peer that fills it; see also `slow_down`. Raises DeadlinePassed,
@@ -202,8 +202,9 @@ class Leg:
             if self.readable:
                 if self.watch.stretched():
                     await self.watch.pause()
+                asked_octets = min(self._block_octets, most_octets or self._block_octets)
                 try:
-                    size_octets = self._receive_block()
+                    size_octets = self._receive_block(asked_octets)
                 except _WOULD_BLOCK:
                     self.readable = False
                 except OSError:
@@ -212,6 +213,8 @@ class Leg:
                 else:
                     if not size_octets:
                         self.ended = Ended.FIN
+                    elif size_octets == asked_octets < self._block_octets:
+                        pass
                     elif size_octets == self._block_octets:
                         self._block_octets = min(2 * size_octets, self.driver.block.size_octets)
                     elif not self._never_short:
@@ -223,15 +226,15 @@ class Leg:
                 await self.watch.wait()
         return 0
 
-    def _receive_block(self) -> int:
+    def _receive_block(self, asked_octets: int) -> int:
         room = self.driver.block.room
         if not self.secured:
-            return self.sock.recv_into(room, self._block_octets)
+            return self.sock.recv_into(room, asked_octets)
         # A read gives one record: several of them make a block that is worth what is done for each.
         size_octets = 0
         try:
-            while size_octets < LEAST_BLOCK_OCTETS:
-                read_octets = self.sock.recv_into(room[size_octets:], _RECORD_OCTETS)
+            while size_octets < min(asked_octets, LEAST_BLOCK_OCTETS):
+                read_octets = self.sock.recv_into(room[size_octets:], min(_RECORD_OCTETS, asked_octets - size_octets))
                 size_octets += read_octets
                 if not read_octets:
                     break

@@ -42,11 +42,13 @@ class Delivery:
     notes: Notes
     policy: Policy
     transfer: Transfer
+    last: bool = True
+    """Whether the mail ends with these: a chunk may be followed by others."""
 
     async def pass_on(self) -> bool:
-        """Pass one mail's data to their end; whether the receiver has that, so that the verdict is its next reply.
+        """Pass one mail's data to their end; whether the receiver has that, so that the verdict is a reply of its.
 
-        If not, they are answered here. Raises Over, LegBroken, DeadlinePassed, Interrupted.
+        If not, see `verdict_without_the_end`. Raises Over, LegBroken, DeadlinePassed, Interrupted.
         """
         notes, transfer = self.notes, self.transfer
         notes.phase = "mail data"
@@ -55,18 +57,16 @@ class Delivery:
         if whole:
             transfer.receiver.mail_data_open = False
             notes.phase = "end of mail data"
-        else:
-            self.answer(await self._verdict_without_the_end())
-            await self.sender.pour()
         return whole
 
     def answer(self, verdict: Reply | Own) -> None:
         """Put the reply to the mail data."""
         self.transfer.tell()
-        record = self.notes.record
-        record.transactions += 1
-        record.accepted += verdict.severity == 2
-        self.notes.phase = "between mails"
+        if self.last:
+            record = self.notes.record
+            record.transactions += 1
+            record.accepted += verdict.severity == 2
+        self.notes.phase = "between mails" if self.last else "between chunks"
         self.sender.put(verdict)
 
     def unanswered(self) -> Own:
@@ -123,11 +123,12 @@ class Delivery:
         return passage is Passage.WHOLE
 
     async def _end_with(self, reply: Reply | Own) -> NoReturn:
+        self.transfer.pipeline.give_up_earlier()
         self.notes.ended("shim")
         await self.sender.say(reply)
         raise Over
 
-    async def _verdict_without_the_end(self) -> Reply | Own:
+    async def verdict_without_the_end(self) -> Reply | Own:
         """The reply to mail data of which the receiver did not get the end."""
         transfer = self.transfer
         if transfer.intake.refusal:
@@ -157,7 +158,7 @@ class Delivery:
             for violation in (*early.violations, Violation.IMPLAUSIBLE_REPLY):
                 notes.repaired(violation, reply=early.octets)
         if decided is None:
-            if not (implausible or transfer.stalled):
+            if not (implausible or transfer.told):
                 notes.repaired(self._how_it_went(), **figures)
             return None
         if decided.refuses:

@@ -106,7 +106,7 @@ class Intake:
     @classmethod
     def of_chunk(cls, sender: Sender, policy: Policy, size_octets: int) -> Intake:
         """The intake of a chunk of that many octets, which are nobody's lines."""
-        return cls(sender, policy, Counted(size_octets))
+        return cls(sender, policy, Counted(size_octets), ended=not size_octets)
 
     @property
     def stray_count(self) -> int:
@@ -159,7 +159,9 @@ class Intake:
             block.buffer[BLOCK_START:stop] = ahead
         else:
             self._patience.begin("mail data")
-            size_octets = await leg.read_block()
+            # Behind a chunk there may be any number of others: what is not this one's stays in the kernel.
+            most_octets = self._end.left_octets if isinstance(self._end, Counted) else None
+            size_octets = await leg.read_block(most_octets)
             self._patience.end(size_octets)
             if not size_octets:
                 return 0

@@ -39,6 +39,7 @@ GROUPED = frozenset({Verb.MAIL, Verb.RCPT, Verb.RSET})
 """What the sender may go on behind without waiting for the reply (RFC 2920 section 3.1); mail data are the other."""
 _OF_TRANSACTIONS = frozenset({Verb.HELO, Verb.EHLO, Verb.MAIL, Verb.RSET})
 _PIPELINING = b"PIPELINING"
+_CHUNKING = b"CHUNKING"
 
 
 @attrs.define(eq=False)
@@ -52,6 +53,8 @@ class Pipeline:
     security: Security
     offered: bool = False
     """Whether the sender was told that it need not wait for each reply."""
+    chunks_offered: bool = False
+    """Whether the sender was told that it may say BDAT."""
     tls_offered: bool = False
     """Whether the sender was told that it may say STARTTLS."""
     in_transaction: bool = False
@@ -94,7 +97,37 @@ class Pipeline:
             seconds, doing = deadlines.data_reply if entry is Verb.DATA else deadlines.reply, entry
         self.receiver.leg.watch.allow(seconds, doing)
 
+    def relay_earlier(self, reply: Reply) -> bool:
+        """Relay a reply that came while mail data are on their way, if anything before them is outstanding."""
+        if not self._outstanding:
+            return False
+        self._relay(self.receiver.looked_at(reply))
+        self.sender.pour_now()
+        return True
+
+    def give_up_earlier(self) -> None:
+        """Answer what was outstanding before mail data over which the receiver was given up."""
+        while self._outstanding:
+            entry = self._outstanding.popleft()
+            if isinstance(entry, Delivery):
+                entry.answer(MAIL_UNANSWERED)
+            else:
+                self.sender.put(COMMAND_UNANSWERED)
+
     # -- out
+
+    async def flush_chunk_command(self) -> bool:
+        """Write BDAT and what was queued before it; whether the receiver took it. Raises Interrupted."""
+        receiver = self.receiver
+        if not receiver.flush_now():
+            receiver.leg.watch.allow(self.policy.deadlines.reply, Verb.BDAT)
+            try:
+                await receiver.flush()
+            except DeadlinePassed:
+                self.notes.repaired(Violation.NO_REPLY, to=str(Verb.BDAT))
+                receiver.give_up()
+                self.give_up_earlier()
+        return not receiver.gone
 
     async def settle(self) -> Then:
         """Relay replies until nothing is outstanding; how the sender is read behind the last of them.
@@ -201,13 +234,14 @@ class Pipeline:
             if verb is Verb.EHLO:
                 reply = self._offer(reply)
             elif verb is Verb.HELO:
-                self.offered = self.tls_offered = False
+                self.offered = self.tls_offered = self.chunks_offered = False
         self.sender.put(reply)
         return then
 
     def _answer_mail(self, delivery: Delivery, verdict: Reply | Own) -> None:
         self._leave()
-        self.in_transaction = False
+        if delivery.last:
+            self.in_transaction = False
         delivery.answer(verdict)
 
     def _leave(self) -> None:
@@ -229,11 +263,12 @@ class Pipeline:
         found = keywords(offered)
         self.offered = _PIPELINING in found
         self.tls_offered = STARTTLS in found
+        self.chunks_offered = _CHUNKING in found
         return offered
 
     def forget(self) -> None:
         """The sender has gone over to TLS: what it was offered, and began, counts no more (RFC 3207 4.2)."""
-        self.offered = self.tls_offered = self.in_transaction = False
+        self.offered = self.tls_offered = self.chunks_offered = self.in_transaction = False
 
     def look_behind_data(self) -> None:
         """See how much the sender has sent behind DATA, as whose reply is about to be given."""

@@ -102,7 +102,7 @@ class Receiver:
         reply = replies.next_reply() if replies.unread else None
         if reply is None and self.leg.ended:
             reply = replies.cut_off()
-        return self._looked_at(reply) if reply else None
+        return self.looked_at(reply) if reply else None
 
     async def ask(self, command: Command) -> Reply | None:
         """Give a command of the shim's own, and its reply; None if the receiver has gone.
@@ -144,9 +144,10 @@ class Receiver:
                 break
             replies.feed(octets)
             reply = replies.next_reply()
-        return self._looked_at(reply)
+        return self.looked_at(reply)
 
-    def _looked_at(self, reply: Reply) -> Reply:
+    def looked_at(self, reply: Reply) -> Reply:
+        """Take note of a reply that answers something; it is the same."""
         self._quit_fits = reply.code not in (334, 421) and (self._verb is not Verb.QUIT or reply.refuses)
         if reply.violations:
             for violation in reply.violations:

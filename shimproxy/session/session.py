@@ -23,9 +23,9 @@ import trio
 
 from shimproxy.net.errors import DeadlinePassed, DialFailed, Interrupted, LegBroken, TlsFailed
 from shimproxy.session import opaque
-from shimproxy.session.delivery import Delivery, Over
+from shimproxy.session.content import Content
+from shimproxy.session.delivery import Over
 from shimproxy.session.farewell import see_off
-from shimproxy.session.intake import Intake
 from shimproxy.session.notes import AFTER_421, FIRST_COMMAND
 from shimproxy.session.pipeline import GROUPED, Pipeline
 from shimproxy.session.policy import SenderTls
@@ -44,10 +44,9 @@ from shimproxy.session.replies import (
     SHUTTING_DOWN,
 )
 from shimproxy.session.security import Security
-from shimproxy.session.transfer import Transfer
 from shimproxy.session.turns import Turns
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import Command, Verb, chunk_size_octets
+from shimproxy.smtp.command import Command, Verb
 from shimproxy.smtp.dialogue import OUT_OF_STEP, Answers, Then, ruling
 from shimproxy.smtp.reply import ReplyReader
 
@@ -81,6 +80,7 @@ class Session:
     """What both legs wait under, until the receiver is given up."""
     _security: Security = attrs.field(init=False)
     _turns: Turns | None = None
+    _content: Content | None = None
     _ready: bool = False
     """Whether a plain command can be forwarded: the sender has said EHLO since it went over to TLS, if it has, and the
     receiver leg is as secure as it has to be."""
@@ -177,6 +177,7 @@ class Session:
         turns = self._turns = await self._greet()
         pipeline, notes = turns.pipeline, self.notes
         receiver = pipeline.receiver
+        self._content = Content(self.sender, pipeline, notes, self.policy)
         while True:
             command = await turns.next_command()
             if self._mail_data_may_come:
@@ -248,10 +249,11 @@ class Session:
     async def _serve(self, turns: Turns, command: Command) -> None:
         """Answer a command that cannot simply be forwarded."""
         pipeline = turns.pipeline
-        await pipeline.settle()
         receiver, security = pipeline.receiver, self._security
-        if command.verb is Verb.BDAT:
-            await self._drain_chunk(receiver, command)
+        if command.verb is Verb.BDAT and self._content:
+            await self._content.take_chunk(command)
+            return
+        await pipeline.settle()
         if receiver.gone:
             await self._answer_alone(receiver, command.verb)
         elif security.hello_due and command.verb not in _WITHOUT_HELLO:
@@ -280,24 +282,13 @@ class Session:
             await self._end_with("sender", BYE)
         await self._end_with("receiver", receiver.last_words)
 
-    async def _drain_chunk(self, receiver: Receiver, command: Command) -> None:
-        """Read and drop the chunk behind a BDAT that is refused: its octets are no commands (guarantee 6)."""
-        size_octets = chunk_size_octets(command)
-        if size_octets is None:
-            await self._end_with("shim", SENT_TOO_SOON)
-        if size_octets:
-            chunk = Intake.of_chunk(self.sender, self.policy, size_octets)
-            if not await chunk.drain():
-                receiver.note_departure()
-                raise Over
-            if chunk.outrun:
-                self.notes.repaired(Violation.OUTRUN)
-                await self._end_with("shim", SENT_TOO_SOON)
-
     async def _forward(self, turns: Turns, command: Command) -> None:
         """Forward a command, and relay its reply and do what follows from that, unless the sender need not wait."""
-        pipeline = turns.pipeline
+        pipeline, content = turns.pipeline, self._content
+        assert content
         pipeline.queue(command)
+        if command.verb is Verb.RSET:
+            content.reset()
         if command.verb in GROUPED and pipeline.goes_on:
             return
         then = await pipeline.settle()
@@ -316,7 +307,7 @@ class Session:
             case Then.COMMANDS:
                 pass
             case Then.MAIL_DATA:
-                await self._take_mail(pipeline)
+                await content.take_mail_data()
             case Then.CLOSE:
                 self.notes.ended("sender")
                 raise Over
@@ -362,18 +353,3 @@ class Session:
             receiver.leg.reset()
         self.notes.ended("sender")
         raise Over
-
-    async def _take_mail(self, pipeline: Pipeline) -> None:
-        """Pass on mail data, and relay their reply unless the sender need not wait."""
-        intake = Intake.of_mail(self.sender, self.policy)
-        transfer = Transfer(pipeline.receiver, intake, self.policy)
-        delivery = Delivery(self.sender, self.notes, self.policy, transfer)
-        if await delivery.pass_on():
-            pipeline.await_verdict(delivery)
-        else:
-            pipeline.in_transaction = False
-        if intake.outrun or not pipeline.goes_on:
-            await pipeline.settle()
-        if intake.outrun:
-            self.notes.repaired(Violation.OUTRUN)
-            await self._end_with("shim", SENT_TOO_SOON)

@@ -26,6 +26,7 @@ from shimproxy.smtp.dialogue import Answers, Verdict, ruling
 
 if TYPE_CHECKING:
     from shimproxy.session.intake import Intake
+    from shimproxy.session.pipeline import Pipeline
     from shimproxy.session.policy import Policy
     from shimproxy.session.receiver import Receiver
     from shimproxy.smtp.reply import Reply
@@ -43,17 +44,24 @@ class Passage(enum.Enum):
 class Transfer:
     """The mail data of one transaction on their way to the receiver."""
 
-    receiver: Receiver
+    pipeline: Pipeline
+    """What is outstanding before these."""
     intake: Intake
     policy: Policy
     early: Reply | None = None
     """The reply that stopped the forwarding, where a reply did."""
     octets_forwarded: int = 0
     """What the receiver's socket took."""
-    stalled: bool = False
-    """Whether the receiver was given up because it took too little, or did not come to the end of a reply."""
+    told: bool = False
+    """Whether it is told already why the receiver was given up, if it was: it took too little, or did not come to the
+    end of a reply, or answered what went before in disorder."""
     _further: Dropped | None = None
     _patience: Patience | None = None
+
+    @property
+    def receiver(self) -> Receiver:
+        """Whom they go to."""
+        return self.pipeline.receiver
 
     async def forward(self) -> Passage:
         """Pass the mail data on until their end, or until the receiver or the operator's policy stops them.
@@ -148,10 +156,15 @@ class Transfer:
         leg.watch.allow(self.policy.deadlines.linger_idle, "the rest of a reply")
         while True:
             while reply := replies.next_reply():
-                if ruling(Answers.IN_MAIL_DATA, reply)[0] is not Verdict.DROP:
+                if self.pipeline.relay_earlier(reply):
+                    if self.receiver.gone:
+                        self.told = True
+                        return True
+                elif ruling(Answers.IN_MAIL_DATA, reply)[0] is not Verdict.DROP:
                     self.early = reply
                     return True
-                self.drop(reply)
+                else:
+                    self.drop(reply)
             if leg.ended:
                 self.early = replies.cut_off()
                 return True
@@ -174,5 +187,5 @@ class Transfer:
             self._further.tell(self.receiver.notes.repaired)
 
     def _note_stall(self) -> None:
-        self.stalled = True
+        self.told = True
         self.receiver.notes.repaired(Violation.STALLED_IN_DATA, octets_forwarded=self.octets_forwarded)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import re
+from typing import Final
 
 import attrs
 
@@ -43,7 +44,6 @@ class Verb(enum.StrEnum):
 # Verbs that would change the meaning of the octets behind them in a way that this version does not follow.
 REFUSED_VERBS = frozenset(
     {
-        b"BDAT",
         b"XEXCH50",
         b"X-LINK2STATE",
         b"X-EXPS",
@@ -60,8 +60,14 @@ _FURTHER_VERBS = frozenset({b"BURL", b"ETRN", b"LHLO", b"SAML", b"SEND", b"SOML"
 
 _VERBS = {verb.value.encode(): verb for verb in Verb if verb is not Verb.OTHER}
 _OTHER = Verb.OTHER
+# Larger counts overflow in some receivers, which would read the rest of the chunk as commands.
+LARGEST_CHUNK_OCTETS: Final = 2**31 - 1
+_CHUNK = re.compile(rb"[ \t]*BDAT[ \t]+(\d{1,10})([ \t]+LAST)?[ \t]*\r\n", re.IGNORECASE).fullmatch
 _FIRST_WORD = re.compile(rb"[ \t]*([^ \t\r\n]*)").match
 _PLAIN = re.compile(rb"([A-Za-z0-9-]+)(?:[ \t][^\r\n\0]*)?\r\n").fullmatch
+
+
+_SPECIAL = frozenset({Verb.BDAT, Verb.STARTTLS})
 
 
 @attrs.define
@@ -80,7 +86,7 @@ class Command:
     @property
     def plain(self) -> bool:
         """Whether there is nothing about it but to forward it."""
-        return self.violation is None and not self.refused and self.verb is not Verb.STARTTLS
+        return self.violation is None and not self.refused and self.verb not in _SPECIAL
 
     @property
     def known(self) -> bool:
@@ -183,12 +189,20 @@ def response_from_line(line: bytes, newlines: Newlines = Newlines.NORMALISE, *, 
     return Command(Verb.AUTH, response.line if response and response.forwardable else b"*\r\n")
 
 
-def chunk_size_octets(command: Command) -> int | None:
-    """How many octets follow a BDAT command (RFC 3030 section 2), or None if it does not say."""
-    words = command.line.split()
-    if len(words) in (2, 3) and words[1].isdigit() and len(words[1]) <= 20:
-        return int(words[1])
-    return None
+@attrs.frozen
+class Chunk:
+    """The chunk that a BDAT command announces (RFC 3030 section 2)."""
+
+    size_octets: int
+    last: bool
+
+
+def chunk_of(line: bytes) -> Chunk | None:
+    """The chunk that a BDAT command announces, or None if it doesn't say so without a doubt."""
+    found = _CHUNK(line)
+    if found is None or int(found[1]) > LARGEST_CHUNK_OCTETS:
+        return None
+    return Chunk(int(found[1]), found[2] is not None)
 
 
 def _first_word(octets: bytes) -> bytes:

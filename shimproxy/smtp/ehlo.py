@@ -17,9 +17,6 @@ Keywords = dict[bytes, bytes]
 
 NEVER_OFFERED = frozenset(
     {
-        # Understood, but not yet relayed: each changes how the sender's octets are to be read.
-        b"CHUNKING",
-        b"BINARYMIME",
         # More than one reply to mail data, or octets that are not lines.
         b"PRDR",
         b"XEXCH50",

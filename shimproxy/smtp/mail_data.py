@@ -80,11 +80,11 @@ class EndOfDeviceData:
 class Counted:
     """Finds the end of one chunk by its size (RFC 3030 section 2)."""
 
-    _left_octets: int
+    left_octets: int
+    """How many are still to come."""
 
     def feed(self, _block: bytes | bytearray, start: int, stop: int) -> int | None:
         """As EndOfData.feed."""
-        if stop - start < self._left_octets:
-            self._left_octets -= stop - start
-            return None
-        return start + self._left_octets
+        end = start + self.left_octets
+        self.left_octets -= min(stop - start, self.left_octets)
+        return end if end <= stop else None

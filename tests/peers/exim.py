@@ -65,6 +65,13 @@ accept:
   accept
 
 begin routers
+relayed:
+  driver = manualroute
+  condition = ${{if >{{{relay_port}}}{{0}}}}
+  domains = {domain}
+  route_data = 127.0.0.1::{relay_port}
+  self = send
+  transport = smtp
 other:
   driver = manualroute
   domains = \N^p[0-9]+\.example$\N
@@ -89,6 +96,7 @@ begin transports
 smtp:
   driver = smtp
   hosts_try_chunking = *
+  message_linelength_limit = 100000
   hosts_avoid_tls = *
   hosts_try_dane =
   dnssec_request_domains =
@@ -167,8 +175,11 @@ def _program() -> str:
 
 
 @contextlib.contextmanager
-def exim(*, daemon: bool = False, size_limit_octets: int = 0) -> Iterator[Exim]:
-    """An Exim of its own, until the end of the block; with `daemon` it listens too."""
+def exim(*, daemon: bool = False, size_limit_octets: int = 0, relay_port: int = 0) -> Iterator[Exim]:
+    """An Exim of its own, until the end of the block; with `daemon` it listens too.
+
+    Mailboxes are its own, unless `relay_port` says where mails to them go.
+    """
     program = _program()
     need_root()
     try:
@@ -194,6 +205,7 @@ def exim(*, daemon: bool = False, size_limit_octets: int = 0) -> Iterator[Exim]:
                 domain=MAILBOX_DOMAIN,
                 mailboxes=" : ".join(MAILBOXES),
                 size_limit_octets=size_limit_octets,
+                relay_port=relay_port,
             )
         )
         running = Exim(program, folder, port)

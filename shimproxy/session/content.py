@@ -1,0 +1,124 @@
+"""What a transaction is about: mail data behind DATA, or chunks behind BDAT (RFC 3030).
+
+Invariants:
+
+1. A chunk is as long as its command says, whatever is in it: no octet of it is ever read as a command or an end.
+2. Where the receiver has answered a chunk before it had all of it, the chunk is drained and gets that as its reply, and
+   so does each later one until the last, or until RSET: one reply a chunk.
+3. A BDAT that does not say without a doubt how long its chunk is ends the session.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+import attrs
+
+from shimproxy.session.delivery import Delivery, Over
+from shimproxy.session.intake import Intake
+from shimproxy.session.replies import NOT_OFFERED, SENT_TOO_SOON
+from shimproxy.session.transfer import Transfer
+from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.command import chunk_of
+
+if TYPE_CHECKING:
+    from shimproxy.session.notes import Notes
+    from shimproxy.session.pipeline import Pipeline
+    from shimproxy.session.policy import Policy
+    from shimproxy.session.sender import Sender
+    from shimproxy.smtp.command import Chunk, Command
+    from shimproxy.smtp.reply import Own, Reply
+
+
+@attrs.define(eq=False)
+class Content:
+    """The mail data and chunks of one session, on their way."""
+
+    sender: Sender
+    pipeline: Pipeline
+    notes: Notes
+    policy: Policy
+    _refusal: Reply | Own | None = None
+    """What answers the chunks of a transaction whose receiver was given up over one of them."""
+
+    async def take_mail_data(self) -> None:
+        """Pass on mail data, and relay their reply unless the sender need not wait.
+
+        Raises Over, LegBroken, DeadlinePassed, Interrupted.
+        """
+        await self._pass_on(Intake.of_mail(self.sender, self.policy), last=True)
+
+    async def take_chunk(self, command: Command) -> None:
+        """Forward BDAT and its chunk, or drain and refuse it.
+
+        Raises Over, LegBroken, DeadlinePassed, Interrupted.
+        """
+        chunk = chunk_of(command.line) if command.forwardable else None
+        pipeline = self.pipeline
+        receiver = pipeline.receiver
+        self.notes.phase = command.verb
+        if chunk is None:
+            await pipeline.settle()
+            await self._end()
+        elif self._refusal:
+            await self._refuse(chunk, self._refusal)
+        elif not pipeline.chunks_offered:
+            await pipeline.settle()
+            await self._refuse(chunk, receiver.last_words if receiver.gone else NOT_OFFERED)
+        elif pipeline.empty and not await receiver.in_step():
+            await self._refuse(chunk, receiver.last_words)
+        else:
+            receiver.queue(command)
+            if await pipeline.flush_chunk_command():
+                receiver.mail_data_open = True
+                await self._pass_on(Intake.of_chunk(self.sender, self.policy, chunk.size_octets), last=chunk.last)
+            else:
+                await self._refuse(chunk, receiver.last_words)
+
+    def reset(self) -> None:
+        """The transaction is over: chunks that come are another's."""
+        self._refusal = None
+
+    async def _pass_on(self, intake: Intake, *, last: bool) -> None:
+        pipeline = self.pipeline
+        transfer = Transfer(pipeline, intake, self.policy)
+        delivery = Delivery(self.sender, self.notes, self.policy, transfer, last)
+        if await delivery.pass_on():
+            pipeline.await_verdict(delivery)
+        else:
+            verdict = await delivery.verdict_without_the_end()
+            pipeline.give_up_earlier()
+            delivery.answer(verdict)
+            await self.sender.pour()
+            pipeline.in_transaction = False
+            self._refusal = None if last else verdict
+        if intake.outrun or not pipeline.goes_on:
+            await pipeline.settle()
+        if intake.outrun:
+            await self._end_outrun()
+
+    async def _refuse(self, chunk: Chunk, reply: Reply | Own) -> None:
+        """Read and drop the chunk, and give its reply; the last reply of the session if that says so."""
+        receiver = self.pipeline.receiver
+        intake = Intake.of_chunk(self.sender, self.policy, chunk.size_octets)
+        if not await intake.drain():
+            receiver.note_departure()
+            raise Over
+        if chunk.last:
+            self._refusal = None
+        self.sender.put(reply)
+        await self.sender.pour()
+        if intake.outrun:
+            await self._end_outrun()
+        if receiver.gone and reply is receiver.last_words and not self._refusal:
+            self.notes.ended("receiver")
+            raise Over
+
+    async def _end_outrun(self) -> NoReturn:
+        self.notes.repaired(Violation.OUTRUN)
+        await self._end()
+
+    async def _end(self) -> NoReturn:
+        self.notes.ended("shim")
+        await self.sender.say(SENT_TOO_SOON)
+        raise Over

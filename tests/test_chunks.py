@@ -1,0 +1,123 @@
+"""Chunks (RFC 3030): counted, never searched, and as many as there are, with the repair in force."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.mail_data import Counted
+from tests.memory import Stage, staged
+
+
+@pytest.mark.parametrize("size_octets", range(1, 6))
+def test_a_chunk_ends_where_its_count_says_at_every_segmentation(size_octets: int) -> None:
+    stream = b"x\r\n.\r\nyz"
+    for cuts in itertools.product((False, True), repeat=len(stream) - 1):
+        at = [0, *(index for index, cut in enumerate(cuts, 1) if cut), len(stream)]
+        sut, before, end = Counted(size_octets), 0, None
+        for start, stop in itertools.pairwise(at):
+            end = sut.feed(stream[start:stop], 0, stop - start)
+            if end is not None:
+                break
+            before = stop
+        assert end is not None
+        assert before + end == size_octets
+
+
+async def greeted(stage: Stage) -> None:
+    """Greeting, EHLO with both extensions."""
+    await stage.feed(stage.receiver, b"220 hello\r\n")
+    await stage.feed(stage.sender, b"EHLO x\r\n")
+    await stage.feed(stage.receiver, b"250-hi\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 BINARYMIME\r\n")
+    for sock in (stage.sender, stage.receiver):
+        sock.written.clear()
+
+
+def test_many_chunks_in_one_segment_are_forwarded_before_the_first_reply() -> None:
+    """However much lies behind a chunk: it stays in the kernel until its turn comes."""
+
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        chunk = b"BDAT 50000\r\n" + b"x" * 50_000
+        octets = b"MAIL FROM:<a@b> BODY=BINARYMIME\r\n" + chunk * 20 + b"BDAT 0 LAST\r\n"
+        await stage.feed(stage.sender, octets)
+        assert stage.receiver.written == octets
+        assert not stage.sender.written
+        await stage.feed(stage.receiver, b"250 OK\r\n" * 22)
+        assert stage.sender.written == b"250 OK\r\n" * 22
+
+    stage = staged(script)
+    assert stage.repaired == []
+
+
+def test_a_mail_in_chunks_is_one_transaction() -> None:
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, b"BDAT 1\r\naBDAT 1\r\nbBDAT 1 LAST\r\nc")
+        await stage.feed(stage.receiver, b"250 OK\r\n" * 3)
+        await stage.feed(stage.sender, b"QUIT\r\n")
+        await stage.feed(stage.receiver, b"221 bye\r\n")
+        stage.receiver.feed_fin()
+        stage.sender.feed_fin()
+        await stage.settle()
+
+    (record,) = staged(script).notes.records
+    assert (record.transactions, record.accepted) == (1, 1)
+
+
+def test_an_early_2yz_to_a_chunk_is_no_acceptance() -> None:
+    """Guarantee 3: not even of a part."""
+
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, b"BDAT 10\r\nabc")
+        await stage.feed(stage.receiver, b"250 got it\r\n")
+        stage.receiver.feed_fin()
+        await stage.feed(stage.sender, b"defghij")
+        assert stage.sender.written.startswith(b"451 4.3.0 ")
+
+    stage = staged(script)
+    assert stage.repaired == [Violation.EARLY_SUCCESS]
+    assert stage.receiver.got_rst
+
+
+def test_replies_to_what_went_before_are_relayed_in_mid_chunk() -> None:
+    """They are not early."""
+
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\nBDAT 10 LAST\r\nabc")
+        await stage.feed(stage.receiver, b"250 a\r\n550 b\r\n")
+        assert stage.sender.written == b"250 a\r\n550 b\r\n"
+        await stage.feed(stage.sender, b"defghij")
+        assert stage.receiver.written.endswith(b"abcdefghij")
+        await stage.feed(stage.receiver, b"554 no recipients\r\n")
+        assert stage.sender.written.endswith(b"554 no recipients\r\n")
+
+    assert staged(script).repaired == []
+
+
+def test_a_receiver_that_takes_no_more_of_a_chunk_can_still_refuse() -> None:
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        stage.receiver.room_octets = 100
+        await stage.feed(stage.sender, b"BDAT 100000 LAST\r\n" + b"x" * 50_000)
+        await stage.feed(stage.receiver, b"552 too big\r\n")
+        await stage.feed(stage.sender, b"x" * 50_000)
+        assert stage.sender.written == b"552 too big\r\n"
+
+    staged(script)
+
+
+def test_stopped_at_once_in_mid_chunk_everything_has_its_reply_and_the_receiver_is_reset() -> None:
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\nBDAT 10\r\nabc")
+        stage.session.stop_now()
+        await stage.settle()
+        assert [line[:3] for line in stage.sender.written.splitlines()] == [b"451", b"421"]
+        assert stage.receiver.got_rst
+
+    staged(script)
