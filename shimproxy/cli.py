@@ -61,6 +61,7 @@ def _unusable(message: str) -> int:
 def _run(options: argparse.Namespace) -> Callable[[], int]:
     if not options.listen:
         raise AddressError("no --listen HOST:PORT: say where senders connect, as in --listen 127.0.0.1:2525")
+    general, by_domain = _sizes(options.max_size)
     settings = Settings(
         listen=options.listen,
         receiver=options.receiver,
@@ -70,6 +71,8 @@ def _run(options: argparse.Namespace) -> Callable[[], int]:
         grace_seconds=options.grace,
         early_success=options.early_success,
         newlines=options.newlines,
+        max_size=general,
+        max_size_by_domain=by_domain,
         sender_tls=options.sender_tls,
         certificate=options.cert,
         key=options.key,
@@ -133,6 +136,26 @@ def _with_changes(defaults: _Settable, changes: Sequence[str], flag: str) -> _Se
         raise ValueError(f"{flag}: {error}") from None
 
 
+_UNITS = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
+
+def _sizes(given: Sequence[str]) -> tuple[int | None, dict[str, int]]:
+    """The general limit and those of domains that were given to --max-size."""
+    general: int | None = None
+    by_domain: dict[str, int] = {}
+    for each in given:
+        domain, _, size = each.rpartition("=")
+        digits = size.rstrip("KMGiB")
+        unit = _UNITS.get(size[len(digits) :])
+        if not (digits.isascii() and digits.isdigit()) or unit is None or int(digits) < 1:
+            raise ValueError(f"--max-size {each}: write a size as in 10MiB, 500KiB or 1000, or example.com=2MiB")
+        if domain:
+            by_domain[domain] = int(digits) * unit
+        else:
+            general = int(digits) * unit
+    return general, by_domain
+
+
 def _names(settable: Deadlines | Limits) -> str:
     return ", ".join(
         f"{field.name.replace('_', '-')} {getattr(settable, field.name):g}" for field in attrs.fields(type(settable))
@@ -177,6 +200,14 @@ def _parser() -> argparse.ArgumentParser:
         default=str(Newlines.NORMALISE),
         help="bare CR, bare LF and NUL in commands and mail data: make canonical, refuse, or pass octet for octet to a "
         "receiver that may be smuggled to (default: %(default)s)",
+    )
+    run_command.add_argument(
+        "--max-size",
+        action="append",
+        default=[],
+        metavar="[DOMAIN=]SIZE",
+        help="refuse larger mails by 552 5.3.4, in general or for recipients in a domain (repeatable): 10MiB, 500KiB, "
+        "or a number of octets",
     )
     _add_tls(run_command)
     run_command.add_argument(

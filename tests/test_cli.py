@@ -155,6 +155,8 @@ def test_the_log_has_a_line_a_repair_and_a_line_a_session_and_never_a_secret(lis
         (["--listen", "127.0.0.1:0", "--limit", "held-octets=many"], "write held-octets=NUMBER"),
         (["--listen", "127.0.0.1:0", "--sessions", "0"], "sessions must be a whole number from 1 on"),
         (["--listen", "127.0.0.1:0", "--early-success", "250 OK"], "write a code and a text"),
+        (["--listen", "127.0.0.1:0", "--max-size", "10XB"], "--max-size 10XB: write a size as in 10MiB"),
+        (["--listen", "127.0.0.1:0", "--cert", "/none.pem", "--receiver-tls", "required"], "/none.pem: No such file"),
         (["--listen", "127.0.0.1:0", "--receiver", "a..b:25"], "check the name, or give an address"),
         (["--listen", "127.0.0.1:0", "--receiver", "a" * 64 + ".example:25"], "check the name, or give an address"),
         (["--listen", "\u00fc..\u00fc:0"], "give an address of this machine"),

@@ -176,6 +176,7 @@ async def serve(
             limits=settings.limits,
             early_success=early_success,
             pipelining=settings.pipelining,
+            sizes=settings.sizes,
             newlines=settings.newlines,
             sender_tls=settings.sender_tls_used,
             receiver_tls=settings.receiver_tls,

@@ -13,7 +13,7 @@ import attrs
 from shimproxy.net.address import Address
 from shimproxy.net.tls import VERSIONS, ReceiverSecurity, Verification, fingerprint, sender_context
 from shimproxy.session.limits import Deadlines, Limits, at_least, not_negative
-from shimproxy.session.policy import ReceiverTls, SenderTls
+from shimproxy.session.policy import ReceiverTls, SenderTls, Sizes
 from shimproxy.session.replies import EARLY_SUCCESS
 from shimproxy.smtp.newlines import Newlines
 from shimproxy.smtp.reply import ReplyReader
@@ -21,7 +21,7 @@ from shimproxy.smtp.reply import ReplyReader
 if TYPE_CHECKING:
     import enum
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 _LF_ONLY_DEVICES = "lf-only-devices"
@@ -136,6 +136,10 @@ class Settings:
     """Where senders connect; port 0 takes a free one. May be empty if `serve` is given listeners."""
     newlines: Newlines = attrs.field(default=Newlines.NORMALISE, converter=_newlines)
     """What becomes of bare CR, bare LF and NUL in commands and mail data."""
+    max_size: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least(1)))
+    """The largest mail that is let through, in octets as RFC 1870 counts them."""
+    max_size_by_domain: Mapping[str, int] = attrs.field(factory=dict)
+    """The same for recipients in a domain, instead of `max_size`; of several recipients, the smallest counts."""
     sender_tls: SenderTls | None = attrs.field(default=None, converter=_sender_tls)
     """What is done about TLS on sender legs; see `sender_tls_used` for what None comes to."""
     certificate: Path | None = attrs.field(default=None, converter=_file)
@@ -191,6 +195,12 @@ class Settings:
                 "receiver_tls: the sender's TLS would end here and its mail go on in the clear; say required, implicit "
                 "or opportunistic, or allow it (--allow-clear)"
             )
+
+    @property
+    def sizes(self) -> Sizes | None:
+        """The limits of mails, if there are any."""
+        by_domain = {name.lower().encode(): octets for name, octets in self.max_size_by_domain.items()}
+        return Sizes(self.max_size, by_domain) if self.max_size or by_domain else None
 
     def sender_context(self, listener: Listener) -> ssl.SSLContext | None:
         """The TLS of a listener's senders, if it is terminated here. Raises TlsUnusable."""

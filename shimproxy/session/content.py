@@ -16,7 +16,7 @@ import attrs
 
 from shimproxy.session.delivery import Delivery, Over
 from shimproxy.session.intake import Intake
-from shimproxy.session.replies import NOT_OFFERED, SENT_TOO_SOON
+from shimproxy.session.replies import NOT_OFFERED, SENT_TOO_SOON, TOO_BIG
 from shimproxy.session.transfer import Transfer
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import chunk_of
@@ -46,7 +46,7 @@ class Content:
 
         Raises Over, LegBroken, DeadlinePassed, Interrupted.
         """
-        await self._pass_on(Intake.of_mail(self.sender, self.policy), last=True)
+        await self._pass_on(Intake.of_mail(self.sender, self.policy, self.pipeline.measure), last=True)
 
     async def take_chunk(self, command: Command) -> None:
         """Forward BDAT and its chunk, or drain and refuse it.
@@ -65,6 +65,14 @@ class Content:
         elif not pipeline.chunks_offered:
             await pipeline.settle()
             await self._refuse(chunk, receiver.last_words if receiver.gone else NOT_OFFERED)
+        elif self._is_too_much(chunk):
+            await pipeline.settle()
+            self.notes.repaired(Violation.OVERSIZE, chunk_octets=chunk.size_octets)
+            if not receiver.gone:
+                receiver.mail_data_open = True  # of the chunks before this one, it must make no mail
+                receiver.drop()
+            self._refusal = TOO_BIG
+            await self._refuse(chunk, TOO_BIG)
         elif pipeline.empty and not await receiver.in_step():
             await self._refuse(chunk, receiver.last_words)
         else:
@@ -74,6 +82,13 @@ class Content:
                 await self._pass_on(Intake.of_chunk(self.sender, self.policy, chunk.size_octets), last=chunk.last)
             else:
                 await self._refuse(chunk, receiver.last_words)
+
+    def _is_too_much(self, chunk: Chunk) -> bool:
+        measure = self.pipeline.measure
+        if not measure:
+            return False
+        measure.octets += chunk.size_octets
+        return measure.exceeded
 
     def reset(self) -> None:
         """The transaction is over: chunks that come are another's."""

@@ -16,7 +16,7 @@ import attrs
 
 from shimproxy.net.errors import DeadlinePassed, Interrupted
 from shimproxy.net.leg import Ended
-from shimproxy.session.replies import MAIL_UNANSWERED, SENDER_LATE, SHUTTING_DOWN
+from shimproxy.session.replies import MAIL_UNANSWERED, SENDER_LATE, SHUTTING_DOWN, TOO_BIG
 from shimproxy.session.transfer import Passage
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import Answers, Verdict, ruling
@@ -132,14 +132,21 @@ class Delivery:
         """The reply to mail data of which the receiver did not get the end."""
         transfer = self.transfer
         if transfer.intake.refusal:
+            self._tell_refusal()
             return transfer.intake.refusal
         farewell = transfer.receiver.farewell
         assert farewell is not None
         return self._verdict_of_the_departed(await farewell.verdict()) or MAIL_UNANSWERED
 
+    def _tell_refusal(self) -> None:
+        intake = self.transfer.intake
+        if intake.refusal is TOO_BIG:
+            self.notes.repaired(Violation.OVERSIZE, octets_taken=intake.octets_taken)
+
     def _held_verdict(self) -> Reply | Own | None:
         """The verdict that is held for a sender which does not come to the end of its mail data, if there is one."""
         if self.transfer.intake.refusal:
+            self._tell_refusal()
             return self.transfer.intake.refusal
         farewell = self.transfer.receiver.farewell
         return self._verdict_of_the_departed(farewell.decided) if farewell else None

@@ -11,14 +11,14 @@ It does not know where the mail data go.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
 from shimproxy.net.driver import BLOCK_START
 from shimproxy.net.errors import DeadlinePassed
-from shimproxy.session.replies import BAD_NEWLINES
-from shimproxy.smtp.mail_data import Counted, EndOfData, EndOfDeviceData
+from shimproxy.session.replies import BAD_NEWLINES, TOO_BIG
+from shimproxy.smtp.mail_data import Counted, EndOfData, EndOfDeviceData, Size
 from shimproxy.smtp.newlines import Newlines, Normaliser
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from shimproxy.net.watch import Watch
     from shimproxy.session.policy import Policy
     from shimproxy.session.sender import Sender
+    from shimproxy.session.size import Measure
     from shimproxy.smtp.reply import Own
+
+_LAST_LINE: Final = b".\r\n"
 
 
 class End(Protocol):
@@ -80,6 +83,8 @@ class Intake:
     _policy: Policy
     _end: End
     _normaliser: Normaliser | None = None
+    _measure: Measure | None = None
+    _size: Size | None = None
     octets_taken: int = 0
     """What was read from the sender, with the end."""
     ended: bool = False
@@ -97,11 +102,13 @@ class Intake:
         )
 
     @classmethod
-    def of_mail(cls, sender: Sender, policy: Policy) -> Intake:
+    def of_mail(cls, sender: Sender, policy: Policy, measure: Measure | None) -> Intake:
         """The intake of mail data behind DATA."""
+        size = Size() if measure else None
         if policy.lf_only_devices:
-            return cls(sender, policy, EndOfDeviceData(), Normaliser(lf_ends_lines=True))
-        return cls(sender, policy, EndOfData(), None if policy.newlines is Newlines.PASS else Normaliser())
+            return cls(sender, policy, EndOfDeviceData(), Normaliser(lf_ends_lines=True), measure, size)
+        normaliser = None if policy.newlines is Newlines.PASS else Normaliser()
+        return cls(sender, policy, EndOfData(), normaliser, measure, size)
 
     @classmethod
     def of_chunk(cls, sender: Sender, policy: Policy, size_octets: int) -> Intake:
@@ -136,11 +143,18 @@ class Intake:
             return None
         block = self._sender.leg.driver.block
         normaliser = self._normaliser
+        portion: memoryview | bytes
         if normaliser is None:
-            return block.view[BLOCK_START:stop]
-        portion = normaliser.feed(block.buffer, BLOCK_START, stop, block.scratch, ended=self.ended)
-        if normaliser.stray_count and self._policy.newlines is Newlines.REJECT and not self._policy.lf_only_devices:
-            self.refusal = BAD_NEWLINES
+            portion = block.view[BLOCK_START:stop]
+        else:
+            portion = normaliser.feed(block.buffer, BLOCK_START, stop, block.scratch, ended=self.ended)
+            if normaliser.stray_count and self._policy.newlines is Newlines.REJECT and not self._policy.lf_only_devices:
+                self.refusal = BAD_NEWLINES
+        if self._measure and self._size:
+            self._size.count(portion[: -len(_LAST_LINE)] if self.ended else portion)
+            self._measure.octets = self._size.octets
+            if self._measure.exceeded:
+                self.refusal = TOO_BIG
         return portion
 
     async def drain(self) -> bool:

@@ -24,7 +24,7 @@ from shimproxy.session.security import STARTTLS
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Verb
 from shimproxy.smtp.dialogue import Then, Verdict, answers, ruling
-from shimproxy.smtp.ehlo import keywords, offering
+from shimproxy.smtp.ehlo import keywords, offering, size_offered
 
 if TYPE_CHECKING:
     from shimproxy.session.notes import Notes
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from shimproxy.session.receiver import Receiver
     from shimproxy.session.security import Security
     from shimproxy.session.sender import Sender
+    from shimproxy.session.size import Measure
     from shimproxy.smtp.command import Command
     from shimproxy.smtp.reply import Own, Reply
 
@@ -40,6 +41,7 @@ GROUPED = frozenset({Verb.MAIL, Verb.RCPT, Verb.RSET})
 _OF_TRANSACTIONS = frozenset({Verb.HELO, Verb.EHLO, Verb.MAIL, Verb.RSET})
 _PIPELINING = b"PIPELINING"
 _CHUNKING = b"CHUNKING"
+_SIZE = b"SIZE"
 
 
 @attrs.define(eq=False)
@@ -51,6 +53,8 @@ class Pipeline:
     notes: Notes
     policy: Policy
     security: Security
+    measure: Measure | None = None
+    """The size of mails, where the operator has set limits."""
     offered: bool = False
     """Whether the sender was told that it need not wait for each reply."""
     chunks_offered: bool = False
@@ -77,6 +81,8 @@ class Pipeline:
     def queue(self, command: Command) -> None:
         """Forward a command, together with those that follow it at once."""
         self.notes.phase = command.verb
+        if self.measure and command.verb is Verb.RCPT:
+            self.measure.asked(command)
         self._enter(command.verb)
         self.receiver.queue(command)
 
@@ -224,6 +230,8 @@ class Pipeline:
             receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
             return then
         self._leave()
+        if self.measure and (verb is Verb.RCPT or verb in _OF_TRANSACTIONS):
+            self.measure.ruled(verb, accepted=reply.severity == 2)
         if verb is Verb.DATA:
             self.look_behind_data()
             receiver.mail_data_open = reply.asks_for_data
@@ -257,6 +265,9 @@ class Pipeline:
         removed, added = self.security.offer(self.receiver)
         if not self.policy.pipelining:
             removed = (*removed, _PIPELINING)
+        largest_octets = self.policy.sizes.largest_octets if self.policy.sizes else None
+        if largest_octets is not None and (size := size_offered(keywords(reply), largest_octets)):
+            removed, added = (*removed, _SIZE), (*added, size)
         offered = offering(reply, removed, added)
         if offered is not reply:
             self.notes.said("shim", offered)

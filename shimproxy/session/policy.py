@@ -43,6 +43,24 @@ class ReceiverTls(enum.StrEnum):
     """From the first octet on."""
 
 
+@attrs.frozen
+class Sizes:
+    """The largest mails that are let through, in octets as RFC 1870 counts them."""
+
+    general_octets: int | None = None
+    by_domain_octets: dict[bytes, int] = attrs.field(factory=dict)
+    """Recipient domain, in small letters -> limit for mails to it."""
+
+    @property
+    def largest_octets(self) -> int | None:
+        """What no mail may be above, whatever its recipients, if there is such a limit."""
+        return self.general_octets and max(self.general_octets, *self.by_domain_octets.values(), 0)
+
+    def for_domain(self, domain: bytes) -> int | None:
+        """The limit for a recipient in that domain, if there is one."""
+        return self.by_domain_octets.get(domain, self.general_octets)
+
+
 @attrs.frozen(kw_only=True)
 class Policy:
     """The decisions for the senders of one listener."""
@@ -61,6 +79,7 @@ class Policy:
     """How TLS with the receiver is made."""
     clear_allowed: bool = False
     """Whether the mail of a sender that used TLS may go to the receiver in the clear."""
+    sizes: Sizes | None = None
     newlines: Newlines = Newlines.NORMALISE
     lf_only_devices: bool = False
     """Whether senders end lines with LF alone, and mail data with LF.LF; what they send is normalised."""

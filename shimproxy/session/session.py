@@ -42,8 +42,10 @@ from shimproxy.session.replies import (
     SENDER_LATE,
     SENT_TOO_SOON,
     SHUTTING_DOWN,
+    TOO_BIG,
 )
 from shimproxy.session.security import Security
+from shimproxy.session.size import Measure
 from shimproxy.session.turns import Turns
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Command, Verb
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from shimproxy.smtp.reply import Own, Reply
 
 _VERBS_OF_SECRETS = frozenset({Verb.AUTH, Verb.OTHER})  # what follows these may be a password
+_JUDGED = frozenset({Verb.MAIL, Verb.RCPT})
 _HELLOS = frozenset({Verb.HELO, Verb.EHLO})
 _WITHOUT_HELLO = frozenset({Verb.HELO, Verb.EHLO, Verb.NOOP, Verb.RSET, Verb.HELP, Verb.QUIT, Verb.STARTTLS})
 
@@ -176,7 +179,8 @@ class Session:
     async def _converse(self) -> None:
         turns = self._turns = await self._greet()
         pipeline, notes = turns.pipeline, self.notes
-        receiver = pipeline.receiver
+        receiver, measure = pipeline.receiver, pipeline.measure
+        judged = _JUDGED if measure else frozenset()
         self._content = Content(self.sender, pipeline, notes, self.policy)
         while True:
             command = await turns.next_command()
@@ -186,7 +190,9 @@ class Session:
                     await self._end_at_mail_data(len(command.line))
             if notes.telling or notes.secret or command.violation or command.verb in _VERBS_OF_SECRETS:
                 notes.heard(command)
-            if command.plain and self._ready and (not pipeline.empty or receiver.quiet or await receiver.in_step()):
+            if command.verb in judged and measure and not receiver.gone and measure.refuses(command):
+                await self._refuse_size(pipeline, command)
+            elif command.plain and self._ready and (not pipeline.empty or receiver.quiet or await receiver.in_step()):
                 await self._forward(turns, command)
             else:
                 await self._serve(turns, command)
@@ -231,7 +237,9 @@ class Session:
         notes.phase = FIRST_COMMAND
         receiver.answered_all()
         await sender.say(reply)
-        return Turns(sender, Pipeline(sender, receiver, notes, self.policy, security), notes, self.policy)
+        measure = Measure(self.policy.sizes) if self.policy.sizes else None
+        pipeline = Pipeline(sender, receiver, notes, self.policy, security, measure)
+        return Turns(sender, pipeline, notes, self.policy)
 
     # -- commands
 
@@ -274,6 +282,12 @@ class Session:
             await self.sender.say(NOT_OFFERED if command.refused else BAD_LINE)
             if command.verb is Verb.DATA:
                 await self._after_refused_data(pipeline.behind_data_octets)
+
+    async def _refuse_size(self, pipeline: Pipeline, command: Command) -> None:
+        """Refuse MAIL or RCPT for the size that MAIL has declared."""
+        await pipeline.settle()
+        self.notes.repaired(Violation.OVERSIZE, at=str(command.verb))
+        await self.sender.say(TOO_BIG)
 
     async def _answer_alone(self, receiver: Receiver, verb: Verb) -> NoReturn:
         """Give the last reply of a session that has no receiver any more."""

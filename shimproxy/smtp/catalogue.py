@@ -203,6 +203,12 @@ class Violation(enum.Enum):
         "RFC 5321 4.5.3.2.7",
         "no command, no end of mail data, or an octet a minute: 421 4.4.2 (a held verdict), close",
     )
+    OVERSIZE = (
+        "oversize",
+        "sender",
+        "RFC 1870 6.1",
+        "larger than --max-size: 552 5.3.4 at MAIL or RCPT if SIZE= tells, else drained, 552 5.3.4 at the end",
+    )
     PLAINTEXT_BEHIND_STARTTLS = (
         "plaintext-behind-starttls",
         "receiver or sender",

@@ -12,6 +12,8 @@ from shimproxy.smtp.reply import Reply
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+_MANY_DIGITS = 20
+"""A number of as many is more than any limit."""
 Keywords = dict[bytes, bytes]
 """Keyword in capitals -> its parameters."""
 
@@ -43,9 +45,9 @@ def keywords(reply: Reply) -> Keywords:
 
 
 def offering(reply: Reply, removed: Collection[bytes] = (), added: Sequence[bytes] = ()) -> Reply:
-    """The EHLO reply without the keywords in `removed` or NEVER_OFFERED, and with those in `added`.
+    """The EHLO reply without the keywords in `removed` or NEVER_OFFERED, and with those in `added` at its end.
 
-    Where nothing is to be changed, it is the same object.
+    An added one may have parameters. Where nothing is to be changed, it is the same object.
     """
     lines = reply.octets.splitlines(keepends=True)
     kept = lines[:1]
@@ -59,6 +61,17 @@ def offering(reply: Reply, removed: Collection[bytes] = (), added: Sequence[byte
     *most, last = kept
     octets = b"".join(line[:3] + b"-" + line[4:] for line in most) + last[:3] + b" " + last[4:]
     return Reply(reply.code, octets)
+
+
+def size_offered(receivers: Keywords, limit_octets: int) -> bytes | None:
+    """The SIZE keyword to be offered instead of the receiver's, or None to leave that (RFC 1870 section 4).
+
+    "SIZE 0", and SIZE alone, mean that the receiver has no fixed limit.
+    """
+    own = receivers.get(b"SIZE", b"")
+    if own.isdigit() and len(own) < _MANY_DIGITS and 0 < int(own) <= limit_octets:
+        return None
+    return b"SIZE %d" % limit_octets
 
 
 def _split(line: bytes) -> tuple[bytes, bytes]:

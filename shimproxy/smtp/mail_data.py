@@ -88,3 +88,22 @@ class Counted:
         end = start + self.left_octets
         self.left_octets -= min(stop - start, self.left_octets)
         return end if end <= stop else None
+
+
+@attrs.define(eq=False)
+class Size:
+    """Counts one mail's octets as RFC 1870 section 6 has it: CRLF counts, the dots of transparency don't."""
+
+    octets: int = 0
+    _at_line_start: bool = True
+
+    def count(self, block: memoryview | bytes) -> None:
+        """Take more mail data into account, without their end."""
+        octets = bytes(block)
+        if not octets:
+            return
+        # Most blocks have no dot that could be one, and that is seen at once.
+        dots = octets.count(b"\n.") if b"." in octets else 0
+        dots += self._at_line_start and octets.startswith(b".")
+        self.octets += len(octets) - dots
+        self._at_line_start = octets.endswith(b"\n")

@@ -1,0 +1,63 @@
+"""The size of one transaction's mail, and the smallest limit of those whom it is for (RFC 1870).
+
+It does not know what is done about a mail that is too big.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import attrs
+
+from shimproxy.smtp.arguments import declared_octets, domain
+from shimproxy.smtp.command import Verb
+
+if TYPE_CHECKING:
+    from shimproxy.session.policy import Sizes
+    from shimproxy.smtp.command import Command
+
+
+@attrs.define(eq=False)
+class Measure:
+    """The limits of a session's transactions, one after the other."""
+
+    sizes: Sizes
+    limit_octets: int | None = None
+    """The smallest limit of the recipients that the receiver has accepted."""
+    octets: int = 0
+    """How large the mail is so far."""
+    _declared_octets: int = 0
+    _asked: deque[int | None] = attrs.field(factory=deque)
+    """The limits of recipients that the receiver has not ruled on yet."""
+
+    def refuses(self, command: Command) -> bool:
+        """Whether MAIL or RCPT announces a mail that is larger than it may be."""
+        if command.verb is Verb.MAIL:
+            self._declared_octets = declared_octets(command.line) or 0
+            limit_octets = self.sizes.largest_octets
+        else:
+            limit_octets = self.sizes.for_domain(domain(command.line))
+        return limit_octets is not None and self._declared_octets > limit_octets
+
+    def asked(self, command: Command) -> None:
+        """RCPT is forwarded."""
+        self._asked.append(self.sizes.for_domain(domain(command.line)))
+
+    def ruled(self, verb: Verb, *, accepted: bool) -> None:
+        """The receiver has replied to MAIL, RCPT or another command that begins or ends a transaction."""
+        if verb is Verb.RCPT:
+            limit_octets = self._asked.popleft()
+            if accepted and limit_octets is not None:
+                self.limit_octets = min(limit_octets, self.limit_octets or limit_octets)
+        elif accepted:
+            self.reset()
+
+    def reset(self) -> None:
+        """Another transaction begins."""
+        self.limit_octets, self.octets = None, 0
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether the mail is too big already."""
+        return self.limit_octets is not None and self.octets > self.limit_octets
