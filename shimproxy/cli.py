@@ -72,6 +72,8 @@ def _run(options: argparse.Namespace) -> Callable[[], int]:
         early_success=options.early_success,
         newlines=options.newlines,
         max_size=general,
+        tidy=options.tidy,
+        helo_name=options.helo_name,
         max_size_by_domain=by_domain,
         sender_tls=options.sender_tls,
         certificate=options.cert,
@@ -208,6 +210,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="[DOMAIN=]SIZE",
         help="refuse larger mails by 552 5.3.4, in general or for recipients in a domain (repeatable): 10MiB, 500KiB, "
         "or a number of octets",
+    )
+    run_command.add_argument(
+        "--tidy",
+        action="store_true",
+        help="put commands in order that strict receivers refuse for their blanks, brackets or HELO name",
+    )
+    run_command.add_argument(
+        "--helo-name",
+        default="",
+        metavar="NAME",
+        help="with --tidy: what stands in for an impossible name (default: this machine's)",
     )
     _add_tls(run_command)
     run_command.add_argument(

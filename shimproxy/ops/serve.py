@@ -177,6 +177,8 @@ async def serve(
             early_success=early_success,
             pipelining=settings.pipelining,
             sizes=settings.sizes,
+            tidy=settings.tidy,
+            helo_name=settings.helo_name_used.encode(),
             newlines=settings.newlines,
             sender_tls=settings.sender_tls_used,
             receiver_tls=settings.receiver_tls,

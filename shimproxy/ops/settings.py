@@ -5,6 +5,7 @@ The command line and an embedding program make the same Settings; defaults stand
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,6 +18,7 @@ from shimproxy.session.policy import ReceiverTls, SenderTls, Sizes
 from shimproxy.session.replies import EARLY_SUCCESS
 from shimproxy.smtp.newlines import Newlines
 from shimproxy.smtp.reply import ReplyReader
+from shimproxy.smtp.tidy import is_possible_name
 
 if TYPE_CHECKING:
     import enum
@@ -118,6 +120,11 @@ def _file(value: Path | str | None) -> Path | None:
     return None if value is None else Path(value)
 
 
+def _possible_name(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if value and not (value.isascii() and is_possible_name(value.encode())):
+        raise SettingsError(f"{attribute.name}: {value!r} can't be a host's name; write one as in mail.example.com")
+
+
 def _dialable(_: object, attribute: attrs.Attribute[Address], value: Address) -> None:
     if not value.host or not value.port:
         raise SettingsError(f"{attribute.name}: '{value}' names no host and port; write HOST:PORT, as in 127.0.0.1:25")
@@ -140,6 +147,10 @@ class Settings:
     """The largest mail that is let through, in octets as RFC 1870 counts them."""
     max_size_by_domain: Mapping[str, int] = attrs.field(factory=dict)
     """The same for recipients in a domain, instead of `max_size`; of several recipients, the smallest counts."""
+    tidy: bool = False
+    """Whether commands that strict receivers refuse for their form are put in order."""
+    helo_name: str = attrs.field(default="", validator=_possible_name)
+    """With `tidy`: what stands in for a sender's name that can't be one; if empty, this machine's."""
     sender_tls: SenderTls | None = attrs.field(default=None, converter=_sender_tls)
     """What is done about TLS on sender legs; see `sender_tls_used` for what None comes to."""
     certificate: Path | None = attrs.field(default=None, converter=_file)
@@ -195,6 +206,12 @@ class Settings:
                 "receiver_tls: the sender's TLS would end here and its mail go on in the clear; say required, implicit "
                 "or opportunistic, or allow it (--allow-clear)"
             )
+
+    @property
+    def helo_name_used(self) -> str:
+        """What `helo_name` comes to."""
+        name = self.helo_name or socket.gethostname()
+        return name if is_possible_name(name.encode()) else "localhost"
 
     @property
     def sizes(self) -> Sizes | None:

@@ -80,6 +80,10 @@ class Policy:
     clear_allowed: bool = False
     """Whether the mail of a sender that used TLS may go to the receiver in the clear."""
     sizes: Sizes | None = None
+    tidy: bool = False
+    """Whether commands that strict receivers refuse for their form are put in order."""
+    helo_name: bytes = b"localhost"
+    """What stands in for a sender's name that can't be one."""
     newlines: Newlines = Newlines.NORMALISE
     lf_only_devices: bool = False
     """Whether senders end lines with LF alone, and mail data with LF.LF; what they send is normalised."""

@@ -51,6 +51,7 @@ from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Command, Verb
 from shimproxy.smtp.dialogue import OUT_OF_STEP, Answers, Then, ruling
 from shimproxy.smtp.reply import ReplyReader
+from shimproxy.smtp.tidy import tidied
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -180,6 +181,7 @@ class Session:
         turns = self._turns = await self._greet()
         pipeline, notes = turns.pipeline, self.notes
         receiver, measure = pipeline.receiver, pipeline.measure
+        tidy = self.policy.tidy
         judged = _JUDGED if measure else frozenset()
         self._content = Content(self.sender, pipeline, notes, self.policy)
         while True:
@@ -190,6 +192,10 @@ class Session:
                     await self._end_at_mail_data(len(command.line))
             if notes.telling or notes.secret or command.violation or command.verb in _VERBS_OF_SECRETS:
                 notes.heard(command)
+            if tidy and command.forwardable:
+                command, violation = tidied(command, self.policy.helo_name)
+                if violation:
+                    notes.repaired(violation)
             if command.verb in judged and measure and not receiver.gone and measure.refuses(command):
                 await self._refuse_size(pipeline, command)
             elif command.plain and self._ready and (not pipeline.empty or receiver.quiet or await receiver.in_step()):
@@ -286,6 +292,7 @@ class Session:
     async def _refuse_size(self, pipeline: Pipeline, command: Command) -> None:
         """Refuse MAIL or RCPT for the size that MAIL has declared."""
         await pipeline.settle()
+        self.notes.phase = command.verb
         self.notes.repaired(Violation.OVERSIZE, at=str(command.verb))
         await self.sender.say(TOO_BIG)
 

@@ -203,6 +203,18 @@ class Violation(enum.Enum):
         "RFC 5321 4.5.3.2.7",
         "no command, no end of mail data, or an octet a minute: 421 4.4.2 (a held verdict), close",
     )
+    UNTIDY_PATH = (
+        "untidy-path",
+        "sender",
+        "RFC 5321 4.1.2, 4.1.1.2",
+        "with --tidy: MAIL or RCPT with stray blanks or without brackets is forwarded in order",
+    )
+    IMPOSSIBLE_NAME = (
+        "impossible-name",
+        "sender",
+        "RFC 5321 4.1.1.1",
+        "with --tidy: HELO or EHLO without a name, or with one that can't be, is forwarded with --helo-name",
+    )
     OVERSIZE = (
         "oversize",
         "sender",
