@@ -241,7 +241,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run_command.add_argument(
         "--early-success",
-        default=EARLY_SUCCESS.reply.octets.decode().rstrip(),
+        default=EARLY_SUCCESS.enhanced.octets.decode().rstrip(),
         metavar="REPLY",
         help="what answers mail data that the receiver accepted before its end (default: '%(default)s')",
     )

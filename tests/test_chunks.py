@@ -76,7 +76,7 @@ def test_an_early_2yz_to_a_chunk_is_no_acceptance() -> None:
         await stage.feed(stage.receiver, b"250 got it\r\n")
         stage.receiver.feed_fin()
         await stage.feed(stage.sender, b"defghij")
-        assert stage.sender.written.startswith(b"451 4.3.0 ")
+        assert stage.sender.written.startswith(b"451 ")
 
     stage = staged(script)
     assert stage.repaired == [Violation.EARLY_SUCCESS]

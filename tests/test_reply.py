@@ -632,9 +632,25 @@ def test_what_a_code_means(code: int, severity: int, kind: int, refuses: bool) -
     ids=["451", "221"],
 )
 def test_a_reply_of_the_shims_own_is_well_formed(own: Own, octets: bytes) -> None:
-    """Code, enhanced status code and text in one CRLF line, without a violation."""
-    assert octets == own.reply.octets
-    assert [own.reply] == read([octets])
+    """Code and text in one CRLF line, with an enhanced status code or without, and no violation."""
+    assert octets == own.enhanced.octets
+    assert [own.enhanced] == read([octets])
+    assert own.plain.octets.split(b" ", 1) == [octets[:3], octets.split(b" ", 2)[2]]
+    assert [own.plain] == read([own.plain.octets])
+
+
+@pytest.mark.parametrize(
+    ("text", "enhanced", "plain"),
+    [
+        ("451 4.3.0 try again", b"451 4.3.0 try again\r\n", b"451 try again\r\n"),
+        ("451 try again", b"451 try again\r\n", b"451 try again\r\n"),
+        ("451 4.3 is no code", b"451 4.3 is no code\r\n", b"451 4.3 is no code\r\n"),
+    ],
+)
+def test_an_operators_reply_is_read(text: str, enhanced: bytes, plain: bytes) -> None:
+    """With an enhanced status code, which it loses for a sender that was offered none, or without."""
+    own = Own.parse(text)
+    assert (own.enhanced.octets, own.plain.octets) == (enhanced, plain)
 
 
 def test_noise_within_a_reply_beyond_the_limit_does_not_end_it() -> None:

@@ -105,7 +105,7 @@ def test_a_declared_size_is_refused_at_mail() -> None:
     async def script(stage: Stage) -> None:
         await opened(stage)
         await stage.feed(stage.sender, MAIL + b" SIZE=1001\r\n")
-        assert stage.sender.written.startswith(b"552 5.3.4 ")
+        assert stage.sender.written.startswith(b"552 ")
         assert not stage.receiver.written
         await stage.feed(stage.sender, MAIL + b" SIZE=1000\r\n")
         assert stage.receiver.written == MAIL + b" SIZE=1000\r\n"
@@ -117,7 +117,7 @@ def test_a_declared_size_is_refused_at_rcpt_for_its_domain() -> None:
     async def script(stage: Stage) -> None:
         await opened(stage, MAIL + b" SIZE=500")
         await stage.feed(stage.sender, TO_SMALL + b"\r\n")
-        assert stage.sender.written.startswith(b"552 5.3.4 ")
+        assert stage.sender.written.startswith(b"552 ")
         assert not stage.receiver.written
         await stage.feed(stage.sender, TO_ALL + b"\r\n")
         assert stage.receiver.written == TO_ALL + b"\r\n"
@@ -151,7 +151,7 @@ def test_a_mail_is_counted_as_it_passes(
             await stage.feed(stage.receiver, b"250 OK\r\n")
             assert stage.sender.written == b"250 OK\r\n"
         else:
-            assert stage.sender.written.startswith(b"552 5.3.4 ")
+            assert stage.sender.written.startswith(b"552 ")
             assert stage.sender.written.count(b"\n") == 1
             assert stage.receiver.got_rst
             assert not stage.receiver.written.endswith(b"\r\n.\r\n")

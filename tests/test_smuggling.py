@@ -103,7 +103,7 @@ def test_rejected_mail_data_are_drained_and_refused(vector: bytes) -> None:
     for blocks in splits(vector):
         stage = played(blocks, Newlines.REJECT)
         if STRAY(vector):
-            assert stage.sender.written.startswith(b"550 5.5.2 ")
+            assert stage.sender.written.startswith(b"550 ")
             assert stage.sender.written.count(b"\n") == 1
             assert stage.receiver.got_rst
             assert not any(ends_seen(kind, bytes(stage.receiver.written)) for kind in ENDS)
@@ -121,9 +121,9 @@ def test_a_refusal_waits_for_the_end() -> None:
         await stage.feed(stage.sender, b"a\nb")
         assert not stage.sender.written
         await stage.feed(stage.sender, b"\r\n.\r\n")
-        assert stage.sender.written.startswith(b"550 5.5.2 ")
+        assert stage.sender.written.startswith(b"550 ")
         await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
-        assert b"\r\n421 4.3.0 " in stage.sender.written
+        assert b"\r\n421 " in stage.sender.written
 
     staged(script, policy=Policy(newlines=Newlines.REJECT))
 
@@ -135,7 +135,7 @@ def test_a_sender_that_stalls_in_refused_mail_data_gets_the_refusal() -> None:
         await up_to_mail_data(stage)
         await stage.feed(stage.sender, b"a\nb")
         await stage.pass_time(stage.deadlines.sender_block)
-        assert stage.sender.written.startswith(b"550 5.5.2 ")
+        assert stage.sender.written.startswith(b"550 ")
 
     staged(script, policy=Policy(newlines=Newlines.REJECT))
 
@@ -147,10 +147,10 @@ def test_a_sender_that_stalls_in_refused_mail_data_gets_the_refusal() -> None:
     ("newlines", "line", "forwarded", "reply"),
     [
         (Newlines.NORMALISE, b"NOOP\n", b"NOOP\r\n", b""),
-        (Newlines.NORMALISE, b"NOOP\rRSET\r\n", b"", b"500 5.5.2"),
-        (Newlines.NORMALISE, b"NOOP\0\r\n", b"", b"500 5.5.2"),
-        (Newlines.REJECT, b"NOOP\n", b"", b"500 5.5.2"),
-        (Newlines.REJECT, b"NOOP\rRSET\r\n", b"", b"500 5.5.2"),
+        (Newlines.NORMALISE, b"NOOP\rRSET\r\n", b"", b"500 "),
+        (Newlines.NORMALISE, b"NOOP\0\r\n", b"", b"500 "),
+        (Newlines.REJECT, b"NOOP\n", b"", b"500 "),
+        (Newlines.REJECT, b"NOOP\rRSET\r\n", b"", b"500 "),
         (Newlines.PASS, b"NOOP\n", b"NOOP\n", b""),
         (Newlines.PASS, b"NOOP a\rb\0\r\n", b"NOOP a\rb\0\r\n", b""),
     ],

@@ -198,7 +198,7 @@ def test_what_is_not_offered_is_refused() -> None:
         await stage.feed(stage.sender, b"EHLO x\r\n")
         await stage.feed(stage.receiver, b"250 hi\r\n")
         await stage.feed(stage.sender, b"STARTTLS\r\n")
-        assert b"\r\n502 5.5.1 " in stage.sender.written
+        assert b"\r\n502 " in stage.sender.written
         assert stage.receiver.written == b"EHLO x\r\n"
 
     staged(script)
@@ -376,7 +376,7 @@ async def delivered(between_port: int, name: str) -> bytes:
     [
         ({"receiver_tls": "required", "receiver_name": NAME}, b"250"),
         ({"receiver_tls": "required"}, b"250"),
-        ({"receiver_tls": "required", "receiver_name": "other.example"}, b"421 4.7.4"),
+        ({"receiver_tls": "required", "receiver_name": "other.example"}, b"421 "),
         ({"receiver_tls": "required", "receiver_name": "other.example", "receiver_verified": False}, b"250"),
         ({"receiver_tls": "opportunistic", "receiver_authorities": None}, b"250"),
     ],
@@ -403,10 +403,10 @@ async def test_a_pinned_certificate(right: bool, secure_postfix: Postfix, certif
     with trio.fail_after(SECONDS):
         async with shim(secure_postfix.port, receiver_tls="required", receiver_fingerprint=pinned) as between:
             said = await delivered(between.port, "many")
-    assert said.startswith(b"250" if right else b"421 4.7.4"), said
+    assert said.startswith(b"250" if right else b"421 "), said
 
 
-@pytest.mark.parametrize(("how", "verdict"), [("opportunistic", b"250"), ("required", b"421 4.7.4")])
+@pytest.mark.parametrize(("how", "verdict"), [("opportunistic", b"250"), ("required", b"421 ")])
 async def test_a_receiver_without_tls(how: str, verdict: bytes, clear_postfix: Postfix) -> None:
     with trio.fail_after(SECONDS):
         async with shim(clear_postfix.port, receiver_tls=how) as between:

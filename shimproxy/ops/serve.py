@@ -25,7 +25,7 @@ from shimproxy.session.record import SessionRecord
 from shimproxy.session.sender import Sender
 from shimproxy.session.session import Session
 from shimproxy.smtp.command import CommandReader
-from shimproxy.smtp.reply import Own, Reply
+from shimproxy.smtp.reply import Own
 
 if TYPE_CHECKING:
     import socket
@@ -170,7 +170,7 @@ async def serve(
             prepare(sock)
         tick_seconds = deadlines.shortest_seconds / _TICKS_IN_SHORTEST_DEADLINE
         watchdog = Watchdog(min(_LONGEST_TICK_SECONDS, max(_SHORTEST_TICK_SECONDS, tick_seconds)))
-        early_success = Own(Reply(int(settings.early_success[:3]), settings.early_success.encode() + b"\r\n"))
+        early_success = Own.parse(settings.early_success)
         policy = Policy(
             deadlines=deadlines,
             limits=settings.limits,

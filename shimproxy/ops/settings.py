@@ -177,7 +177,7 @@ class Settings:
     """How many sessions at a time; further senders wait in the kernel's queue."""
     grace_seconds: float = attrs.field(default=30.0, validator=not_negative)
     """How long open transactions may go on after the first signal to stop."""
-    early_success: str = attrs.field(default=EARLY_SUCCESS.reply.octets.decode().rstrip(), validator=_refusal)
+    early_success: str = attrs.field(default=EARLY_SUCCESS.enhanced.octets.decode().rstrip(), validator=_refusal)
     """What answers mail data that the receiver accepted before its end."""
 
     @property

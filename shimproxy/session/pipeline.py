@@ -42,6 +42,7 @@ _OF_TRANSACTIONS = frozenset({Verb.HELO, Verb.EHLO, Verb.MAIL, Verb.RSET})
 _PIPELINING = b"PIPELINING"
 _CHUNKING = b"CHUNKING"
 _SIZE = b"SIZE"
+_ENHANCED = b"ENHANCEDSTATUSCODES"
 
 
 @attrs.define(eq=False)
@@ -242,7 +243,7 @@ class Pipeline:
             if verb is Verb.EHLO:
                 reply = self._offer(reply)
             elif verb is Verb.HELO:
-                self.offered = self.tls_offered = self.chunks_offered = False
+                self.forget()
         self.sender.put(reply)
         return then
 
@@ -274,12 +275,14 @@ class Pipeline:
         found = keywords(offered)
         self.offered = _PIPELINING in found
         self.tls_offered = STARTTLS in found
+        self.sender.enhanced_codes = _ENHANCED in found
         self.chunks_offered = _CHUNKING in found
         return offered
 
     def forget(self) -> None:
-        """The sender has gone over to TLS: what it was offered, and began, counts no more (RFC 3207 4.2)."""
+        """What the sender was offered, and began, counts no more: it said HELO, or went over to TLS (RFC 3207 4.2)."""
         self.offered = self.tls_offered = self.chunks_offered = self.in_transaction = False
+        self.sender.enhanced_codes = False
 
     def look_behind_data(self) -> None:
         """See how much the sender has sent behind DATA, as whose reply is about to be given."""

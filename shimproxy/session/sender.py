@@ -29,13 +29,15 @@ class Sender:
     commands: CommandReader
     notes: Notes
     _deadlines: Deadlines
+    enhanced_codes: bool = False
+    """Whether the EHLO reply that it was given offers enhanced status codes (RFC 2034)."""
     _unsaid: bytes = b""
 
     def put(self, reply: Reply | Own) -> None:
         """Relay a reply octet for octet, or give one of the shim's own, with those that follow at once; see `pour`."""
         notes = self.notes
         if isinstance(reply, Own):
-            reply = reply.reply
+            reply = reply.enhanced if self.enhanced_codes else reply.plain
             if notes.telling:
                 notes.said("shim", reply)
         if reply.code == 421:

@@ -24,6 +24,7 @@ _LEAST_LINE_OCTETS = 6  # what an empty line becomes: a code, a blank and CRLF
 _TEXT_FOR_NONE = b"(the receiver gave no text)"
 _CODES = {b"%d" % code: code for code in range(200, 600)}
 _PLAIN = re.compile(rb"([2-5][0-9][0-9]) [^\r\n\0]{0,506}\r\n").fullmatch
+_OWN = re.compile(r"([2-5]\d\d) (?:([245]\.\d{1,3}\.\d{1,3}) )?(.*)").fullmatch
 _SEPARATORS = frozenset({b" ", b"-", b"\t", b"\r", b"\n", b""})
 
 
@@ -68,19 +69,30 @@ class Reply:
 
 @attrs.frozen
 class Own:
-    """A reply of the shim's own."""
+    """A reply of the shim's own, in two forms (RFC 2034)."""
 
-    reply: Reply
+    enhanced: Reply
+    """With an enhanced status code, for senders that were offered those."""
+    plain: Reply
+    """Without."""
 
     @property
     def severity(self) -> int:
         """As Reply.severity."""
-        return self.reply.severity
+        return self.plain.severity
 
     @classmethod
     def make(cls, code: int, enhanced_code: str, text: str) -> Own:
-        """One line with an enhanced status code (RFC 3463)."""
-        return cls(Reply(code, f"{code} {enhanced_code} {text}\r\n".encode("ascii")))
+        """One line; `enhanced_code` is one of RFC 3463, or empty."""
+        plain = Reply(code, f"{code} {text}\r\n".encode("ascii"))
+        return cls(Reply(code, f"{code} {enhanced_code} {text}\r\n".encode("ascii")) if enhanced_code else plain, plain)
+
+    @classmethod
+    def parse(cls, text: str) -> Own:
+        """From a line as an operator writes it, with an enhanced status code or without."""
+        found = _OWN(text)
+        assert found, text
+        return cls.make(int(found[1]), found[2] or "", found[3])
 
 
 @attrs.define(eq=False)

@@ -84,11 +84,11 @@ def refused(reply: bytes) -> Expected:
     return Expected(believed_of(reply), reply)
 
 
-NO_VERDICT: Final = Expected(Believed.DEFERRED, b"451 4.4.2")
+NO_VERDICT: Final = Expected(Believed.DEFERRED, b"451 the receiver gave no verdict")
 """The receiver went without one: guarantee 4."""
 
-EARLY_SUCCESS: Final = Expected(Believed.DEFERRED, b"451 4.3.0")
+EARLY_SUCCESS: Final = Expected(Believed.DEFERRED, b"451 the receiver replied before")
 """The receiver said 2yz to a mail that it didn't have: guarantee 3."""
 
-OUT_OF_STEP: Final = Expected(Believed.DEFERRED, b"421 4.5.0")
+OUT_OF_STEP: Final = Expected(Believed.DEFERRED, b"421 the receiver's replies are out of step")
 """The receiver's reply can't answer the command."""
