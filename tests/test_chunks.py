@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from shimproxy.session.limits import Limits
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.mail_data import Counted
 from tests.memory import Stage, staged
@@ -121,3 +122,102 @@ def test_stopped_at_once_in_mid_chunk_everything_has_its_reply_and_the_receiver_
         assert stage.receiver.got_rst
 
     staged(script)
+
+
+# -- replies to what went before
+
+
+GROUP = b"MAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\nRCPT TO:<nobody@c>\r\n"
+
+
+def test_replies_behind_a_chunk_have_their_own_deadlines() -> None:
+    """Whatever was waited for on its way: here a receiver that takes it in two parts, and then thinks for minutes."""
+
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        stage.receiver.room_octets = 20_000
+        await stage.feed(stage.sender, GROUP + b"BDAT 50000 LAST\r\n" + b"x" * 50_000)
+        stage.receiver.take(1 << 20)
+        await stage.settle()
+        await stage.pass_time(290)
+        assert not stage.sender.written
+        await stage.feed(stage.receiver, b"250 a\r\n250 b\r\n550 c\r\n")
+        await stage.pass_time(590)
+        await stage.feed(stage.receiver, b"250 queued\r\n")
+        assert stage.sender.written == b"250 a\r\n250 b\r\n550 c\r\n250 queued\r\n"
+
+    assert staged(script).repaired == []
+
+
+def test_a_refusal_of_a_recipient_is_no_verdict_on_the_mail() -> None:
+    """A receiver that is given up in mid-chunk owes replies to what went before: nobody can tell which is which."""
+
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        stage.receiver.room_octets = 1000
+        await stage.feed(stage.sender, GROUP + b"BDAT 5000 LAST\r\n" + b"x" * 4000)
+        await stage.pass_time(200)
+        await stage.feed(stage.receiver, b"250 a\r\n250 b\r\n550 no such user\r\n")
+        await stage.feed(stage.sender, b"x" * 1000)
+        await stage.pass_time(40)
+        assert [line[:3] for line in stage.sender.written.splitlines()] == [b"451"] * 4
+        assert stage.receiver.got_rst
+
+    assert Violation.EARLY_REPLY not in staged(script).repaired
+
+
+def test_disorder_in_mid_chunk_is_no_verdict_either() -> None:
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, GROUP + b"BDAT 10 LAST\r\nabc")
+        await stage.feed(stage.receiver, b"250 a\r\n250 b\r\n334 junk\r\n550 no such user\r\n")
+        await stage.feed(stage.sender, b"defghij")
+        await stage.pass_time(40)
+        assert [line[:3] for line in stage.sender.written.splitlines()] == [b"250", b"250", b"451", b"451"]
+        assert stage.receiver.got_rst
+
+    assert Violation.IMPLAUSIBLE_REPLY in staged(script).repaired
+
+
+def test_a_reply_before_an_empty_last_chunk_was_written_accepts_nothing() -> None:
+    """Guarantee 3."""
+
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        stage.receiver.room_octets = len(GROUP) + 5
+        await stage.feed(stage.sender, GROUP + b"BDAT 0 LAST\r\n")
+        await stage.feed(stage.receiver, b"250 a\r\n250 b\r\n250 c\r\n250 too soon\r\n")
+        stage.receiver.take(1 << 20)
+        await stage.settle()
+        assert b"too soon" not in stage.sender.written
+        assert [line[:3] for line in stage.sender.written.splitlines()] == [b"250", b"250", b"250", b"421"]
+
+    staged(script)
+
+
+def test_chunks_behind_an_early_refusal_are_refused_however_late_they_come() -> None:
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, b"BDAT 10\r\nabc")
+        await stage.feed(stage.receiver, b"552 too big\r\n")
+        stage.receiver.feed_fin()
+        await stage.feed(stage.sender, b"defghij")
+        await stage.pass_time(50)
+        await stage.feed(stage.sender, b"BDAT 1\r\nx" * 30 + b"BDAT 1 LAST\r\nx")
+        assert stage.sender.written == b"552 too big\r\n" * 32
+
+    staged(script)
+
+
+def test_replies_that_the_sender_does_not_take_are_bounded() -> None:
+    """In mid-chunk too: the receiver is not read on while the sender does not read (guarantee 10)."""
+
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, b"RSET\r\n" * 100 + b"BDAT 10\r\nabc")
+        stage.sender.room_octets = 0
+        for _ in range(100):
+            await stage.feed(stage.receiver, b"250 " + b"x" * 500 + b"\r\n")
+        assert stage.session.sender.unsaid_octets < 20_000
+
+    staged(script, Limits(reply_octets=10_000))

@@ -301,6 +301,7 @@ def test_lines_come_with_their_end() -> None:
         (b"BDAT 18446744073709551615 LAST\r\n", None),
         (b"BDAT 86 FIRST\r\n", None),
         (b"BDAT 86LAST\r\n", None),
+        (b" BDAT 86\r\n", None),
         (b"BDAT\r\n", None),
         (b"BDAT LAST\r\n", None),
         (b"BDAT -1\r\n", None),

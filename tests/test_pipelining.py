@@ -183,6 +183,39 @@ def test_no_more_than_a_limit_is_under_way() -> None:
     staged(script, limits=attrs.evolve(Limits(), outstanding_commands=3))
 
 
+async def verdict_outstanding(stage: Stage) -> None:
+    """A mail written to its end, and a group behind it of which the receiver takes a few octets only."""
+    await opened(stage)
+    await stage.feed(stage.sender, GROUP)
+    await stage.feed(stage.receiver, b"250 a\r\n250 b\r\n250 c\r\n354 go\r\n")
+    stage.sender.written.clear()
+    stage.receiver.room_octets = len(MAIL) + 5
+    await stage.feed(stage.sender, MAIL + b"MAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\n")
+
+
+@pytest.mark.parametrize("how", ["goes on", "closes", "stopped"])
+def test_a_verdict_that_comes_while_a_group_is_not_taken_is_relayed_at_once(how: str) -> None:
+    """It is not kept until the deadline of the group, nor lost with it."""
+
+    async def script(stage: Stage) -> None:
+        await verdict_outstanding(stage)
+        await stage.feed(stage.receiver, b"550 spam\r\n")
+        assert stage.sender.written == b"550 spam\r\n"
+        if how == "closes":
+            stage.receiver.feed_fin()
+        elif how == "stopped":
+            stage.session.stop_now()
+        else:
+            stage.receiver.take(1 << 20)
+            await stage.settle()
+            await stage.feed(stage.receiver, b"250 a\r\n250 b\r\n")
+        await stage.settle()
+        codes = [line[:3] for line in stage.sender.written.splitlines()]
+        assert codes == ([b"550", b"250", b"250"] if how == "goes on" else [b"550", b"451", b"421"])
+
+    staged(script)
+
+
 # -- the end
 
 

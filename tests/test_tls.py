@@ -19,7 +19,7 @@ from tests.peers.mail import SMALL, Mail
 from tests.peers.outcome import Believed
 from tests.peers.postfix import MAILBOX_DOMAIN, Postfix, postfix
 from tests.peers.processes import need, need_perl, poll, run
-from tests.peers.receiving import HOST
+from tests.peers.receiving import HOST, Receiver, Talk
 from tests.peers.senders import Dialogue, connected
 from tests.peers.shim import shim
 from tests.peers.table import FAULTS, Fault
@@ -545,6 +545,49 @@ async def test_implicit_tls_with_the_receiver(certificate: Certificate) -> None:
             await between.watcher.sessions_ended()
     assert replies == [b"220 hello\r\n", b"221 bye\r\n"]
     assert seen == [b"QUIT\r\n"]
+
+
+def test_the_shims_own_commands_are_kept_in_step() -> None:
+    """An extra reply behind its EHLO does not answer its STARTTLS."""
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        await stage.feed(stage.receiver, b"250-hi\r\n250 STARTTLS\r\n454 extra\r\n")
+        assert stage.receiver.written.endswith(b"STARTTLS\r\n")
+        await stage.feed(stage.receiver, b"454 not now\r\n")
+        assert stage.receiver.written.endswith(b"STARTTLS\r\nEHLO x\r\n")
+        await stage.feed(stage.receiver, b"250 hi\r\n")
+        assert stage.sender.written.endswith(b"250 hi\r\n")
+
+    policy = Policy(sender_tls=SenderTls.OFF, receiver_tls=ReceiverTls.OPPORTUNISTIC)
+    assert staged(script, policy=policy).repaired == [Violation.EXTRA_REPLY]
+
+
+async def test_a_sender_that_streams_on_under_tls_reads_its_refusal(certificate: Certificate) -> None:
+    """The shim's half-close leaves it readable: what is sent behind a refused DATA is drained, as in the clear."""
+
+    def refuses_data(talk: Talk) -> None:
+        talk.say(b"550 no\r\n")
+        talk.read_on()
+
+    def talk(port: int) -> list[bytes]:
+        with connected(port) as sock:
+            dialogue = Dialogue(sock)
+            dialogue.open("EHLO x")
+            dialogue.command("STARTTLS", 220)
+            with certificate.client().wrap_socket(sock, server_hostname=NAME) as secure:
+                over_tls = Dialogue(secure)
+                over_tls.command("EHLO x", 250)
+                secure.sendall(b"DATA\r\n")
+                for _ in range(200):
+                    secure.sendall(b"x" * 20_000)
+                return [over_tls.reply(), over_tls.reply()]
+
+    with trio.fail_after(SECONDS), Receiver(refuses_data) as receiver:
+        async with shim(receiver.port, **terminated(certificate)) as between:
+            replies = await trio.to_thread.run_sync(talk, between.port)
+    assert [reply[:3] for reply in replies] == [b"550", b"421"]
 
 
 # -- settings

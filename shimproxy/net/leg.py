@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import select
 import socket
 import ssl
 import struct
@@ -85,6 +86,8 @@ class Leg:
     _never_short: bool = False
     """Whether a read that comes back short may leave something behind, so that it is tried again."""
     _told_when_writable: bool = False
+    _deaf: bool = False
+    """Whether what comes can't be read any more, only taken, so that the peer's end is met."""
     _block_octets: int = LEAST_BLOCK_OCTETS
 
     def __attrs_post_init__(self) -> None:
@@ -165,7 +168,7 @@ class Leg:
         if self.ended:
             return b""
         try:
-            octets = self.sock.recv(READ_OCTETS)
+            octets = socket.socket.recv(self.sock, READ_OCTETS) if self._deaf else self.sock.recv(READ_OCTETS)
         except _WOULD_BLOCK:
             self.readable = False
             return None
@@ -382,7 +385,7 @@ class Leg:
             while not (self.ended or (enough and enough())):
                 watch.allow(min(idle_seconds, end - watch.now), "FIN")
                 octets = await self.read()
-                if heard:
+                if heard and not self._deaf:
                     heard(octets)
         except DeadlinePassed:
             return False
@@ -394,13 +397,31 @@ class Leg:
             return
         self._finished = self.broken = True
         sock = self.sock
-        with contextlib.suppress(OSError, ValueError):  # the peer has reset it: there is nothing left to half-close
+        with contextlib.suppress(OSError):  # the peer has reset it: there is nothing left to half-close
             if isinstance(sock, ssl.SSLSocket):
-                with contextlib.suppress(*_WOULD_BLOCK):
-                    sock.unwrap()  # sends close_notify; the peer's own is for those who read on
+                self._notify_of_close(sock)
                 socket.socket.shutdown(sock, socket.SHUT_WR)
             else:
                 sock.shutdown(socket.SHUT_WR)
+
+    def _notify_of_close(self, sock: ssl.SSLSocket) -> None:
+        """Send close_notify, unless the peer is sending (RFC 8446 section 6.1).
+
+        OpenSSL looks for the peer's own at once, and reads nothing more if it finds anything else: a FIN alone has to
+        do then, so that the peer is read to its end.
+        """
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        if sock.pending() or poll.poll(0):
+            return
+        try:
+            sock.unwrap()
+        except _WOULD_BLOCK:
+            return  # the peer may go on sending
+        except (OSError, ValueError):
+            self._deaf = True
+        else:
+            self.ended = self.ended or Ended.FIN
 
     def reset(self) -> None:
         """Send RST: the peer can't take what it has got for a whole."""

@@ -101,6 +101,7 @@ class Delivery:
                 if intake.refusal:
                     receiver.drop()
                 else:
+                    transfer.hear_earlier()
                     receiver.give_up(transfer.early)
                 notes.phase = "draining"
                 if not await intake.drain():

@@ -54,6 +54,8 @@ class Farewell:
     notes: Notes
     _in_mail: bool
     """Whether the receiver may be in the midst of a mail."""
+    _decides: bool = True
+    """Whether what it says can be the verdict on that."""
     decided: Reply | None = None
     """The first 4yz or 5yz; before there is one, the first 2yz."""
     last_421: Reply | None = None
@@ -122,7 +124,9 @@ class Farewell:
         elif reply.asks_for_data:
             self._in_mail = True
         decided = self.decided
-        if (decided is None and reply.severity in _DECIDE) or (decided and not decided.refuses and reply.refuses):
+        if not self._decides:
+            self._further.count(reply)
+        elif (decided is None and reply.severity in _DECIDE) or (decided and not decided.refuses and reply.refuses):
             for violation in reply.violations:
                 self.notes.repaired(violation, reply=reply.octets)
             self.decided = reply

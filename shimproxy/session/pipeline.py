@@ -62,6 +62,8 @@ class Pipeline:
     """Whether the sender was told that it may say BDAT."""
     tls_offered: bool = False
     """Whether the sender was told that it may say STARTTLS."""
+    authenticated: bool = False
+    """Whether the sender has logged in at the receiver (RFC 4954)."""
     in_transaction: bool = False
     behind_data_octets: int = 0
     """How much the sender had sent behind DATA when its reply came."""
@@ -88,11 +90,13 @@ class Pipeline:
         self.receiver.queue(command)
 
     def await_verdict(self, delivery: Delivery) -> None:
-        """The end of its mail data was written: their reply is the receiver's next."""
+        """The end of its mail data was written: their reply is the receiver's next, behind what is outstanding."""
         self._enter(delivery)
+        self._allow(self._outstanding[0])  # on the way of a chunk there were other waits
 
     def _enter(self, entry: Verb | Delivery) -> None:
         self._outstanding.append(entry)
+        self.receiver.owed_replies += 1
         if len(self._outstanding) == 1:
             self._allow(entry)
 
@@ -112,6 +116,11 @@ class Pipeline:
         self.sender.pour_now()
         return True
 
+    async def relieve(self) -> None:
+        """Wait for a sender that does not take its replies, once they are many. Raises DeadlinePassed, Interrupted."""
+        if self.sender.unsaid_octets > self.policy.limits.reply_octets:
+            await self.sender.pour()
+
     def give_up_earlier(self) -> None:
         """Answer what was outstanding before mail data over which the receiver was given up."""
         while self._outstanding:
@@ -120,20 +129,30 @@ class Pipeline:
                 entry.answer(MAIL_UNANSWERED)
             else:
                 self.sender.put(COMMAND_UNANSWERED)
+        self.receiver.owed_replies = 0
 
     # -- out
 
     async def flush_chunk_command(self) -> bool:
         """Write BDAT and what was queued before it; whether the receiver took it. Raises Interrupted."""
         receiver = self.receiver
-        if not receiver.flush_now():
-            receiver.leg.watch.allow(self.policy.deadlines.reply, Verb.BDAT)
-            try:
-                await receiver.flush()
-            except DeadlinePassed:
-                self.notes.repaired(Violation.NO_REPLY, to=str(Verb.BDAT))
-                receiver.give_up()
-                self.give_up_earlier()
+        if receiver.flush_now():
+            return True
+        receiver.leg.watch.allow(self.policy.deadlines.reply, Verb.BDAT)
+        try:
+            while not receiver.flush_now():
+                await receiver.wait_to_flush()
+                # BDAT itself is not outstanding: all that is went before it.
+                while self._outstanding and not receiver.gone and (reply := receiver.reply_at_hand()):
+                    self._relay(reply)
+                self.sender.pour_now()
+        except DeadlinePassed:
+            self.notes.repaired(Violation.NO_REPLY, to=str(Verb.BDAT))
+            receiver.give_up()
+        if not (self._outstanding or receiver.gone) and (reply := receiver.reply_at_hand()):
+            receiver.give_up_in_disorder(Violation.EXTRA_REPLY, reply)
+        if receiver.gone:
+            self.give_up_earlier()
         return not receiver.gone
 
     async def settle(self) -> Then:
@@ -199,15 +218,24 @@ class Pipeline:
     async def pause(self) -> None:
         """Let other sessions run. Raises Over, DeadlinePassed, Interrupted."""
         try:
-            await self.receiver.leg.watch.pause()
+            await self.sender.leg.watch.pause()
         except DeadlinePassed:
             if self.empty:
                 raise
             await self._give_up_late()
 
     async def _flush(self) -> None:
+        """Write what was queued to a receiver that does not take it at once, and relay what it says meanwhile."""
+        receiver = self.receiver
         try:
-            await self.receiver.flush()
+            while not receiver.flush_now():
+                await receiver.wait_to_flush()
+                # What is not written yet has no reply.
+                while len(self._outstanding) > receiver.unwritten_commands and (reply := receiver.reply_at_hand()):
+                    self._relay(reply)
+                    if receiver.gone:
+                        return
+                self.sender.pour_now()
         except DeadlinePassed:
             await self._give_up_late()
 
@@ -244,6 +272,8 @@ class Pipeline:
                 reply = self._offer(reply)
             elif verb is Verb.HELO:
                 self.forget()
+        elif verb is Verb.AUTH and reply.severity == 2:
+            self.authenticated = True
         self.sender.put(reply)
         return then
 
@@ -256,6 +286,7 @@ class Pipeline:
     def _leave(self) -> None:
         """What was outstanding first has its answer."""
         self._outstanding.popleft()
+        self.receiver.owed_replies -= 1
         if self._outstanding:
             self._allow(self._outstanding[0])
         else:

@@ -44,6 +44,8 @@ class Receiver:
     (guarantee 5)."""
     may_quit: bool = False
     """Whether a QUIT would be taken for that: not while it owes a reply, nor within AUTH, nor behind a QUIT or 421."""
+    owed_replies: int = 0
+    """How many replies are outstanding; none of them is for mail data that are still on their way."""
     gone: bool = False
     """Whether it was given up."""
     farewell: Farewell | None = None
@@ -86,15 +88,26 @@ class Receiver:
 
     async def flush(self) -> None:
         """Write what was queued; as `flush_now`. Raises DeadlinePassed, Interrupted."""
-        leg, replies = self.leg, self.replies
         while not self.flush_now():
+            await self.wait_to_flush()
+
+    async def wait_to_flush(self) -> None:
+        """Wait until more may be taken; what is said meanwhile is at hand. Raises DeadlinePassed, Interrupted."""
+        leg, replies = self.leg, self.replies
+        if leg.ended:
+            self._unwritten = b""  # it answers nothing more
+        elif len(replies.unread) >= replies.limit_octets:
+            await leg.takes()
+        else:
             # A receiver may take no more commands before its replies to the first of them are read.
-            if leg.ended or len(replies.unread) >= replies.limit_octets:
-                await leg.takes()
-            else:
-                await leg.takes_or_speaks()
-                if octets := leg.look():
-                    replies.feed(octets)
+            await leg.takes_or_speaks()
+            if octets := leg.look():
+                replies.feed(octets)
+
+    @property
+    def unwritten_commands(self) -> int:
+        """How many commands have not been written to their end."""
+        return self._unwritten.count(b"\n")
 
     def reply_at_hand(self) -> Reply | None:
         """The receiver's next reply, if it is here already."""
@@ -109,6 +122,8 @@ class Receiver:
 
         Raises DeadlinePassed, Interrupted.
         """
+        if not await self.in_step():
+            return None
         self.leg.watch.allow(self._deadlines.reply, command.verb)
         self.queue(command)
         await self.flush()
@@ -243,7 +258,11 @@ class Receiver:
             return
         self.gone = True
         self._tell_unasked()
-        self.farewell = Farewell(self.leg, self.replies, self._deadlines, self.notes, self.mail_data_open)
+        # While it owes other replies, nobody can tell which one is the verdict on the mail.
+        farewell = Farewell(
+            self.leg, self.replies, self._deadlines, self.notes, self.mail_data_open, self.owed_replies == 0
+        )
+        self.farewell = farewell
         self.farewell.begin(early)
         self._beside.start(self.farewell)
 

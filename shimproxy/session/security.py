@@ -107,7 +107,7 @@ class Security:
         if how in (ReceiverTls.OPPORTUNISTIC, ReceiverTls.REQUIRED) and not receiver.leg.secured:
             try:
                 secured = await self._start_tls(receiver, command)
-                if secured is None and how is ReceiverTls.OPPORTUNISTIC:
+                if secured is None and how is ReceiverTls.OPPORTUNISTIC and not receiver.gone:
                     secured = await self._begin_anew(receiver)
             except DeadlinePassed as late:
                 self.notes.repaired(Violation.NO_REPLY, to=late.what)

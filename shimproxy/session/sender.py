@@ -44,6 +44,11 @@ class Sender:
             notes.phase = AFTER_421
         self._unsaid = self._unsaid + reply.octets if self._unsaid else reply.octets
 
+    @property
+    def unsaid_octets(self) -> int:
+        """How much was put and is not written."""
+        return len(self._unsaid)
+
     def pour_now(self) -> bool:
         """Write what was put, as far as it is taken at once; whether that was all. Raises LegBroken."""
         octets = self._unsaid

@@ -272,15 +272,17 @@ class Session:
             await self._answer_alone(receiver, command.verb)
         elif security.hello_due and command.verb not in _WITHOUT_HELLO:
             await self.sender.say(OUT_OF_ORDER)
-        elif command.verb is Verb.STARTTLS and security.terminates and pipeline.tls_offered:
-            await self._start_tls(pipeline)
-        elif command.verb is Verb.STARTTLS and not pipeline.tls_offered:
+        elif command.verb is Verb.STARTTLS and (pipeline.authenticated or not pipeline.tls_offered):
             await self.sender.say(NOT_OFFERED)
+        elif command.verb is Verb.STARTTLS and security.terminates:
+            await self._start_tls(pipeline)
         elif command.forwardable and not command.refused:
             if not await receiver.in_step():
                 await self._answer_alone(receiver, command.verb)
             if not self._ready and (command.verb in _HELLOS or command.verb not in _WITHOUT_HELLO):
                 await self._prepare(receiver, command)
+                if not await receiver.in_step():
+                    await self._answer_alone(receiver, command.verb)
             await self._forward(turns, command)
         else:
             if command.verb is Verb.DATA:

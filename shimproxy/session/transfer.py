@@ -160,6 +160,8 @@ class Transfer:
                     if self.receiver.gone:
                         self.told = True
                         return True
+                    await self.pipeline.relieve()
+                    leg.watch.allow(self.policy.deadlines.linger_idle, "the rest of a reply")
                 elif ruling(Answers.IN_MAIL_DATA, reply)[0] is not Verdict.DROP:
                     self.early = reply
                     return True
@@ -175,6 +177,17 @@ class Transfer:
             except DeadlinePassed:
                 self._note_stall()
                 return True
+
+    def hear_earlier(self) -> None:
+        """Relay the replies to what went before that have come already, as the receiver is about to be given up."""
+        receiver, pipeline = self.receiver, self.pipeline
+        while not (pipeline.empty or receiver.gone):
+            if reply := receiver.replies.next_reply():
+                pipeline.relay_earlier(reply)
+            elif octets := receiver.leg.look():
+                receiver.replies.feed(octets)
+            else:
+                return
 
     def drop(self, reply: Reply) -> None:
         """Drop a reply that decides nothing; see `tell`."""

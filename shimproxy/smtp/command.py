@@ -62,7 +62,7 @@ _VERBS = {verb.value.encode(): verb for verb in Verb if verb is not Verb.OTHER}
 _OTHER = Verb.OTHER
 # Larger counts overflow in some receivers, which would read the rest of the chunk as commands.
 LARGEST_CHUNK_OCTETS: Final = 2**31 - 1
-_CHUNK = re.compile(rb"[ \t]*BDAT[ \t]+(\d{1,10})([ \t]+LAST)?[ \t]*\r\n", re.IGNORECASE).fullmatch
+_CHUNK = re.compile(rb"BDAT[ \t]+(\d{1,10})([ \t]+LAST)?[ \t]*\r\n", re.IGNORECASE).fullmatch
 _FIRST_WORD = re.compile(rb"[ \t]*([^ \t\r\n]*)").match
 _PLAIN = re.compile(rb"([A-Za-z0-9-]+)(?:[ \t][^\r\n\0]*)?\r\n").fullmatch
 
