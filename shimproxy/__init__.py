@@ -9,7 +9,7 @@ from shimproxy.net.errors import AddressError, DialFailed, ListenFailed, TlsUnus
 from shimproxy.ops.serve import Stop, serve
 from shimproxy.ops.settings import Listener, Settings, SettingsError
 from shimproxy.session.limits import Deadlines, Limits
-from shimproxy.session.policy import ReceiverTls, SenderTls
+from shimproxy.session.policy import Login, ReceiverTls, SenderTls
 from shimproxy.session.record import Observer, Repair, SessionRecord
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.newlines import Newlines
@@ -22,6 +22,7 @@ __all__ = [
     "Limits",
     "ListenFailed",
     "Listener",
+    "Login",
     "Newlines",
     "Observer",
     "ReceiverTls",

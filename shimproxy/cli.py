@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import attrs
@@ -17,7 +19,7 @@ from shimproxy.ops import demo, journal
 from shimproxy.ops.run import run
 from shimproxy.ops.settings import Settings
 from shimproxy.session.limits import Deadlines, Limits
-from shimproxy.session.policy import ReceiverTls, SenderTls
+from shimproxy.session.policy import Login, ReceiverTls, SenderTls
 from shimproxy.session.replies import EARLY_SUCCESS
 from shimproxy.smtp.newlines import Newlines
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 EXIT_UNUSABLE = 2
+_SECRET = "SHIMPROXY_LOGIN_SECRET"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,6 +87,7 @@ def _run(options: argparse.Namespace) -> Callable[[], int]:
         receiver_fingerprint=options.receiver_fingerprint,
         receiver_verified=options.receiver_verify,
         clear_allowed=options.allow_clear,
+        login=_login(options),
         pipelining=options.pipelining,
     )
 
@@ -136,6 +140,20 @@ def _with_changes(defaults: _Settable, changes: Sequence[str], flag: str) -> _Se
         return attrs.evolve(defaults, **values)
     except ValueError as error:
         raise ValueError(f"{flag}: {error}") from None
+
+
+def _login(options: argparse.Namespace) -> Login | None:
+    """The login that was asked for, with its secret from a file or the environment."""
+    if options.login is None:
+        return None
+    file = options.login_secret_file
+    try:
+        secret = Path(file).read_text().partition("\n")[0] if file else os.environ.get(_SECRET, "")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--login-secret-file {file}: {getattr(error, 'strerror', None) or error}") from None
+    if not secret:
+        raise ValueError(f"--login: no secret; give --login-secret-file FILE, or {_SECRET} in the environment")
+    return Login(options.login, secret, options.login_in_clear)
 
 
 _UNITS = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -293,6 +311,13 @@ def _add_tls(command: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="check its certificate (default: yes, but for opportunistic TLS of which nothing else is said)",
     )
+    group.add_argument("--login", metavar="USER", help="log in at the receiver for senders that can't")
+    group.add_argument(
+        "--login-secret-file",
+        metavar="FILE",
+        help=f"its first line is the secret (default: {_SECRET} in the environment)",
+    )
+    group.add_argument("--login-in-clear", action="store_true", help="log in without TLS, too")
     group.add_argument(
         "--allow-clear",
         action="store_true",

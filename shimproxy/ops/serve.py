@@ -184,6 +184,7 @@ async def serve(
             receiver_tls=settings.receiver_tls,
             receiver_security=settings.receiver_security(),
             clear_allowed=settings.clear_allowed,
+            login=settings.login,
         )
         policies = {
             listener: attrs.evolve(

@@ -14,7 +14,7 @@ import attrs
 from shimproxy.net.address import Address
 from shimproxy.net.tls import VERSIONS, ReceiverSecurity, Verification, fingerprint, sender_context
 from shimproxy.session.limits import Deadlines, Limits, at_least, not_negative
-from shimproxy.session.policy import ReceiverTls, SenderTls, Sizes
+from shimproxy.session.policy import Login, ReceiverTls, SenderTls, Sizes
 from shimproxy.session.replies import EARLY_SUCCESS
 from shimproxy.smtp.newlines import Newlines
 from shimproxy.smtp.reply import ReplyReader
@@ -167,6 +167,8 @@ class Settings:
     """The SHA-256 of its certificate in hexadecimal: that one is taken, whoever signed it, and no other."""
     receiver_verified: bool | None = None
     """Whether its certificate is checked; None: unless TLS is opportunistic and nothing is said of the certificate."""
+    login: Login | None = None
+    """With what the shim logs in at the receiver, for senders that can't."""
     clear_allowed: bool = False
     """Whether the mail of a sender that used TLS may go to the receiver in the clear."""
     pipelining: bool = True
@@ -187,7 +189,8 @@ class Settings:
             return self.sender_tls
         if self.certificate:
             return SenderTls.STARTTLS
-        return SenderTls.OPAQUE if self.receiver_tls is ReceiverTls.OFF else SenderTls.OFF
+        own = self.receiver_tls is not ReceiverTls.OFF or self.login is not None
+        return SenderTls.OFF if own else SenderTls.OPAQUE
 
     def __attrs_post_init__(self) -> None:
         used = self.sender_tls_used
@@ -196,15 +199,20 @@ class Settings:
             raise SettingsError(f"sender_tls: {used} needs a certificate; give one with its key (--cert, --key)")
         if not terminated and self.certificate is not None:
             raise SettingsError(f"certificate: sender_tls is {used}, which shows none; leave it away, or say starttls")
-        if used is SenderTls.OPAQUE and self.receiver_tls is not ReceiverTls.OFF:
+        if used is SenderTls.OPAQUE and (self.receiver_tls is not ReceiverTls.OFF or self.login):
             raise SettingsError(
                 "sender_tls: opaque TLS is made by sender and receiver themselves; say off or starttls, or leave "
-                "receiver_tls off"
+                "receiver_tls off and login away"
             )
         if terminated and self.receiver_tls is ReceiverTls.OFF and not self.clear_allowed:
             raise SettingsError(
                 "receiver_tls: the sender's TLS would end here and its mail go on in the clear; say required, implicit "
                 "or opportunistic, or allow it (--allow-clear)"
+            )
+        if self.login and self.receiver_tls is ReceiverTls.OFF and not self.login.in_clear:
+            raise SettingsError(
+                "login: the secret would go to the receiver in the clear; say receiver_tls required or implicit, or "
+                "allow it (--login-in-clear)"
             )
 
     @property

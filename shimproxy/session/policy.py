@@ -44,6 +44,16 @@ class ReceiverTls(enum.StrEnum):
 
 
 @attrs.frozen
+class Login:
+    """With what the shim logs in at the receiver (RFC 4954)."""
+
+    user: str
+    secret: str = attrs.field(repr=False)
+    in_clear: bool = False
+    """Whether also without TLS."""
+
+
+@attrs.frozen
 class Sizes:
     """The largest mails that are let through, in octets as RFC 1870 counts them."""
 
@@ -77,6 +87,7 @@ class Policy:
     receiver_tls: ReceiverTls = ReceiverTls.OFF
     receiver_security: ReceiverSecurity | None = None
     """How TLS with the receiver is made."""
+    login: Login | None = None
     clear_allowed: bool = False
     """Whether the mail of a sender that used TLS may go to the receiver in the clear."""
     sizes: Sizes | None = None
@@ -91,5 +102,7 @@ class Policy:
     @property
     def receiver_needs_nothing(self) -> bool:
         """Whether the sender's commands can be forwarded from the greeting on."""
+        if self.login:
+            return False
         starts_tls = self.receiver_tls in (ReceiverTls.OPPORTUNISTIC, ReceiverTls.REQUIRED)
         return not starts_tls and (self.clear_allowed or self.sender_tls is not SenderTls.IMPLICIT)

@@ -21,6 +21,7 @@ MAIL_UNANSWERED = Own.make(451, "4.4.2", "the receiver gave no verdict, try agai
 NO_SERVICE = Own.make(421, "4.3.2", "the receiver gave no greeting, try again later")
 NO_CONNECTION = Own.make(421, "4.4.1", "the receiver cannot be reached, try again later")
 RECEIVER_NOT_SECURE = Own.make(421, "4.7.4", "no TLS with the receiver, closing connection")
+NO_LOGIN = Own.make(421, "4.7.0", "the receiver does not let this proxy log in, closing connection")
 IN_DISORDER = Own.make(421, "4.5.0", "the receiver's replies are out of step, closing connection")
 SENT_TOO_SOON = Own.make(421, "4.5.0", "sent without waiting for replies, closing connection")
 EARLY_SUCCESS = Own.make(451, "4.3.0", "the receiver replied before the end of mail data, try again later")

@@ -1,4 +1,6 @@
-"""TLS on both legs: what of it is offered to the sender, and how either leg goes over to it (RFC 3207).
+"""TLS on both legs, and the shim's own login: what is offered to the sender, and how either leg gets there.
+
+RFC 3207 and RFC 4954.
 
 Invariants:
 
@@ -11,6 +13,7 @@ What passes unread is opaque.py's.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import TYPE_CHECKING
 
 import attrs
@@ -27,11 +30,12 @@ if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
     from shimproxy.net.watch import Watch
     from shimproxy.session.notes import Notes
-    from shimproxy.session.policy import Policy
+    from shimproxy.session.policy import Login, Policy
     from shimproxy.session.receiver import Receiver
     from shimproxy.session.sender import Sender
 
 STARTTLS = b"STARTTLS"
+_AUTH = b"AUTH"
 _UNNAMED = b"[127.0.0.1]"  # RFC 5321 4.1.3: who has no name gives an address
 _HELLOS = (Verb.EHLO, Verb.HELO)
 
@@ -44,6 +48,7 @@ class Security:
     notes: Notes
     policy: Policy
     dial: Callable[[Watch, float], Awaitable[Leg]]
+    _logged_in: bool = False
     hello_due: bool = False
     """Whether the sender has to say EHLO again, as it has just gone over to TLS."""
 
@@ -52,13 +57,14 @@ class Security:
     def offer(self, receiver: Receiver) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
         """The keywords to be taken out of the receiver's EHLO reply, and those to be added to it."""
         leg = self.sender.leg
+        removed = (_AUTH,) if self.policy.login else ()  # whoever has logged in can't do so again
         match self.policy.sender_tls:
             case SenderTls.OPAQUE if not (leg.secured or receiver.leg.secured):
-                return (), ()
+                return removed, ()
             case SenderTls.STARTTLS if not leg.secured and (receiver.leg.secured or self.policy.clear_allowed):
-                return (STARTTLS,), (STARTTLS,)
+                return (*removed, STARTTLS), (STARTTLS,)
             case _:
-                return (STARTTLS,), ()
+                return (*removed, STARTTLS), ()
 
     @property
     def terminates(self) -> bool:
@@ -116,11 +122,45 @@ class Security:
                 return False
         return receiver.leg.secured or not self.sender.leg.secured or self.policy.clear_allowed
 
+    async def log_in(self, receiver: Receiver, command: Command) -> bool:
+        """Log in at the receiver, if the shim is to; whether that is done, or need not be. Raises Interrupted."""
+        login = self.policy.login
+        if login is None or self._logged_in:
+            return True
+        try:
+            why_not = await self._log_in(receiver, command, login)
+        except DeadlinePassed:
+            why_not = "no answer in time"
+        if why_not:
+            self.notes.repaired(Violation.LOGIN_REFUSED, reason=why_not)
+        self._logged_in = not why_not
+        return self._logged_in
+
+    async def _log_in(self, receiver: Receiver, command: Command, login: Login) -> str:
+        """Log in; why that failed, if it did."""
+        if not (receiver.leg.secured or login.in_clear):
+            return "no TLS"
+        reply = await receiver.ask(_hello(command))
+        mechanisms = keywords(reply).get(_AUTH, b"").upper().split() if reply and reply.code == 250 else []
+        user, secret = login.user.encode(), login.secret.encode()
+        if b"PLAIN" in mechanisms:  # RFC 4616
+            lines = [b"AUTH PLAIN " + b64encode(b"\0%s\0%s" % (user, secret))]
+        elif b"LOGIN" in mechanisms:  # draft-murchison-sasl-login
+            lines = [b"AUTH LOGIN", b64encode(user), b64encode(secret)]
+        else:
+            return "neither PLAIN nor LOGIN is offered"
+        self.notes.secret = True  # until the next command is forwarded
+        for line in lines:
+            reply = await receiver.ask(Command(Verb.AUTH, line + b"\r\n"))
+            if reply is None or reply.code != 334:
+                break
+        if reply is None:
+            return "the connection is lost"
+        return "" if reply.code == 235 else f"reply {reply.code}"
+
     async def _start_tls(self, receiver: Receiver, command: Command) -> bool | None:
         """Whether the receiver has gone over to TLS; None if the leg is lost over it."""
-        words = command.line.split(None, 1) if command.verb in _HELLOS else []
-        name = words[1].strip() if len(words) == 2 else _UNNAMED
-        reply = await receiver.ask(Command(Verb.EHLO, b"EHLO %s\r\n" % name))
+        reply = await receiver.ask(_hello(command))
         if reply is None:
             return None
         if reply.code != 250 or STARTTLS not in keywords(reply):
@@ -160,3 +200,10 @@ class Security:
             return False
         self.notes.record.receiver_tls = leg.tls_version
         return True
+
+
+def _hello(command: Command) -> Command:
+    """EHLO with the name that the sender's own command gives, if it does."""
+    words = command.line.split(None, 1) if command.verb in _HELLOS else []
+    name = words[1].strip() if len(words) == 2 else _UNNAMED
+    return Command(Verb.EHLO, b"EHLO %s\r\n" % name)

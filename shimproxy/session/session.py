@@ -34,6 +34,7 @@ from shimproxy.session.replies import (
     BAD_LINE,
     BYE,
     NO_CONNECTION,
+    NO_LOGIN,
     NO_SERVICE,
     NOT_OFFERED,
     OUT_OF_ORDER,
@@ -349,6 +350,8 @@ class Session:
         security.hello_due = False
         if not await security.prepare(receiver, command):
             await self._end_with("receiver", RECEIVER_NOT_SECURE)
+        if not await security.log_in(receiver, command):
+            await self._end_with("receiver", NO_LOGIN)
         self._ready = True
 
     async def _start_tls(self, pipeline: Pipeline) -> None:

@@ -149,6 +149,12 @@ class Violation(enum.Enum):
     )
     UNREACHABLE = ("unreachable", "receiver", "RFC 5321 3.1", "421 4.4.1 as greeting, close")
     # by the sender
+    LOGIN_REFUSED = (
+        "login-refused",
+        "receiver",
+        "RFC 4954 6",
+        "it does not let the shim log in (--login): 421 4.7.0, close",
+    )
     EARLY_TALK = (
         "early-talk",
         "sender",

@@ -1,0 +1,98 @@
+"""The shim's own login at a receiver (RFC 4954), for a sender that can't: before anything else, and never told."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+
+import pytest
+
+from shimproxy import Login, SettingsError, Violation, cli
+from shimproxy.session.policy import Policy, SenderTls
+from tests.memory import Stage, staged
+from tests.test_settings import settings
+
+SECRET = "s3cret"
+PLAIN = b"AUTH PLAIN " + b64encode(b"\0user\0s3cret") + b"\r\n"
+POLICY = Policy(sender_tls=SenderTls.OFF, login=Login("user", SECRET, in_clear=True))
+
+
+async def up_to_login(stage: Stage, offered: bytes) -> None:
+    """The sender has said EHLO, and the receiver has answered the shim's own."""
+    await stage.feed(stage.receiver, b"220 hello\r\n")
+    await stage.feed(stage.sender, b"EHLO x\r\n")
+    assert stage.receiver.written == b"EHLO x\r\n"
+    stage.sender.written.clear()
+    await stage.feed(stage.receiver, b"250-hi\r\n250 " + offered + b"\r\n")
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+def test_the_shim_logs_in_before_anything_is_forwarded(mechanism: str) -> None:
+    """And AUTH is not offered any more; nothing of it is told, nor what the receiver says to it."""
+
+    async def script(stage: Stage) -> None:
+        await up_to_login(stage, b"AUTH LOGIN PLAIN" if mechanism == "PLAIN" else b"AUTH LOGIN")
+        lines = [PLAIN] if mechanism == "PLAIN" else [b"AUTH LOGIN\r\n", b"dXNlcg==\r\n", b"czNjcmV0\r\n"]
+        for line in lines:
+            assert stage.receiver.written.endswith(line)
+            assert not stage.sender.written
+            last = line is lines[-1]
+            await stage.feed(stage.receiver, b"235 welcome czNjcmV0\r\n" if last else b"334 czNjcmV0\r\n")
+        assert stage.receiver.written.endswith(b"\r\nEHLO x\r\n")
+        await stage.feed(stage.receiver, b"250-hi\r\n250-AUTH LOGIN PLAIN\r\n250 HELP\r\n")
+        assert stage.sender.written == b"250-hi\r\n250 HELP\r\n"
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
+        assert stage.receiver.written.endswith(b"MAIL FROM:<a@b>\r\n")
+
+    stage = staged(script, policy=POLICY)
+    told = repr((stage.notes.dialogue, stage.notes.repairs))
+    assert stage.repaired == []
+    assert "czNjcmV0" not in told
+    assert ("sender", b"MAIL FROM:<a@b>\r\n") in stage.notes.dialogue
+
+
+@pytest.mark.parametrize(
+    ("offered", "reply", "reason"),
+    [
+        (b"AUTH PLAIN", b"535 5.7.8 no\r\n", "reply 535"),
+        (b"AUTH PLAIN", b"334 more\r\n", "reply 334"),
+        (b"AUTH GSSAPI", b"", "neither PLAIN nor LOGIN is offered"),
+        (b"HELP", b"", "neither PLAIN nor LOGIN is offered"),
+    ],
+    ids=str,
+)
+def test_a_login_that_fails_is_told_and_ends_the_session(offered: bytes, reply: bytes, reason: str) -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_login(stage, offered)
+        if reply:
+            await stage.feed(stage.receiver, reply)
+        assert stage.sender.written.startswith(b"421 the receiver does not let this proxy log in")
+
+    (repair,) = staged(script, policy=POLICY).notes.repairs
+    assert repair.violation is Violation.LOGIN_REFUSED
+    assert repair.detail["reason"] == reason
+
+
+def test_the_secret_is_not_sent_in_the_clear_unasked() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        assert stage.receiver.written == b"QUIT\r\n"
+        assert b"\r\n421 the receiver does not let" in stage.sender.written
+
+    staged(script, policy=Policy(sender_tls=SenderTls.OFF, login=Login("user", SECRET)))
+
+
+def test_a_login_needs_tls_or_leave() -> None:
+    with pytest.raises(SettingsError, match="login: the secret would go to the receiver in the clear"):
+        settings(login=Login("user", SECRET))
+    assert SECRET not in repr(Login("user", SECRET))
+
+
+def test_a_login_needs_a_secret(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("SHIMPROXY_LOGIN_SECRET", raising=False)
+    given = ["run", "--listen", "127.0.0.1:0", "--receiver", "127.0.0.1:9", "--receiver-tls", "required"]
+    given += ["--login", "user"]
+    assert cli.main(given) == 2
+    assert "--login: no secret; give --login-secret-file FILE" in capsys.readouterr().err
+    assert cli.main([*given, "--login-secret-file", "/none"]) == 2
+    assert "--login-secret-file /none: No such file" in capsys.readouterr().err
