@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,3 +158,20 @@ def test_a_breach_is_caught(module: str, source: str) -> None:
 def test_what_the_house_allows_is_no_breach(module: str, source: str) -> None:
     """Arrows downward pass."""
     assert breaches(module, source) == []
+
+
+# -- the top level
+
+ALLOWED = {"pyproject.toml", "README.md", "shimproxy", "tests", "bench", "Dockerfile"}
+
+
+def test_the_top_level_holds_what_it_may_and_nothing_else() -> None:
+    """Beside these there are dot-files, and what .gitignore knows to be made here."""
+    top = ROOT.parent
+    if not (top / "pyproject.toml").exists():
+        pytest.skip("installed, so that there is no top level")
+    made_here = [line.strip("/") for line in (top / ".gitignore").read_text().splitlines()]
+    found = [path.name for path in top.iterdir() if not path.name.startswith(".")]
+    ignored = {name for name in found for pattern in made_here if fnmatch.fnmatch(name, pattern)}
+
+    assert set(found) - ignored <= ALLOWED
