@@ -13,7 +13,6 @@ import pytest
 
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import (
-    REFUSED_VERBS,
     Chunk,
     Command,
     CommandReader,
@@ -22,6 +21,7 @@ from shimproxy.smtp.command import (
     command_from_line,
     response_from_line,
 )
+from shimproxy.smtp.ehlo import NEVER_OFFERED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -87,7 +87,7 @@ def test_an_empty_line_is_a_command_to_be_answered(line: bytes) -> None:
         assert [Command(Verb.OTHER, line), Command(Verb.QUIT, b"QUIT\r\n")] == read(blocks)
 
 
-@pytest.mark.parametrize("word", sorted(REFUSED_VERBS), ids=bytes.decode)
+@pytest.mark.parametrize("word", sorted(NEVER_OFFERED), ids=bytes.decode)
 def test_an_extension_that_is_not_offered_is_refused(word: bytes) -> None:
     """In any case, with and without arguments, blanks before it or not."""
     for line in (word, word.lower(), b" " + word.title() + b" 86 LAST", word + b"\t1"):
@@ -99,7 +99,7 @@ def test_an_extension_that_is_not_offered_is_refused(word: bytes) -> None:
 
 def test_what_changes_the_reading_of_the_octets_behind_it_is_refused() -> None:
     """Whatever turns the legs round or tells the receiver who the sender is."""
-    assert {b"TURN", b"ATRN", b"XCLIENT", b"XFORWARD", b"XEXCH50"} <= REFUSED_VERBS
+    assert {b"TURN", b"ATRN", b"XCLIENT", b"XFORWARD", b"XEXCH50"} <= NEVER_OFFERED
 
 
 @pytest.mark.parametrize("verb", [verb for verb in KNOWN_VERBS if verb is not Verb.BDAT])
@@ -351,7 +351,7 @@ def test_a_response_within_auth(came: bytes, forwarded: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", sorted({verb.value.encode() for verb in KNOWN_VERBS} | REFUSED_VERBS), ids=bytes.decode
+    "word", sorted({verb.value.encode() for verb in KNOWN_VERBS} | NEVER_OFFERED), ids=bytes.decode
 )
 def test_a_command_looks_like_one(word: bytes) -> None:
     """In any case, with arguments or without."""

@@ -102,7 +102,7 @@ class Content:
             pipeline.await_verdict(delivery)
         else:
             verdict = await delivery.verdict_without_the_end()
-            pipeline.give_up_earlier()
+            pipeline.answer_earlier()
             delivery.answer(verdict)
             await self.sender.pour()
             pipeline.in_transaction = False

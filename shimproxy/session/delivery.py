@@ -124,7 +124,7 @@ class Delivery:
         return passage is Passage.WHOLE
 
     async def _end_with(self, reply: Reply | Own) -> NoReturn:
-        self.transfer.pipeline.give_up_earlier()
+        self.transfer.pipeline.answer_earlier()
         self.notes.ended("shim")
         await self.sender.say(reply)
         raise Over

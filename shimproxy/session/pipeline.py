@@ -12,7 +12,6 @@ It does not read the sender, but for what lies behind a DATA.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
 import attrs
@@ -67,7 +66,11 @@ class Pipeline:
     in_transaction: bool = False
     behind_data_octets: int = 0
     """How much the sender had sent behind DATA when its reply came."""
-    _outstanding: deque[Verb | Delivery] = attrs.field(factory=deque)
+    _outstanding: list[Verb | Delivery] = attrs.field(init=False)
+    """The receiver's."""
+
+    def __attrs_post_init__(self) -> None:
+        self._outstanding = self.receiver.outstanding
 
     @property
     def empty(self) -> bool:
@@ -96,7 +99,6 @@ class Pipeline:
 
     def _enter(self, entry: Verb | Delivery) -> None:
         self._outstanding.append(entry)
-        self.receiver.owed_replies += 1
         if len(self._outstanding) == 1:
             self._allow(entry)
 
@@ -121,15 +123,15 @@ class Pipeline:
         if self.sender.unsaid_octets > self.policy.limits.reply_octets:
             await self.sender.pour()
 
-    def give_up_earlier(self) -> None:
-        """Answer what was outstanding before mail data over which the receiver was given up."""
-        while self._outstanding:
-            entry = self._outstanding.popleft()
+    def answer_earlier(self, but: int = 0) -> None:
+        """Answer what a receiver that was given up leaves unanswered, all `but` the last."""
+        outstanding = self._outstanding
+        while len(outstanding) > but:
+            entry = outstanding.pop(0)
             if isinstance(entry, Delivery):
                 entry.answer(MAIL_UNANSWERED)
             else:
                 self.sender.put(COMMAND_UNANSWERED)
-        self.receiver.owed_replies = 0
 
     # -- out
 
@@ -140,19 +142,14 @@ class Pipeline:
             return True
         receiver.leg.watch.allow(self.policy.deadlines.reply, Verb.BDAT)
         try:
-            while not receiver.flush_now():
-                await receiver.wait_to_flush()
-                # BDAT itself is not outstanding: all that is went before it.
-                while self._outstanding and not receiver.gone and (reply := receiver.reply_at_hand()):
-                    self._relay(reply)
-                self.sender.pour_now()
+            await self._flush_slowly(not_entered=1)
         except DeadlinePassed:
             self.notes.repaired(Violation.NO_REPLY, to=str(Verb.BDAT))
             receiver.give_up()
         if not (self._outstanding or receiver.gone) and (reply := receiver.reply_at_hand()):
             receiver.give_up_in_disorder(Violation.EXTRA_REPLY, reply)
         if receiver.gone:
-            self.give_up_earlier()
+            self.answer_earlier()
         return not receiver.gone
 
     async def settle(self) -> Then:
@@ -206,11 +203,11 @@ class Pipeline:
         if not self.sender.pour_now():
             await self._pour()
 
-    def _relay_at_hand(self) -> bool:
-        """Relay the replies that are here; whether there were any."""
+    def _relay_at_hand(self, unwritten: int = 0) -> bool:
+        """Relay the replies that are here; whether there were any. What is `unwritten` yet, at the end, has none."""
         receiver = self.receiver
         relayed = False
-        while self._outstanding and not receiver.gone and (reply := receiver.reply_at_hand()):
+        while len(self._outstanding) > unwritten and not receiver.gone and (reply := receiver.reply_at_hand()):
             self._relay(reply)
             relayed = True
         return relayed
@@ -225,19 +222,21 @@ class Pipeline:
             await self._give_up_late()
 
     async def _flush(self) -> None:
-        """Write what was queued to a receiver that does not take it at once, and relay what it says meanwhile."""
-        receiver = self.receiver
         try:
-            while not receiver.flush_now():
-                await receiver.wait_to_flush()
-                # What is not written yet has no reply.
-                while len(self._outstanding) > receiver.unwritten_commands and (reply := receiver.reply_at_hand()):
-                    self._relay(reply)
-                    if receiver.gone:
-                        return
-                self.sender.pour_now()
+            await self._flush_slowly()
         except DeadlinePassed:
             await self._give_up_late()
+
+    async def _flush_slowly(self, not_entered: int = 0) -> None:
+        """Write what was queued to a receiver that does not take it at once, and relay what it says meanwhile.
+
+        That many of the commands in it are not among those that are outstanding. Raises DeadlinePassed, Interrupted.
+        """
+        receiver = self.receiver
+        while not (receiver.gone or receiver.flush_now()):
+            await receiver.wait_to_flush()
+            self._relay_at_hand(unwritten=max(0, receiver.unwritten_commands - not_entered))
+            self.sender.pour_now()
 
     async def _pour(self) -> None:
         """Write what is to be said; that the sender had to be waited for was not the receiver's time."""
@@ -285,12 +284,9 @@ class Pipeline:
 
     def _leave(self) -> None:
         """What was outstanding first has its answer."""
-        self._outstanding.popleft()
-        self.receiver.owed_replies -= 1
+        self._outstanding.pop(0)
         if self._outstanding:
             self._allow(self._outstanding[0])
-        else:
-            self.receiver.answered_all()
 
     def _offer(self, reply: Reply) -> Reply:
         """The EHLO reply as it is given to the sender."""
@@ -357,14 +353,14 @@ class Pipeline:
 
     async def answer_the_rest(self, last: Reply | Own, who: str = "receiver") -> NoReturn:
         """Answer what is outstanding, with `last` at the end, which is the session's too. Raises Over."""
-        sender, notes, outstanding = self.sender, self.notes, self._outstanding
-        entry: Verb | Delivery = Verb.OTHER
-        while outstanding:
-            entry = outstanding.popleft()
-            if outstanding:
-                sender.put(MAIL_UNANSWERED if isinstance(entry, Delivery) else COMMAND_UNANSWERED)
-        if not isinstance(entry, Delivery):
-            notes.phase = entry
-        notes.ended(who)
-        await sender.say(BYE if entry is Verb.QUIT else last)
+        self.answer_earlier(but=1)
+        entry = self._outstanding.pop()
+        if isinstance(entry, Delivery):
+            self.notes.ended(who)
+            entry.answer(last)
+        else:
+            self.notes.phase = entry
+            self.notes.ended(who)
+            self.sender.put(BYE if entry is Verb.QUIT else last)
+        await self.sender.pour()
         raise Over

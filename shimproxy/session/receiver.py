@@ -26,6 +26,7 @@ from shimproxy.smtp.reply import Own, Reply, ReplyReader
 
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
+    from shimproxy.session.delivery import Delivery
     from shimproxy.session.limits import Deadlines
     from shimproxy.session.notes import Notes
 
@@ -42,15 +43,13 @@ class Receiver:
     mail_data_open: bool = False
     """Whether it may be in the midst of mail data: if the session ends here, it is reset, so that no mail is cut short
     (guarantee 5)."""
-    may_quit: bool = False
-    """Whether a QUIT would be taken for that: not while it owes a reply, nor within AUTH, nor behind a QUIT or 421."""
-    owed_replies: int = 0
-    """How many replies are outstanding; none of them is for mail data that are still on their way."""
+    outstanding: list[Verb | Delivery] = attrs.field(factory=list)
+    """What it has got whole and not answered, in order: commands, and mail data."""
     gone: bool = False
     """Whether it was given up."""
     farewell: Farewell | None = None
     """Set once it is given up."""
-    _quit_fits: bool = True
+    _quit_fits: bool = False
     """Whether its last reply lets a QUIT follow."""
     _unwritten: bytes = b""
     _verb: Verb | None = None
@@ -67,7 +66,7 @@ class Receiver:
         self._tell_unasked()
         if self.notes.secret:
             self.notes.forwarded(command.verb)
-        self.may_quit = False
+        self._quit_fits = False
         self._verb = command.verb
         if command.verb is Verb.DATA:
             self.mail_data_open = True  # it may say 354 at any moment from here
@@ -127,9 +126,7 @@ class Receiver:
         self.leg.watch.allow(self._deadlines.reply, command.verb)
         self.queue(command)
         await self.flush()
-        reply = await self.next_reply()
-        self.answered_all()
-        return reply
+        return await self.next_reply()
 
     def take_unread(self) -> bytes:
         """What it has said already behind its last reply, which the caller takes over."""
@@ -140,11 +137,11 @@ class Receiver:
         """Go on with another leg to the same receiver, which has said nothing yet."""
         self.leg = leg
         self.replies = ReplyReader(self.replies.limit_octets)
-        self._verb = None
+        self._quit_fits = False
 
-    def answered_all(self) -> None:
-        """No reply is owed any more."""
-        self.may_quit = self._quit_fits
+    def passes_unread(self) -> None:
+        """From here on it talks with the sender itself, and is told nothing."""
+        self._quit_fits = False
 
     async def next_reply(self) -> Reply | None:
         """The receiver's next reply, or None if it has gone. Raises DeadlinePassed, Interrupted."""
@@ -258,11 +255,9 @@ class Receiver:
             return
         self.gone = True
         self._tell_unasked()
-        # While it owes other replies, nobody can tell which one is the verdict on the mail.
-        farewell = Farewell(
-            self.leg, self.replies, self._deadlines, self.notes, self.mail_data_open, self.owed_replies == 0
-        )
-        self.farewell = farewell
+        # While it owes other replies, nobody can tell which one is the verdict on mail data that are on their way.
+        decides = not self.outstanding
+        self.farewell = Farewell(self.leg, self.replies, self._deadlines, self.notes, self.mail_data_open, decides)
         self.farewell.begin(early)
         self._beside.start(self.farewell)
 
@@ -286,7 +281,8 @@ class Receiver:
 
     async def part(self) -> None:
         """Close the leg as politely as its state lets it; a farewell goes on, but for a verdict that nobody needs."""
-        if self.may_quit and not (self.gone or self.mail_data_open):
+        may_quit = self._quit_fits and not (self.outstanding or self.mail_data_open)
+        if may_quit and not self.gone:
             self.look()
         self._tell_unasked()
         if self.farewell:
@@ -295,7 +291,7 @@ class Receiver:
             self.leg.reset()  # or it was dropped
         else:
             try:
-                if self.may_quit and not (self.leg.broken or self.leg.ended):
+                if may_quit and not (self.leg.broken or self.leg.ended):
                     await self.leg.write(b"QUIT\r\n")
             except (LegBroken, DeadlinePassed, Interrupted):
                 self.leg.reset()

@@ -21,7 +21,7 @@ import attrs
 from shimproxy.net.errors import DeadlinePassed, DialFailed, TlsFailed
 from shimproxy.session.policy import ReceiverTls, SenderTls
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import Command, Verb
+from shimproxy.smtp.command import HELLOS, Command, Verb
 from shimproxy.smtp.ehlo import keywords
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 STARTTLS = b"STARTTLS"
 _AUTH = b"AUTH"
 _UNNAMED = b"[127.0.0.1]"  # RFC 5321 4.1.3: who has no name gives an address
-_HELLOS = (Verb.EHLO, Verb.HELO)
 
 
 @attrs.define(eq=False)
@@ -185,7 +184,6 @@ class Security:
         receiver.begin_anew(leg)
         watch.allow(deadlines.greeting, "the greeting")
         reply = await receiver.next_reply()
-        receiver.answered_all()
         return False if reply and reply.severity == 2 else None
 
     async def _handshake(self, leg: Leg) -> bool:
@@ -204,6 +202,6 @@ class Security:
 
 def _hello(command: Command) -> Command:
     """EHLO with the name that the sender's own command gives, if it does."""
-    words = command.line.split(None, 1) if command.verb in _HELLOS else []
+    words = command.line.split(None, 1) if command.verb in HELLOS else []
     name = words[1].strip() if len(words) == 2 else _UNNAMED
     return Command(Verb.EHLO, b"EHLO %s\r\n" % name)

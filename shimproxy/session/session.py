@@ -49,7 +49,7 @@ from shimproxy.session.security import Security
 from shimproxy.session.size import Measure
 from shimproxy.session.turns import Turns
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import Command, Verb
+from shimproxy.smtp.command import HELLOS, Command, Verb
 from shimproxy.smtp.dialogue import OUT_OF_STEP, Answers, Then, ruling
 from shimproxy.smtp.reply import ReplyReader
 from shimproxy.smtp.tidy import tidied
@@ -67,8 +67,7 @@ if TYPE_CHECKING:
 
 _VERBS_OF_SECRETS = frozenset({Verb.AUTH, Verb.OTHER})  # what follows these may be a password
 _JUDGED = frozenset({Verb.MAIL, Verb.RCPT})
-_HELLOS = frozenset({Verb.HELO, Verb.EHLO})
-_WITHOUT_HELLO = frozenset({Verb.HELO, Verb.EHLO, Verb.NOOP, Verb.RSET, Verb.HELP, Verb.QUIT, Verb.STARTTLS})
+_WITHOUT_HELLO = HELLOS | frozenset({Verb.NOOP, Verb.RSET, Verb.HELP, Verb.QUIT, Verb.STARTTLS})
 
 
 @attrs.define(eq=False)
@@ -85,7 +84,7 @@ class Session:
     """What both legs wait under, until the receiver is given up."""
     _security: Security = attrs.field(init=False)
     _turns: Turns | None = None
-    _content: Content | None = None
+    _content: Content = attrs.field(init=False)
     _ready: bool = False
     """Whether a plain command can be forwarded: the sender has said EHLO since it went over to TLS, if it has, and the
     receiver leg is as secure as it has to be."""
@@ -242,7 +241,6 @@ class Session:
             notes.repaired(Violation.EARLY_TALK, octets=len(octets))
             sender.commands.feed(octets)
         notes.phase = FIRST_COMMAND
-        receiver.answered_all()
         await sender.say(reply)
         measure = Measure(self.policy.sizes) if self.policy.sizes else None
         pipeline = Pipeline(sender, receiver, notes, self.policy, security, measure)
@@ -265,7 +263,7 @@ class Session:
         """Answer a command that cannot simply be forwarded."""
         pipeline = turns.pipeline
         receiver, security = pipeline.receiver, self._security
-        if command.verb is Verb.BDAT and self._content:
+        if command.verb is Verb.BDAT:
             await self._content.take_chunk(command)
             return
         await pipeline.settle()
@@ -280,7 +278,7 @@ class Session:
         elif command.forwardable and not command.refused:
             if not await receiver.in_step():
                 await self._answer_alone(receiver, command.verb)
-            if not self._ready and (command.verb in _HELLOS or command.verb not in _WITHOUT_HELLO):
+            if not self._ready and (command.verb in HELLOS or command.verb not in _WITHOUT_HELLO):
                 await self._prepare(receiver, command)
                 if not await receiver.in_step():
                     await self._answer_alone(receiver, command.verb)
@@ -309,7 +307,6 @@ class Session:
     async def _forward(self, turns: Turns, command: Command) -> None:
         """Forward a command, and relay its reply and do what follows from that, unless the sender need not wait."""
         pipeline, content = turns.pipeline, self._content
-        assert content
         pipeline.queue(command)
         if command.verb is Verb.RSET:
             content.reset()
@@ -371,7 +368,7 @@ class Session:
         security, record = self._security, self.notes.record
         security.discard_plaintext(receiver)
         record.sender_tls = record.receiver_tls = self.notes.phase = "opaque"
-        receiver.may_quit = False
+        receiver.passes_unread()
         try:
             await opaque.relay(sender.leg, receiver.leg, self.policy.deadlines.opaque)
         except (LegBroken, DeadlinePassed, Interrupted):

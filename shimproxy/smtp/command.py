@@ -18,6 +18,7 @@ from typing import Final
 import attrs
 
 from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.ehlo import NEVER_OFFERED
 from shimproxy.smtp.newlines import Newlines
 
 
@@ -41,19 +42,7 @@ class Verb(enum.StrEnum):
     OTHER = "OTHER"
 
 
-# Verbs that would change the meaning of the octets behind them in a way that this version does not follow.
-REFUSED_VERBS = frozenset(
-    {
-        b"XEXCH50",
-        b"X-LINK2STATE",
-        b"X-EXPS",
-        b"X-ANONYMOUSTLS",
-        b"TURN",
-        b"ATRN",
-        b"XCLIENT",
-        b"XFORWARD",
-    }
-)
+HELLOS = frozenset({Verb.HELO, Verb.EHLO})
 
 # Commands of extensions that the dialogue need not tell apart.
 _FURTHER_VERBS = frozenset({b"BURL", b"ETRN", b"LHLO", b"SAML", b"SEND", b"SOML"})
@@ -149,7 +138,7 @@ class CommandReader:
             # The way of nearly every command: one well-formed line and nothing behind it.
             self.ahead = b""
             word = plain[1].upper()
-            return Command(_VERBS.get(word, _OTHER), plain.string, word in REFUSED_VERBS)
+            return Command(_VERBS.get(word, _OTHER), plain.string, word in NEVER_OFFERED)
         line = self.next_line()
         if line is None:
             return None
@@ -177,7 +166,7 @@ def command_from_line(line: bytes, newlines: Newlines = Newlines.NORMALISE, *, l
         if b"\r" in line[:-2] or b"\0" in line:
             violation = Violation.UNKNOWN_OCTETS
             forwardable = False
-    return Command(_VERBS.get(word, _OTHER), line, word in REFUSED_VERBS, violation, forwardable)
+    return Command(_VERBS.get(word, _OTHER), line, word in NEVER_OFFERED, violation, forwardable)
 
 
 def response_from_line(line: bytes, newlines: Newlines = Newlines.NORMALISE, *, lf_ends_lines: bool = False) -> Command:

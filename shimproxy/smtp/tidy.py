@@ -14,7 +14,7 @@ import re
 import attrs
 
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import Command, Verb
+from shimproxy.smtp.command import HELLOS, Command, Verb
 
 _QUOTED = rb"\"(?:[^\"\\\r\n]|\\[^\r\n])*\""
 _BRACKETED = rb"<(?:" + _QUOTED + rb"|[^\"<>\r\n])*>"
@@ -38,7 +38,7 @@ def tidied(command: Command, helo_name: bytes) -> tuple[Command, Violation | Non
     line = command.line
     if command.verb in (Verb.MAIL, Verb.RCPT):
         line, violation = _with_tidy_path(line), Violation.UNTIDY_PATH
-    elif command.verb in (Verb.HELO, Verb.EHLO):
+    elif command.verb in HELLOS:
         line, violation = _with_possible_name(line, helo_name), Violation.IMPOSSIBLE_NAME
     else:
         return command, None
