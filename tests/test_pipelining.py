@@ -216,6 +216,22 @@ def test_a_verdict_that_comes_while_a_group_is_not_taken_is_relayed_at_once(how:
     staged(script)
 
 
+@pytest.mark.parametrize("end", [b"NOOP\r\n", b""], ids=["settled", "in a group"])
+def test_disorder_while_a_group_is_not_taken_ends_the_session_at_once(end: bytes) -> None:
+    """Nothing waits for a receiver that was given up meanwhile."""
+
+    async def script(stage: Stage) -> None:
+        await opened(stage)
+        stage.receiver.room_octets = 30
+        await stage.feed(stage.sender, b"RSET\r\n" * 10 + end)
+        await stage.feed(stage.receiver, b"250 ok\r\n354 junk\r\n250 ok\r\n")
+        codes = [line[:3] for line in stage.sender.written.splitlines()]
+        assert codes == [b"250"] + [b"451"] * (8 + bool(end)) + [b"421"]
+        assert stage.sender.got_fin
+
+    assert Violation.IMPLAUSIBLE_REPLY in staged(script).repaired
+
+
 # -- the end
 
 

@@ -162,24 +162,27 @@ class Pipeline:
         if not receiver.flush_now():
             await self._flush()
         while self._outstanding:
-            reply = receiver.reply_at_hand()
-            if reply is None:
-                if not self.sender.pour_now():
-                    await self._pour()
-                try:
-                    reply = await receiver.next_reply()
-                except DeadlinePassed:
-                    await self._give_up_late()
-                    continue
-            if reply is None:
-                await self._end_unanswered()
-            else:
+            reply = None if receiver.gone else await self._next_reply()
+            if reply:
                 then = self._relay(reply)
-                if receiver.gone and self._outstanding:
-                    await self._end_unanswered()
+            elif self._outstanding:
+                await self._end_unanswered()
         if not self.sender.pour_now():
             await self._pour()
         return then
+
+    async def _next_reply(self) -> Reply | None:
+        """The receiver's next reply, or None if it has gone or is late."""
+        receiver = self.receiver
+        reply = receiver.reply_at_hand()
+        if reply is None:
+            if not self.sender.pour_now():
+                await self._pour()
+            try:
+                reply = await receiver.next_reply()
+            except DeadlinePassed:
+                await self._give_up_late()
+        return reply
 
     async def listen(self) -> None:
         """Wait until one of the peers speaks; relay the replies that have come.
@@ -189,7 +192,7 @@ class Pipeline:
         receiver, leg = self.receiver, self.receiver.leg
         if not receiver.flush_now():
             await self._flush()
-        if not (receiver.replies.unread and self._relay_at_hand()):
+        if not (receiver.gone or (receiver.replies.unread and self._relay_at_hand())):
             try:
                 await leg.speaks_or(self.sender.leg)
             except DeadlinePassed:
