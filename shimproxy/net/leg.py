@@ -27,6 +27,7 @@ import attrs
 
 from shimproxy.net.driver import NEVER_SHORT, READABLE, WRITABLE
 from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken, TlsFailed
+from shimproxy.net.records import WOULD_BLOCK, receive_records, send_records, tls_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 
 READ_OCTETS: Final = 4096
 LEAST_BLOCK_OCTETS: Final = 64 * 1024
-_RECORD_OCTETS: Final = 16 * 1024
-"""What a TLS record carries at most (RFC 8446 section 5.1)."""
-_WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -169,7 +167,7 @@ class Leg:
             return b""
         try:
             octets = socket.socket.recv(self.sock, READ_OCTETS) if self._deaf else self.sock.recv(READ_OCTETS)
-        except _WOULD_BLOCK:
+        except WOULD_BLOCK:
             self.readable = False
             return None
         except OSError:
@@ -208,7 +206,7 @@ class Leg:
                 asked_octets = min(self._block_octets, most_octets or self._block_octets)
                 try:
                     size_octets = self._receive_block(asked_octets)
-                except _WOULD_BLOCK:
+                except WOULD_BLOCK:
                     self.readable = False
                 except OSError:
                     self.ended = Ended.RST
@@ -231,23 +229,9 @@ class Leg:
 
     def _receive_block(self, asked_octets: int) -> int:
         room = self.driver.block.room
-        if not self.secured:
-            return self.sock.recv_into(room, asked_octets)
-        # A read gives one record: several of them make a block that is worth what is done for each.
-        size_octets = 0
-        try:
-            while size_octets < min(asked_octets, LEAST_BLOCK_OCTETS):
-                read_octets = self.sock.recv_into(room[size_octets:], min(_RECORD_OCTETS, asked_octets - size_octets))
-                size_octets += read_octets
-                if not read_octets:
-                    break
-        except _WOULD_BLOCK:
-            if not size_octets:
-                raise
-        except OSError:
-            if not size_octets:
-                raise  # else it is met again at the next read
-        return size_octets
+        if self.secured:
+            return receive_records(self.sock, room, min(asked_octets, LEAST_BLOCK_OCTETS))
+        return self.sock.recv_into(room, asked_octets)
 
     def slow_down(self, taken_octets: int) -> None:
         """Read blocks of about twice what the other leg takes at a time, as the rest has to be copied."""
@@ -263,8 +247,8 @@ class Leg:
 
     def _send(self, octets: bytes | memoryview) -> int:
         try:
-            taken_octets = self._send_records(octets) if self.secured else self.sock.send(octets)
-        except _WOULD_BLOCK:
+            taken_octets = send_records(self.sock, octets) if self.secured else self.sock.send(octets)
+        except WOULD_BLOCK:
             self.writable = False
             return 0
         except OSError as error:
@@ -273,15 +257,6 @@ class Leg:
         if taken_octets < len(octets):
             self.writable = False
         self.octets_out += taken_octets
-        return taken_octets
-
-    def _send_records(self, octets: bytes | memoryview) -> int:
-        """Send record by record, so that what was taken is known; a record that was not must be tried again."""
-        taken_octets = 0
-        view = memoryview(octets)
-        with contextlib.suppress(*_WOULD_BLOCK):
-            while taken_octets < len(view):
-                taken_octets += self.sock.send(view[taken_octets : taken_octets + _RECORD_OCTETS])
         return taken_octets
 
     async def write(self, octets: bytes) -> None:
@@ -416,7 +391,7 @@ class Leg:
             return
         try:
             sock.unwrap()
-        except _WOULD_BLOCK:
+        except WOULD_BLOCK:
             return  # the peer may go on sending
         except (OSError, ValueError):
             self._deaf = True
@@ -437,12 +412,3 @@ class Leg:
             self.ended = self.ended or Ended.FIN
             self.driver.remove(self)
             self.sock.close()
-
-
-def tls_reason(error: OSError | ValueError) -> str:
-    """What went wrong with TLS, in words for a log."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate not accepted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or str(error)).replace("_", " ").lower()
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.net.errors import TlsFailed, TlsUnusable
-from shimproxy.net.leg import tls_reason
+from shimproxy.net.records import tls_reason
 
 if TYPE_CHECKING:
     from pathlib import Path
