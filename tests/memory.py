@@ -265,3 +265,18 @@ async def up_to_mail_data(stage: Stage) -> None:
         await stage.feed(stage.receiver, reply + b"\r\n")
     stage.sender.written.clear()
     stage.receiver.written.clear()
+
+
+async def offered(stage: Stage, *keywords: bytes) -> bytes:
+    """Greeting and EHLO, whose reply offers these; what the sender was given as that. Forget what was written."""
+    await stage.feed(stage.receiver, b"220 hello\r\n")
+    await stage.feed(stage.sender, b"EHLO x\r\n")
+    stage.sender.written.clear()
+    *most, last = b"hi", *keywords
+    reply = b"".join(b"250-" + line + b"\r\n" for line in most) + b"250 " + last + b"\r\n"
+    await stage.feed(stage.receiver, reply)
+    given = bytes(stage.sender.written)
+    for sock in (stage.sender, stage.receiver):
+        sock.written.clear()
+        sock.writes = 0
+    return given

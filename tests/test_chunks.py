@@ -9,7 +9,7 @@ import pytest
 from shimproxy.session.limits import Limits
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.mail_data import Counted
-from tests.memory import Stage, staged
+from tests.memory import Stage, offered, staged
 
 
 @pytest.mark.parametrize("size_octets", range(1, 6))
@@ -28,12 +28,8 @@ def test_a_chunk_ends_where_its_count_says_at_every_segmentation(size_octets: in
 
 
 async def greeted(stage: Stage) -> None:
-    """Greeting, EHLO with both extensions."""
-    await stage.feed(stage.receiver, b"220 hello\r\n")
-    await stage.feed(stage.sender, b"EHLO x\r\n")
-    await stage.feed(stage.receiver, b"250-hi\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 BINARYMIME\r\n")
-    for sock in (stage.sender, stage.receiver):
-        sock.written.clear()
+    """Up to commands, with groups and chunks offered."""
+    await offered(stage, b"PIPELINING", b"CHUNKING", b"BINARYMIME")
 
 
 def test_many_chunks_in_one_segment_are_forwarded_before_the_first_reply() -> None:

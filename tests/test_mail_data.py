@@ -26,9 +26,9 @@ def end_by_definition(stream: bytes) -> int | None:
     return found + 5 - 2 if found >= 0 else None
 
 
-def end_found(blocks: Iterable[bytes]) -> int | None:
+def end_found(blocks: Iterable[bytes], kind: type[EndOfData | EndOfDeviceData] = EndOfData) -> int | None:
     """The index in the whole stream at which a reader, fed `blocks`, says that mail data ends."""
-    reader = EndOfData()
+    reader = kind()
     before = 0
     for block in blocks:
         end = reader.feed(block, 0, len(block))
@@ -271,17 +271,6 @@ def test_one_buffer_used_again_and_again() -> None:
 # -- devices that know LF alone
 
 
-def device_end_found(blocks: Iterable[bytes]) -> int | None:
-    reader = EndOfDeviceData()
-    before = 0
-    for block in blocks:
-        end = reader.feed(block, 0, len(block))
-        if end is not None:
-            return before + end
-        before += len(block)
-    return None
-
-
 def device_end_by_definition(stream: bytes) -> int | None:
     """Behind the first line that is a dot, where lines end in LF and a CR before it does not count."""
     at = 0
@@ -303,7 +292,7 @@ def test_every_short_stream_of_a_device_ends_at_a_line_with_a_dot() -> None:
         (stream, blocks)
         for stream in streams(LONGEST - 1)
         for blocks in some_segmentations(stream)
-        if device_end_by_definition(stream) != device_end_found(blocks)
+        if device_end_by_definition(stream) != end_found(blocks, EndOfDeviceData)
     ]
 
     assert wrong == []

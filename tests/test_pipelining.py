@@ -8,20 +8,10 @@ import pytest
 from shimproxy.session.limits import Limits
 from shimproxy.session.policy import Policy
 from shimproxy.smtp.catalogue import Violation
-from tests.memory import Stage, staged
+from tests.memory import Stage, offered, staged
 
 GROUP = b"MAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\nRCPT TO:<c@d>\r\nDATA\r\n"
 MAIL = b"Subject: x\r\n\r\ntext\r\n.\r\n"
-
-
-async def opened(stage: Stage, keywords: bytes = b"PIPELINING") -> None:
-    """Greeting and EHLO; forget what was written so far."""
-    await stage.feed(stage.receiver, b"220 hello\r\n")
-    await stage.feed(stage.sender, b"EHLO x\r\n")
-    await stage.feed(stage.receiver, b"250-hi\r\n250 " + keywords + b"\r\n")
-    for sock in (stage.sender, stage.receiver):
-        sock.written.clear()
-        sock.writes = 0
 
 
 # -- round trips
@@ -29,7 +19,7 @@ async def opened(stage: Stage, keywords: bytes = b"PIPELINING") -> None:
 
 def test_a_group_goes_out_in_one_write_and_its_replies_come_back_in_one() -> None:
     async def script(stage: Stage) -> None:
-        await opened(stage)
+        await offered(stage, b"PIPELINING")
         await stage.feed(stage.sender, GROUP)
         assert stage.receiver.written == GROUP
         assert stage.receiver.writes == 1
@@ -45,7 +35,7 @@ def test_ten_mails_take_as_many_round_trips_as_without_the_shim() -> None:
     """Each group behind the end of the mail before it: one turn of the receiver for the group, one for the mail."""
 
     async def script(stage: Stage) -> None:
-        await opened(stage)
+        await offered(stage, b"PIPELINING")
         replies = b"250 a\r\n250 b\r\n250 c\r\n354 go\r\n"
         await stage.feed(stage.sender, GROUP)
         turns = 0
@@ -68,7 +58,7 @@ def test_each_reply_is_relayed_when_it_comes() -> None:
     """A receiver that answers one by one keeps no reply from the sender."""
 
     async def script(stage: Stage) -> None:
-        await opened(stage)
+        await offered(stage, b"PIPELINING")
         await stage.feed(stage.sender, GROUP)
         for reply in (b"250 a\r\n", b"250 b\r\n", b"550 c\r\n", b"354 go\r\n"):
             await stage.feed(stage.receiver, reply)
@@ -84,11 +74,7 @@ def test_without_pipelining_the_keyword_is_gone_and_commands_go_out_one_by_one()
     """For receivers that lose commands when they come together; a sender that pipelines all the same is held."""
 
     async def script(stage: Stage) -> None:
-        await stage.feed(stage.receiver, b"220 hello\r\n")
-        await stage.feed(stage.sender, b"EHLO x\r\n")
-        await stage.feed(stage.receiver, b"250-hi\r\n250-PIPELINING\r\n250 HELP\r\n")
-        assert stage.sender.written.endswith(b"250-hi\r\n250 HELP\r\n")
-        stage.receiver.written.clear()
+        assert await offered(stage, b"PIPELINING", b"HELP") == b"250-hi\r\n250 HELP\r\n"
         await stage.feed(stage.sender, GROUP)
         assert stage.receiver.written == b"MAIL FROM:<a@b>\r\n"
         await stage.feed(stage.receiver, b"250 a\r\n")
@@ -99,7 +85,7 @@ def test_without_pipelining_the_keyword_is_gone_and_commands_go_out_one_by_one()
 
 def test_a_receiver_that_does_not_offer_it_gets_commands_one_by_one() -> None:
     async def script(stage: Stage) -> None:
-        await opened(stage, b"HELP")
+        await offered(stage, b"HELP")
         await stage.feed(stage.sender, GROUP)
         assert stage.receiver.written == b"MAIL FROM:<a@b>\r\n"
 
@@ -108,7 +94,7 @@ def test_a_receiver_that_does_not_offer_it_gets_commands_one_by_one() -> None:
 
 def test_helo_takes_the_offer_back() -> None:
     async def script(stage: Stage) -> None:
-        await opened(stage)
+        await offered(stage, b"PIPELINING")
         await stage.feed(stage.sender, b"HELO x\r\n")
         await stage.feed(stage.receiver, b"250 hi\r\n")
         stage.receiver.written.clear()
@@ -123,7 +109,7 @@ def test_what_ends_a_group_is_answered_before_more_is_forwarded(command: bytes) 
     """RFC 2920 section 3.1: the state may be another behind it."""
 
     async def script(stage: Stage) -> None:
-        await opened(stage)
+        await offered(stage, b"PIPELINING")
         await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n" + command + b"\r\nRSET\r\n")
         assert stage.receiver.written == b"MAIL FROM:<a@b>\r\n" + command + b"\r\n"
         await stage.feed(stage.receiver, b"250 a\r\n250 b\r\n")
@@ -134,7 +120,7 @@ def test_what_ends_a_group_is_answered_before_more_is_forwarded(command: bytes) 
 
 def test_what_the_shim_answers_itself_waits_for_its_turn() -> None:
     async def script(stage: Stage) -> None:
-        await opened(stage)
+        await offered(stage, b"PIPELINING")
         await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\nXCLIENT x\r\nRSET\r\n")
         assert not stage.sender.written
         await stage.feed(stage.receiver, b"250 a\r\n")
@@ -152,7 +138,7 @@ def test_a_receiver_that_takes_no_more_before_its_replies_are_read_is_no_deadloc
     """RFC 2920 section 3.1 wants the client to watch for it; so must whoever stands between."""
 
     async def script(stage: Stage) -> None:
-        await opened(stage)
+        await offered(stage, b"PIPELINING")
         commands = b"".join(b"RCPT TO:<%d@c>\r\n" % number for number in range(100))
         stage.receiver.room_octets = 100
         await stage.feed(stage.sender, commands)
@@ -172,7 +158,7 @@ def test_no_more_than_a_limit_is_under_way() -> None:
     """The next ones wait until all of them are answered."""
 
     async def script(stage: Stage) -> None:
-        await opened(stage)
+        await offered(stage, b"PIPELINING")
         await stage.feed(stage.sender, b"RSET\r\n" * 7)
         assert stage.receiver.written == b"RSET\r\n" * 3
         await stage.feed(stage.receiver, b"250 ok\r\n" * 2)
@@ -185,7 +171,7 @@ def test_no_more_than_a_limit_is_under_way() -> None:
 
 async def verdict_outstanding(stage: Stage) -> None:
     """A mail written to its end, and a group behind it of which the receiver takes a few octets only."""
-    await opened(stage)
+    await offered(stage, b"PIPELINING")
     await stage.feed(stage.sender, GROUP)
     await stage.feed(stage.receiver, b"250 a\r\n250 b\r\n250 c\r\n354 go\r\n")
     stage.sender.written.clear()
@@ -221,7 +207,7 @@ def test_disorder_while_a_group_is_not_taken_ends_the_session_at_once(end: bytes
     """Nothing waits for a receiver that was given up meanwhile."""
 
     async def script(stage: Stage) -> None:
-        await opened(stage)
+        await offered(stage, b"PIPELINING")
         stage.receiver.room_octets = 30
         await stage.feed(stage.sender, b"RSET\r\n" * 10 + end)
         await stage.feed(stage.receiver, b"250 ok\r\n354 junk\r\n250 ok\r\n")
@@ -237,7 +223,7 @@ def test_disorder_while_a_group_is_not_taken_ends_the_session_at_once(end: bytes
 
 def test_asked_to_stop_a_group_under_way_is_answered_first() -> None:
     async def script(stage: Stage) -> None:
-        await opened(stage)
+        await offered(stage, b"PIPELINING")
         await stage.feed(stage.sender, b"RSET\r\nRSET\r\n")
         stage.session.stop_when_idle()
         await stage.settle()
@@ -250,7 +236,7 @@ def test_asked_to_stop_a_group_under_way_is_answered_first() -> None:
 
 def test_stopped_at_once_each_command_under_way_has_its_reply() -> None:
     async def script(stage: Stage) -> None:
-        await opened(stage)
+        await offered(stage, b"PIPELINING")
         await stage.feed(stage.sender, GROUP)
         await stage.feed(stage.receiver, b"250 a\r\n")
         stage.session.stop_now()
@@ -263,7 +249,7 @@ def test_stopped_at_once_each_command_under_way_has_its_reply() -> None:
 
 def test_a_sender_that_is_reset_has_nothing_waited_for() -> None:
     async def script(stage: Stage) -> None:
-        await opened(stage)
+        await offered(stage, b"PIPELINING")
         await stage.feed(stage.sender, b"RSET\r\nRSET\r\n")
         stage.sender.feed_rst()
         await stage.settle()
@@ -281,7 +267,7 @@ def test_own_replies_have_enhanced_codes_where_those_were_offered_and_only_there
     """RFC 2034: in the EHLO reply; HELO takes that back."""
 
     async def script(stage: Stage) -> None:
-        await opened(stage, b"ENHANCEDSTATUSCODES")
+        await offered(stage, b"ENHANCEDSTATUSCODES")
         await stage.feed(stage.sender, b"XCLIENT x\r\n")
         assert stage.sender.written == b"502 5.5.1 command not offered through this proxy\r\n"
         await stage.feed(stage.sender, b"HELO x\r\n")

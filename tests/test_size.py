@@ -11,7 +11,7 @@ from shimproxy.smtp.arguments import declared_octets, domain
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.ehlo import size_offered
 from shimproxy.smtp.mail_data import Size
-from tests.memory import Stage, staged
+from tests.memory import Stage, offered, staged
 
 POLICY = Policy(sizes=Sizes(1000, {b"small.example": 100}))
 
@@ -77,9 +77,7 @@ def test_the_smaller_limit_is_offered(own: dict[bytes, bytes], offered: bytes | 
 
 async def opened(stage: Stage, *commands: bytes) -> None:
     """Greeting, EHLO and commands that are accepted."""
-    await stage.feed(stage.receiver, b"220 hello\r\n")
-    await stage.feed(stage.sender, b"EHLO x\r\n")
-    await stage.feed(stage.receiver, b"250-hi\r\n250-SIZE 0\r\n250 CHUNKING\r\n")
+    await offered(stage, b"SIZE 0", b"CHUNKING")
     for command in commands:
         await stage.feed(stage.sender, command + b"\r\n")
         await stage.feed(stage.receiver, b"354 go\r\n" if command == b"DATA" else b"250 OK\r\n")
@@ -93,10 +91,7 @@ TO_ALL, TO_SMALL = b"RCPT TO:<a@any.example>", b"RCPT TO:<a@small.example>"
 
 def test_the_limit_stands_in_the_ehlo_reply() -> None:
     async def script(stage: Stage) -> None:
-        await stage.feed(stage.receiver, b"220 hello\r\n")
-        await stage.feed(stage.sender, b"EHLO x\r\n")
-        await stage.feed(stage.receiver, b"250-hi\r\n250-SIZE 5000\r\n250 HELP\r\n")
-        assert stage.sender.written.endswith(b"250-hi\r\n250-HELP\r\n250 SIZE 1000\r\n")
+        assert await offered(stage, b"SIZE 5000", b"HELP") == b"250-hi\r\n250-HELP\r\n250 SIZE 1000\r\n"
 
     staged(script, policy=POLICY)
 

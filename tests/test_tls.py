@@ -14,21 +14,21 @@ import trio
 
 from shimproxy import SettingsError, TlsUnusable, Violation
 from shimproxy.session.policy import Policy, ReceiverTls, SenderTls
-from tests.memory import Stage, staged
+from tests.memory import Stage, offered, staged
 from tests.peers.mail import SMALL, Mail
 from tests.peers.outcome import Believed
 from tests.peers.postfix import MAILBOX_DOMAIN, Postfix, postfix
 from tests.peers.processes import need, need_perl, poll, run
 from tests.peers.receiving import HOST, Receiver, Talk
 from tests.peers.senders import Dialogue, connected
-from tests.peers.shim import shim
+from tests.peers.shim import Watcher, shim
 from tests.peers.table import FAULTS, Fault
 from tests.peers.tls import NAME, Certificate, make_certificate, smtplib_over_tls
 from tests.test_fault_table import check
 from tests.test_settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 SECONDS = 60.0
@@ -93,9 +93,7 @@ async def test_without_a_certificate_the_receivers_own_tls_passes(
 
 async def opaque_stage(stage: Stage) -> None:
     """Up to TLS between the peers."""
-    await stage.feed(stage.receiver, b"220 hello\r\n")
-    await stage.feed(stage.sender, b"EHLO x\r\n")
-    await stage.feed(stage.receiver, b"250-hi\r\n250 STARTTLS\r\n")
+    await offered(stage, b"STARTTLS")
     await stage.feed(stage.sender, b"STARTTLS\r\n")
     await stage.feed(stage.receiver, b"220 go\r\n")
     stage.sender.written.clear()
@@ -177,9 +175,7 @@ def test_plaintext_behind_an_opaque_starttls_is_discarded_on_both_legs() -> None
     """CVE-2011-0411 and its kin: what a third party put behind STARTTLS must not be taken for what came under TLS."""
 
     async def script(stage: Stage) -> None:
-        await stage.feed(stage.receiver, b"220 hello\r\n")
-        await stage.feed(stage.sender, b"EHLO x\r\n")
-        await stage.feed(stage.receiver, b"250-hi\r\n250 STARTTLS\r\n")
+        await offered(stage, b"STARTTLS")
         await stage.feed(stage.sender, b"STARTTLS\r\nMAIL FROM:<injected@x>\r\n")
         stage.sender.written.clear()
         await stage.feed(stage.receiver, b"220 go\r\n250 injected\r\n")
@@ -206,10 +202,7 @@ def test_what_is_not_offered_is_refused() -> None:
 
 def test_off_takes_the_keyword_out() -> None:
     async def script(stage: Stage) -> None:
-        await stage.feed(stage.receiver, b"220 hello\r\n")
-        await stage.feed(stage.sender, b"EHLO x\r\n")
-        await stage.feed(stage.receiver, b"250-hi\r\n250-STARTTLS\r\n250 HELP\r\n")
-        assert stage.sender.written.endswith(b"250-hi\r\n250 HELP\r\n")
+        assert await offered(stage, b"STARTTLS", b"HELP") == b"250-hi\r\n250 HELP\r\n"
 
     staged(script, policy=Policy(sender_tls=SenderTls.OFF))
 
@@ -437,40 +430,64 @@ def test_a_lost_opportunity_is_tried_again_in_the_clear() -> None:
     assert staged(script, policy=policy).repaired == []
 
 
-async def test_plaintext_behind_the_receivers_220_is_discarded(certificate: Certificate) -> None:
-    """What a third party put there answers nothing that is said under TLS."""
-    server = certificate.server()
-    listener = socket.create_server((HOST, 0))
-    seen: list[bytes] = []
+async def played(
+    receive: Callable[[socket.socket], None], lines: list[str], **given: Any
+) -> tuple[list[bytes], Watcher]:
+    """What a sender is told by the greeting and to these lines, before a receiver that takes one connection."""
 
-    def receive() -> None:
+    def talk(port: int) -> list[bytes]:
+        with connected(port) as sock:
+            dialogue = Dialogue(sock)
+            return [dialogue.reply(), *(dialogue.command(line) for line in lines)]
+
+    def take() -> None:
         with listener, listener.accept()[0] as sock:
-            sock.sendall(b"220 hello\r\n")
-            seen.append(sock.recv(100))
-            sock.sendall(b"250-hi\r\n250 STARTTLS\r\n")
-            seen.append(sock.recv(100))
-            sock.sendall(b"220 go\r\n250 injected\r\n")
-            with server.wrap_socket(sock, server_side=True) as secure:
-                seen.append(secure.recv(100))
-                secure.sendall(b"250 hi again\r\n")
-                seen.append(secure.recv(100))
-                secure.sendall(b"221 bye\r\n")
+            receive(sock)
 
-    given: dict[str, Any] = {"receiver_tls": "required", "receiver_fingerprint": certificate.fingerprint}
+    listener = socket.create_server((HOST, 0))
     with trio.fail_after(SECONDS):
         async with trio.open_nursery() as nursery, shim(listener.getsockname()[1], **given) as between:
-            nursery.start_soon(trio.to_thread.run_sync, receive)
-
-            def talk(port: int) -> list[bytes]:
-                with connected(port) as sock:
-                    dialogue = Dialogue(sock)
-                    return [dialogue.reply(), dialogue.command("EHLO x"), dialogue.command("QUIT")]
-
+            nursery.start_soon(trio.to_thread.run_sync, take)
             replies = await trio.to_thread.run_sync(talk, between.port)
             await between.watcher.sessions_ended()
+    return replies, between.watcher
+
+
+async def test_plaintext_behind_the_receivers_220_is_discarded(certificate: Certificate) -> None:
+    """What a third party put there answers nothing that is said under TLS."""
+    seen: list[bytes] = []
+
+    def receive(sock: socket.socket) -> None:
+        for said in (b"220 hello\r\n", b"250-hi\r\n250 STARTTLS\r\n"):
+            sock.sendall(said)
+            seen.append(sock.recv(100))
+        sock.sendall(b"220 go\r\n250 injected\r\n")
+        with certificate.server().wrap_socket(sock, server_side=True) as secure:
+            for said in (b"250 hi again\r\n", b"221 bye\r\n"):
+                seen.append(secure.recv(100))
+                secure.sendall(said)
+
+    given = {"receiver_tls": "required", "receiver_fingerprint": certificate.fingerprint}
+    replies, watcher = await played(receive, ["EHLO x", "QUIT"], **given)
     assert replies == [b"220 hello\r\n", b"250 hi again\r\n", b"221 bye\r\n"]
     assert seen == [b"EHLO x\r\n", b"STARTTLS\r\n", b"EHLO x\r\n", b"QUIT\r\n"]
-    assert [repair.violation for repair in between.watcher.repairs] == [Violation.PLAINTEXT_BEHIND_STARTTLS]
+    assert [repair.violation for repair in watcher.repairs] == [Violation.PLAINTEXT_BEHIND_STARTTLS]
+
+
+async def test_implicit_tls_with_the_receiver(certificate: Certificate) -> None:
+    """The greeting comes under TLS."""
+    seen: list[bytes] = []
+
+    def receive(sock: socket.socket) -> None:
+        with certificate.server().wrap_socket(sock, server_side=True) as secure:
+            secure.sendall(b"220 hello\r\n")
+            seen.append(secure.recv(100))
+            secure.sendall(b"221 bye\r\n")
+
+    given = {"receiver_tls": "implicit", "receiver_fingerprint": certificate.fingerprint}
+    replies, _ = await played(receive, ["QUIT"], **given)
+    assert replies == [b"220 hello\r\n", b"221 bye\r\n"]
+    assert seen == [b"QUIT\r\n"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -517,34 +534,6 @@ async def test_a_modern_listener_takes_no_old_device(clear_postfix: Postfix, cer
             await between.watcher.sessions_ended()
     assert ended.status != 0
     assert Violation.TLS_FAILED in [repair.violation for repair in between.watcher.repairs]
-
-
-async def test_implicit_tls_with_the_receiver(certificate: Certificate) -> None:
-    """The greeting comes under TLS."""
-    server = certificate.server()
-    listener = socket.create_server((HOST, 0))
-    seen: list[bytes] = []
-
-    def receive() -> None:
-        with listener, listener.accept()[0] as sock, server.wrap_socket(sock, server_side=True) as secure:
-            secure.sendall(b"220 hello\r\n")
-            seen.append(secure.recv(100))
-            secure.sendall(b"221 bye\r\n")
-
-    given: dict[str, Any] = {"receiver_tls": "implicit", "receiver_fingerprint": certificate.fingerprint}
-    with trio.fail_after(SECONDS):
-        async with trio.open_nursery() as nursery, shim(listener.getsockname()[1], **given) as between:
-            nursery.start_soon(trio.to_thread.run_sync, receive)
-
-            def talk(port: int) -> list[bytes]:
-                with connected(port) as sock:
-                    dialogue = Dialogue(sock)
-                    return [dialogue.reply(), dialogue.command("QUIT")]
-
-            replies = await trio.to_thread.run_sync(talk, between.port)
-            await between.watcher.sessions_ended()
-    assert replies == [b"220 hello\r\n", b"221 bye\r\n"]
-    assert seen == [b"QUIT\r\n"]
 
 
 def test_the_shims_own_commands_are_kept_in_step() -> None:
