@@ -82,6 +82,11 @@ class MemorySocket:
         if self.leg is not None and not self.closed:
             self.leg.notice(events)
 
+    @property
+    def unread_octets(self) -> int:
+        """How much of what the peer sent the shim has not read."""
+        return len(self._waiting)
+
     # -- what a leg calls
 
     def recv(self, size_octets: int) -> bytes:

@@ -528,3 +528,29 @@ def test_a_sender_that_goes_as_the_receiver_refuses_is_told_of_alone() -> None:
     stage = staged(script)
     assert stage.repaired == [Violation.VANISHED_IN_DATA]
     assert stage.receiver.got_rst
+
+
+def test_what_a_sender_streams_behind_a_refused_data_does_not_wait_for_the_receivers_leave() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"DATA\r\nthe mail")
+        stage.sender.feed(b"x" * 100_000)
+        await stage.feed(stage.receiver, b"554 no\r\n")
+        assert stage.sender.written.endswith(b"closing connection\r\n")
+        assert stage.sender.unread_octets == 0
+        assert not stage.over
+
+    staged(script)
+
+
+def test_a_354_behind_an_unasked_421_is_followed_by_no_fin() -> None:
+    """Whoever has said it may take that for the end of a mail (guarantee 5)."""
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.receiver, b"421 going\r\n354 go ahead\r\n")
+        assert not stage.receiver.got_fin
+        await stage.pass_time(40)
+        assert stage.receiver.got_rst
+
+    staged(script)

@@ -9,7 +9,7 @@ import pytest
 from shimproxy.session.limits import Limits
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.mail_data import Counted
-from tests.memory import Stage, offered, staged
+from tests.memory import MemorySocket, Stage, offered, staged
 
 
 @pytest.mark.parametrize("size_octets", range(1, 6))
@@ -217,3 +217,50 @@ def test_replies_that_the_sender_does_not_take_are_bounded() -> None:
         assert stage.session.sender.unsaid_octets < 20_000
 
     staged(script, Limits(reply_octets=10_000))
+
+
+def test_behind_the_last_refused_chunk_the_receiver_is_gone() -> None:
+    """The refusal was that mail's: the next one has none, and no receiver."""
+
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, b"BDAT 10 LAST\r\nabc")
+        await stage.feed(stage.receiver, b"552 too big\r\n")
+        await stage.feed(stage.sender, b"defghijBDAT 1 LAST\r\nx")
+        assert [line[:3] for line in stage.sender.written.splitlines()] == [b"552", b"421"]
+
+    staged(script)
+
+
+def test_the_same_where_it_was_refused_by_its_second_chunk() -> None:
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, b"BDAT 10\r\nabc")
+        await stage.feed(stage.receiver, b"552 too big\r\n")
+        await stage.feed(stage.sender, b"defghijBDAT 1 LAST\r\nxBDAT 1 LAST\r\nx")
+        assert [line[:3] for line in stage.sender.written.splitlines()] == [b"552", b"552", b"421"]
+
+    staged(script)
+
+
+def test_replies_that_come_with_the_reset_are_those_of_their_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They lie there when the write of the chunk fails."""
+
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, GROUP + b"BDAT 10 LAST\r\nabc")
+
+        send = MemorySocket.send
+
+        def goes(sock: MemorySocket, octets: bytes | memoryview) -> int:
+            if sock is stage.receiver:
+                sock.feed(b"250 a\r\n250 b\r\n550 c\r\n")
+                sock.feed_rst()
+            return send(sock, octets)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MemorySocket, "send", goes)
+            await stage.feed(stage.sender, b"defghij")
+        assert [line[:3] for line in stage.sender.written.splitlines()] == [b"250", b"250", b"550", b"451"]
+
+    assert staged(script).repaired == [Violation.RESET_IN_DATA]

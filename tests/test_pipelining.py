@@ -253,6 +253,7 @@ def test_a_sender_that_is_reset_has_nothing_waited_for() -> None:
         await stage.feed(stage.sender, b"RSET\r\nRSET\r\n")
         stage.sender.feed_rst()
         await stage.settle()
+        assert stage.receiver.got_fin
         stage.receiver.feed_fin()
         await stage.settle()
         assert stage.over

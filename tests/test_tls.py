@@ -25,11 +25,14 @@ from tests.peers.shim import Watcher, shim
 from tests.peers.table import FAULTS, Fault
 from tests.peers.tls import NAME, Certificate, make_certificate, smtplib_over_tls
 from tests.test_fault_table import check
+from tests.test_net import Ground, ground, pair
 from tests.test_settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from shimproxy.net.leg import Leg
 
 SECONDS = 60.0
 
@@ -577,6 +580,111 @@ async def test_a_sender_that_streams_on_under_tls_reads_its_refusal(certificate:
         async with shim(receiver.port, **terminated(certificate)) as between:
             replies = await trio.to_thread.run_sync(talk, between.port)
     assert [reply[:3] for reply in replies] == [b"550", b"421"]
+
+
+# -- in the clear behind TLS: only by leave
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_starttls_is_offered_only_where_the_mail_goes_on_securely(allowed: bool) -> None:
+    """A receiver leg in the clear has to be allowed."""
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        await stage.feed(stage.receiver, b"250 no TLS here\r\n")
+        await stage.feed(stage.receiver, b"250 no TLS here\r\n")
+        assert (b"STARTTLS" in stage.sender.written) == allowed
+        assert b"no TLS here\r\n" in stage.sender.written
+
+    policy = Policy(sender_tls=SenderTls.STARTTLS, receiver_tls=ReceiverTls.OPPORTUNISTIC, clear_allowed=allowed)
+    staged(script, policy=policy)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_what_came_under_implicit_tls_goes_on_in_the_clear_only_by_leave(
+    allowed: bool, clear_postfix: Postfix, certificate: Certificate
+) -> None:
+    def talk(port: int) -> bytes:
+        with connected(port) as sock, certificate.client().wrap_socket(sock, server_hostname=NAME) as secure:
+            dialogue = Dialogue(secure)
+            assert dialogue.reply().startswith(b"220")
+            return dialogue.command("EHLO x")
+
+    given = terminated(certificate, sender_tls="implicit", receiver_tls="opportunistic", clear_allowed=allowed)
+    with trio.fail_after(SECONDS):
+        async with shim(clear_postfix.port, **given) as between:
+            reply = await trio.to_thread.run_sync(talk, between.port)
+    assert reply.startswith(b"250" if allowed else b"421 no TLS with the receiver")
+
+
+def test_starttls_is_refused_behind_a_login() -> None:
+    """What was given in the clear must not stand under TLS (RFC 3207 4.2), and no receiver takes a login back."""
+
+    async def script(stage: Stage) -> None:
+        given = await offered(stage, b"AUTH PLAIN")
+        assert b"STARTTLS" in given
+        await stage.feed(stage.sender, b"AUTH PLAIN x\r\n")
+        await stage.feed(stage.receiver, b"235 welcome\r\n")
+        await stage.feed(stage.sender, b"STARTTLS\r\n")
+        assert stage.sender.written.endswith(b"502 command not offered through this proxy\r\n")
+
+    staged(script, policy=Policy(sender_tls=SenderTls.STARTTLS, clear_allowed=True))
+
+
+# -- a half-close under TLS
+
+
+async def secured_pair(on: Ground, certificate: Certificate) -> tuple[Leg, ssl.SSLSocket]:
+    """A leg that is TLS's server, and its peer's end."""
+    leg, peer = await pair(on)
+    context = certificate.client()
+    context.check_hostname = False
+    secured: list[ssl.SSLSocket] = []
+
+    def shake_hands() -> None:
+        secured.append(context.wrap_socket(peer))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, shake_hands)
+        await leg.secure(certificate.server())
+    return leg, secured[0]
+
+
+async def test_what_a_peer_is_sending_is_read_on_behind_a_half_close(certificate: Certificate) -> None:
+    """Over TLS as in the clear: OpenSSL must not find it when it looks for the peer's close_notify."""
+    async with ground() as on:
+        leg, peer = await secured_pair(on, certificate)
+        peer.sendall(b"421 my own words\r\n")
+        leg.half_close()
+        assert await leg.read() == b"421 my own words\r\n"
+        peer.close()
+        assert await leg.linger(5, 5)
+        leg.close()
+
+
+async def test_a_leg_that_openssl_reads_no_more_hears_nothing_and_meets_its_end(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes between the look and the close_notify can't be read any more: it is taken, not heard."""
+
+    class Blind:
+        def register(self, *_: object) -> None: ...
+
+        def poll(self, _: int) -> list[object]:
+            return []
+
+    async with ground() as on:
+        leg, peer = await secured_pair(on, certificate)
+        peer.sendall(b"421 my own words\r\n")
+        monkeypatch.setattr("shimproxy.net.leg.select.poll", Blind)
+        leg.half_close()
+        monkeypatch.undo()
+        heard: list[bytes] = []
+        peer.close()
+        assert await leg.linger(5, 5, heard.append)
+        assert heard == []
+        leg.close()
 
 
 # -- settings

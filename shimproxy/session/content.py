@@ -4,7 +4,7 @@ Invariants:
 
 1. A chunk is as long as its command says, whatever is in it: no octet of it is ever read as a command or an end.
 2. Where the receiver has answered a chunk before it had all of it, the chunk is drained and gets that as its reply, and
-   so does each later one until the last, or until RSET: one reply a chunk.
+   so does each later one until the last: one reply a chunk. Any other command finds the receiver gone.
 3. A BDAT that does not say without a doubt how long its chunk is ends the session.
 """
 
@@ -89,10 +89,6 @@ class Content:
             return False
         measure.octets += chunk.size_octets
         return measure.exceeded
-
-    def reset(self) -> None:
-        """The transaction is over: chunks that come are another's."""
-        self._refusal = None
 
     async def _pass_on(self, intake: Intake, *, last: bool) -> None:
         pipeline = self.pipeline

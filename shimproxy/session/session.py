@@ -308,8 +308,6 @@ class Session:
         """Forward a command, and relay its reply and do what follows from that, unless the sender need not wait."""
         pipeline, content = turns.pipeline, self._content
         pipeline.queue(command)
-        if command.verb is Verb.RSET:
-            content.reset()
         if command.verb in GROUPED and pipeline.goes_on:
             return
         then = await pipeline.settle()
