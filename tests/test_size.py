@@ -194,3 +194,17 @@ def test_chunks_are_counted_together() -> None:
         assert stage.receiver.got_rst
 
     assert staged(script, policy=POLICY).repaired == [Violation.OVERSIZE]
+
+
+def test_a_chunk_in_one_group_with_its_recipients_is_judged_by_their_replies() -> None:
+    """Its limit is not known before those."""
+
+    async def script(stage: Stage) -> None:
+        await offered(stage, b"PIPELINING", b"CHUNKING")
+        await stage.feed(stage.sender, MAIL + b"\r\n" + TO_SMALL + b"\r\nBDAT 101 LAST\r\n" + b"x" * 101)
+        assert b"BDAT" not in stage.receiver.written
+        await stage.feed(stage.receiver, b"250 a\r\n250 b\r\n")
+        assert [line[:3] for line in stage.sender.written.splitlines()] == [b"250", b"250", b"552"]
+        assert stage.receiver.got_rst
+
+    assert staged(script, policy=POLICY).repaired == [Violation.OVERSIZE]

@@ -57,8 +57,9 @@ class Content:
         pipeline = self.pipeline
         receiver = pipeline.receiver
         self.notes.phase = command.verb
+        if chunk is None or pipeline.measure:
+            await pipeline.settle()  # what a mail may measure is known when its recipients are ruled on
         if chunk is None:
-            await pipeline.settle()
             await self._end()
         elif self._refusal:
             await self._refuse(chunk, self._refusal)
