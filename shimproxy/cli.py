@@ -14,7 +14,7 @@ import trio
 
 from shimproxy import __version__
 from shimproxy.net.address import Address
-from shimproxy.net.errors import AddressError, DialFailed, ListenFailed
+from shimproxy.net.errors import AddressError, DialFailed, ListenFailed, TlsUnusable
 from shimproxy.ops import demo, journal
 from shimproxy.ops.run import run
 from shimproxy.ops.settings import Settings
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 EXIT_UNUSABLE = 2
+_UNUSABLE = (ListenFailed, DialFailed, TlsUnusable)
 _SECRET = "SHIMPROXY_LOGIN_SECRET"
 
 
@@ -39,10 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _unusable(str(error))
     try:
         return command()
-    except (ListenFailed, DialFailed) as error:
+    except _UNUSABLE as error:
         return _unusable(str(error))
     except BaseExceptionGroup as group:  # trio >= 0.25 wraps what leaves a nursery
-        known = group.subgroup((ListenFailed, DialFailed))
+        known = group.subgroup(_UNUSABLE)
         if known is None:
             raise
         return _unusable(str(_first(known)))
@@ -90,10 +91,6 @@ def _run(options: argparse.Namespace) -> Callable[[], int]:
         login=_login(options),
         pipelining=options.pipelining,
     )
-
-    settings.receiver_security()  # what can't be used is found out now
-    for listener in settings.listen:
-        settings.sender_context(listener)
 
     def command() -> int:
         journal.set_up(options.log_level.upper(), options.log_format)
