@@ -90,6 +90,7 @@ def _run(options: argparse.Namespace) -> Callable[[], int]:
         clear_allowed=options.allow_clear,
         login=_login(options),
         pipelining=options.pipelining,
+        resume=options.resume,
     )
 
     def command() -> int:
@@ -243,6 +244,12 @@ def _parser() -> argparse.ArgumentParser:
         dest="pipelining",
         action="store_false",
         help="do not offer PIPELINING, for receivers that lose commands when several come together",
+    )
+    run_command.add_argument(
+        "--resume",
+        action="store_true",
+        help="after a repair, open a fresh connection to the receiver with the sender's next MAIL, instead of 421; "
+        "not once the sender has logged in",
     )
     run_command.add_argument(
         "--grace",

@@ -182,6 +182,8 @@ class Stage:
     reachable: bool = True
     sender: MemorySocket = attrs.field(factory=MemorySocket)
     receiver: MemorySocket = attrs.field(factory=MemorySocket)
+    earlier_receivers: list[MemorySocket] = attrs.field(factory=list)
+    """Those of the connections before, where it was dialled more than once."""
     notes: Account = attrs.field(factory=Account)
     session: Session = attrs.field(init=False)
 
@@ -197,6 +199,9 @@ class Stage:
         async def dial(watch: Watch, _connect_seconds: float) -> Leg:
             if not self.reachable:
                 raise DialFailed("192.0.2.2:25: Connection refused")
+            if self.receiver.leg is not None:
+                self.earlier_receivers.append(self.receiver)
+                self.receiver = MemorySocket()
             return Leg("receiver", cast("socket.socket", self.receiver), driver, watch, "192.0.2.2:25")
 
         policy = attrs.evolve(self.policy, deadlines=self.deadlines, limits=self.limits)

@@ -243,24 +243,54 @@ def test_the_same_where_it_was_refused_by_its_second_chunk() -> None:
     staged(script)
 
 
+def goes_with(patch: pytest.MonkeyPatch, stage: Stage, octets: bytes) -> None:
+    """The receiver resets when it is written to next; those are its last words."""
+    send = MemorySocket.send
+
+    def goes(sock: MemorySocket, block: bytes | memoryview) -> int:
+        if sock is stage.receiver:
+            sock.feed(octets)
+            sock.feed_rst()
+        return send(sock, block)
+
+    patch.setattr(MemorySocket, "send", goes)
+
+
 def test_replies_that_come_with_the_reset_are_those_of_their_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     """They lie there when the write of the chunk fails."""
 
     async def script(stage: Stage) -> None:
         await greeted(stage)
         await stage.feed(stage.sender, GROUP + b"BDAT 10 LAST\r\nabc")
-
-        send = MemorySocket.send
-
-        def goes(sock: MemorySocket, octets: bytes | memoryview) -> int:
-            if sock is stage.receiver:
-                sock.feed(b"250 a\r\n250 b\r\n550 c\r\n")
-                sock.feed_rst()
-            return send(sock, octets)
-
         with monkeypatch.context() as patch:
-            patch.setattr(MemorySocket, "send", goes)
+            goes_with(patch, stage, b"250 a\r\n250 b\r\n550 c\r\n")
             await stage.feed(stage.sender, b"defghij")
         assert [line[:3] for line in stage.sender.written.splitlines()] == [b"250", b"250", b"550", b"451"]
 
     assert staged(script).repaired == [Violation.RESET_IN_DATA]
+
+
+def test_a_reply_that_is_cut_off_in_mid_chunk_is_that_of_the_chunk_before() -> None:
+    """What the receiver says last, without its CRLF, answers what it has got whole, however much is on its way."""
+
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, b"BDAT 3\r\nabcBDAT 10 LAST\r\nabc")
+        stage.receiver.feed(b"552 too big")
+        stage.receiver.feed_fin()
+        await stage.feed(stage.sender, b"defghij")
+        assert stage.sender.written.startswith(b"552 too big\r\n451 ")
+
+    assert staged(script).repaired == [Violation.CUT_OFF, Violation.CLOSED_IN_DATA]
+
+
+def test_so_it_is_where_the_write_of_the_chunk_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, b"BDAT 3\r\nabcBDAT 10 LAST\r\nabc")
+        with monkeypatch.context() as patch:
+            goes_with(patch, stage, b"552 too big")
+            await stage.feed(stage.sender, b"defghij")
+        assert stage.sender.written.startswith(b"552 too big\r\n451 ")
+
+    assert staged(script).repaired == [Violation.CUT_OFF, Violation.RESET_IN_DATA]

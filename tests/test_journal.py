@@ -265,6 +265,7 @@ def test_a_session_is_one_line(lines: Lines) -> None:
         "octets_to_receiver": "900",
         "octets_from_receiver": "300",
         "octets_to_sender": "200",
+        "resumed": "0",
         "repairs": "early-reply:1,further-reply:2",
         "tls": "TLSv1.3/-",
         "ended": "sender/QUIT",

@@ -402,6 +402,30 @@ async def test_a_pinned_certificate(right: bool, secure_postfix: Postfix, certif
     assert said.startswith(b"250" if right else b"421 "), said
 
 
+async def test_a_session_is_resumed_over_tls(secure_postfix: Postfix, certificate: Certificate) -> None:
+    """On both legs, after a mail that the operator does not want."""
+
+    def send(port: int) -> None:
+        with smtplib.SMTP(HOST, port, timeout=SECONDS) as session:
+            session.starttls(context=certificate.client())
+            session.ehlo()
+            for mail in (b"bare\n.\nnewlines\r\n", b"canonical\r\n"):
+                session.mail("<sender@sender.example>")
+                session.rcpt(f"<many@{MAILBOX_DOMAIN}>")
+                codes.append(session.data(mail)[0])
+                session.rset()
+
+    codes: list[int] = []
+    both = terminated(certificate, receiver_tls="required", receiver_authorities=certificate.certificate)
+    with trio.fail_after(SECONDS):
+        async with shim(secure_postfix.port, newlines="reject", resume=True, **both) as between:
+            await trio.to_thread.run_sync(send, between.port)
+            await between.watcher.sessions_ended()
+    assert codes == [550, 250]
+    (record,) = between.watcher.ended_sessions
+    assert (record.resumed, record.sender_tls, record.receiver_tls) == (1, "TLSv1.3", "TLSv1.3")
+
+
 @pytest.mark.parametrize(("how", "verdict"), [("opportunistic", b"250"), ("required", b"421 ")])
 async def test_a_receiver_without_tls(how: str, verdict: bytes, clear_postfix: Postfix) -> None:
     with trio.fail_after(SECONDS):

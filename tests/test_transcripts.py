@@ -7,10 +7,12 @@ A line of `tests/transcripts/*.txt` begins with who and which way:
     R> text     the receiver sends; R< text: it has got
     S> [FIN]    also [RST]; S< [FIN], S< [RST]: what the shim did; S< [nothing]: nothing more has come
     S> [x * N]  N times "x" and CRLF; R< [x * N] likewise
+    redialled   the shim has opened another connection to the receiver: R is that one from here on
     wait N      N seconds pass
     repairs: a, b    the repairs so far, by name, in any order
     ended: who/phase the session is over and its record says so
     #           a comment
+    # with NAME that switch of the policy is on
 
 Whatever the segmentation, what both legs saw, and the repairs, must be the same.
 """
@@ -20,12 +22,13 @@ from __future__ import annotations
 import pathlib
 import random
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
 
+from shimproxy.session.policy import Policy
 from tests.memory import MemorySocket, Stage
 
 if TYPE_CHECKING:
@@ -50,7 +53,11 @@ async def perform(lines: list[str], stage: Stage, pieces: Callable[[bytes], list
         where = f"line {number}: {line}"
         if not line.strip() or line.startswith("#"):
             continue
-        if line.startswith("wait "):
+        if line == "redialled":
+            (*_, before) = stage.earlier_receivers
+            assert bytes(before.written[seen["R"] :]) == b"", where
+            seen["R"] = 0
+        elif line.startswith("wait "):
             await stage.pass_time(float(line[5:]))
         elif line.startswith("repairs:"):
             expected = sorted(name.strip() for name in line[8:].split(",") if name.strip())
@@ -127,7 +134,8 @@ def play(path: pathlib.Path, pieces: Callable[[bytes], list[bytes]]) -> tuple[ob
 
     async def main() -> tuple[object, ...]:
         async with trio.open_nursery() as nursery:
-            stage = Stage(nursery, clock, reachable="# unreachable" not in lines)
+            switches: dict[str, Any] = {line[7:]: True for line in lines if line.startswith("# with ")}
+            stage = Stage(nursery, clock, policy=Policy(**switches), reachable="# unreachable" not in lines)
             outcome = await perform(lines, stage, pieces)
             nursery.cancel_scope.cancel()
         return outcome

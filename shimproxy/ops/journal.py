@@ -150,6 +150,7 @@ class Journal:
                     "octets_to_receiver": record.octets_to_receiver,
                     "octets_from_receiver": record.octets_from_receiver,
                     "octets_to_sender": record.octets_to_sender,
+                    "resumed": record.resumed,
                     "repairs": ",".join(f"{each}:{count}" for each, count in record.repairs.items()) or "none",
                     "tls": f"{record.sender_tls}/{record.receiver_tls}",
                     "ended": f"{record.ended_by}/{record.ended_in}",

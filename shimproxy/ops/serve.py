@@ -176,6 +176,7 @@ async def serve(
             limits=settings.limits,
             early_success=early_success,
             pipelining=settings.pipelining,
+            resume=settings.resume,
             sizes=settings.sizes,
             tidy=settings.tidy,
             helo_name=settings.helo_name_used.encode(),

@@ -171,6 +171,8 @@ class Settings:
     """With what the shim logs in at the receiver, for senders that can't."""
     clear_allowed: bool = False
     """Whether the mail of a sender that used TLS may go to the receiver in the clear."""
+    resume: bool = False
+    """Whether a sender whose receiver was given up finds a fresh connection with its next MAIL, instead of 421."""
     pipelining: bool = True
     """Whether PIPELINING is offered where the receiver offers it (RFC 2920)."""
     deadlines: Deadlines = attrs.field(factory=Deadlines)

@@ -41,6 +41,11 @@ class Content:
     _refusal: Reply | Own | None = None
     """What answers the chunks of a transaction whose receiver was given up over one of them."""
 
+    def forget(self) -> None:
+        """The transaction is over, although no receiver was told so."""
+        self._refusal = None
+        self.pipeline.reset()
+
     async def take_mail_data(self) -> None:
         """Pass on mail data, and relay their reply unless the sender need not wait.
 

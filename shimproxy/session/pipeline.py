@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from shimproxy.session.sender import Sender
     from shimproxy.session.size import Measure
     from shimproxy.smtp.command import Command
+    from shimproxy.smtp.ehlo import Keywords
     from shimproxy.smtp.reply import Own, Reply
 
 GROUPED = frozenset({Verb.MAIL, Verb.RCPT, Verb.RSET})
@@ -64,8 +65,12 @@ class Pipeline:
     authenticated: bool = False
     """Whether the sender has logged in at the receiver (RFC 4954)."""
     in_transaction: bool = False
+    hello: Command | None = None
+    """What the sender has said to the receiver last of who it is, since it went over to TLS, if it has."""
     behind_data_octets: int = 0
     """How much the sender had sent behind DATA when its reply came."""
+    _keywords: Keywords = attrs.field(factory=dict)
+    """What the sender was offered."""
     _outstanding: list[Verb | Delivery] = attrs.field(init=False)
     """The receiver's."""
 
@@ -272,8 +277,10 @@ class Pipeline:
             self.in_transaction = verb is Verb.MAIL
             if verb is Verb.EHLO:
                 reply = self._offer(reply)
+                self.hello = receiver.asked
             elif verb is Verb.HELO:
                 self.forget()
+                self.hello = receiver.asked
         elif verb is Verb.AUTH and reply.severity == 2:
             self.authenticated = True
         self.sender.put(reply)
@@ -292,6 +299,22 @@ class Pipeline:
             self._allow(self._outstanding[0])
 
     def _offer(self, reply: Reply) -> Reply:
+        """Give the sender the EHLO reply, as it is returned."""
+        offered = self._offering(reply)
+        if offered is not reply:
+            self.notes.said("shim", offered)
+        found = self._keywords = keywords(offered)
+        self.offered = _PIPELINING in found
+        self.tls_offered = STARTTLS in found
+        self.sender.enhanced_codes = _ENHANCED in found
+        self.chunks_offered = _CHUNKING in found
+        return offered
+
+    def offers_as_before(self, reply: Reply) -> bool:
+        """Whether all that the sender was offered would be offered by this reply to its hello too."""
+        return keywords(self._offering(reply)).keys() >= self._keywords.keys()
+
+    def _offering(self, reply: Reply) -> Reply:
         """The EHLO reply as it is given to the sender."""
         removed, added = self.security.offer(self.receiver)
         if not self.policy.pipelining:
@@ -299,20 +322,19 @@ class Pipeline:
         largest_octets = self.policy.sizes.largest_octets if self.policy.sizes else None
         if largest_octets is not None and (size := size_offered(keywords(reply), largest_octets)):
             removed, added = (*removed, _SIZE), (*added, size)
-        offered = offering(reply, removed, added)
-        if offered is not reply:
-            self.notes.said("shim", offered)
-        found = keywords(offered)
-        self.offered = _PIPELINING in found
-        self.tls_offered = STARTTLS in found
-        self.sender.enhanced_codes = _ENHANCED in found
-        self.chunks_offered = _CHUNKING in found
-        return offered
+        return offering(reply, removed, added)
+
+    def reset(self) -> None:
+        """No transaction is open any more."""
+        self.in_transaction = False
+        if self.measure:
+            self.measure.reset()
 
     def forget(self) -> None:
         """What the sender was offered, and began, counts no more: it said HELO, or went over to TLS (RFC 3207 4.2)."""
         self.offered = self.tls_offered = self.chunks_offered = self.in_transaction = False
         self.sender.enhanced_codes = False
+        self.hello, self._keywords = None, {}
 
     def look_behind_data(self) -> None:
         """See how much the sender has sent behind DATA, as whose reply is about to be given."""

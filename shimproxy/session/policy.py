@@ -90,6 +90,8 @@ class Policy:
     login: Login | None = None
     clear_allowed: bool = False
     """Whether the mail of a sender that used TLS may go to the receiver in the clear."""
+    resume: bool = False
+    """Whether a sender whose receiver was given up finds a fresh leg with its next MAIL, instead of 421."""
     sizes: Sizes | None = None
     tidy: bool = False
     """Whether commands that strict receivers refuse for their form are put in order."""

@@ -52,12 +52,14 @@ class Receiver:
     _quit_fits: bool = False
     """Whether its last reply lets a QUIT follow."""
     _unwritten: bytes = b""
-    _verb: Verb | None = None
+    asked: Command | None = None
     """What it was asked last."""
     _unasked: Dropped | None = None
     _unasked_octets: int = 0
     _last_421: Reply | None = None
     _last_own_words: Own = RECEIVER_LOST
+    _earlier_legs: tuple[Leg, ...] = ()
+    _earlier_farewells: tuple[Farewell, ...] = ()
 
     # -- what is said
 
@@ -67,7 +69,7 @@ class Receiver:
         if self.notes.secret:
             self.notes.forwarded(command.verb)
         self._quit_fits = False
-        self._verb = command.verb
+        self.asked = command
         if command.verb is Verb.DATA:
             self.mail_data_open = True  # it may say 354 at any moment from here
         self._unwritten = self._unwritten + command.line if self._unwritten else command.line
@@ -135,9 +137,15 @@ class Receiver:
 
     def begin_anew(self, leg: Leg) -> None:
         """Go on with another leg to the same receiver, which has said nothing yet."""
+        self._earlier_legs = (*self._earlier_legs, self.leg)
         self.leg = leg
         self.replies = ReplyReader(self.replies.limit_octets)
-        self._quit_fits = False
+        self.gone = self.mail_data_open = self._quit_fits = False
+        if self.farewell:
+            self._earlier_farewells = (*self._earlier_farewells, self.farewell)
+            self.farewell = None
+        self._unwritten, self.asked = b"", None
+        self._last_421, self._last_own_words = None, RECEIVER_LOST
 
     def passes_unread(self) -> None:
         """From here on it talks with the sender itself, and is told nothing."""
@@ -160,7 +168,8 @@ class Receiver:
 
     def looked_at(self, reply: Reply) -> Reply:
         """Take note of a reply that answers something; it is the same."""
-        self._quit_fits = reply.code not in (334, 421) and (self._verb is not Verb.QUIT or reply.refuses)
+        asked = self.asked
+        self._quit_fits = reply.code not in (334, 421) and (not asked or asked.verb is not Verb.QUIT or reply.refuses)
         if reply.violations:
             for violation in reply.violations:
                 self.notes.repaired(violation, reply=reply.octets)
@@ -279,15 +288,35 @@ class Receiver:
         self._last_own_words = IN_DISORDER
         self.give_up()
 
+    @property
+    def legs(self) -> tuple[Leg, ...]:
+        """Its leg, and those that it had before."""
+        return (*self._earlier_legs, self.leg)
+
+    def hurry(self) -> None:
+        """Nobody needs the verdict of a farewell any more."""
+        for farewell in self._farewells:
+            farewell.hurry()
+
+    async def seen_off(self) -> None:
+        """Return when every farewell is over."""
+        for farewell in self._farewells:
+            await farewell.over()
+
+    @property
+    def _farewells(self) -> tuple[Farewell, ...]:
+        return (*self._earlier_farewells, self.farewell) if self.farewell else self._earlier_farewells
+
     async def part(self) -> None:
         """Close the leg as politely as its state lets it; a farewell goes on, but for a verdict that nobody needs."""
         may_quit = self._quit_fits and not (self.outstanding or self.mail_data_open)
         if may_quit and not self.gone:
             self.look()
         self._tell_unasked()
+        self.hurry()
         if self.farewell:
-            self.farewell.hurry()
-        elif self.mail_data_open:
+            return
+        if self.mail_data_open:
             self.leg.reset()  # or it was dropped
         else:
             try:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from shimproxy.net.leg import Leg
     from shimproxy.smtp.catalogue import Violation
     from shimproxy.smtp.reply import Reply
@@ -38,6 +40,8 @@ class SessionRecord:
     """Mail data that got a reply, whatever it was."""
     accepted: int = 0
     """Mail data that the receiver answered with 2yz, relayed as such."""
+    resumed: int = 0
+    """How many times a fresh receiver leg was opened after a repair."""
     octets_from_sender: int = 0
     octets_to_sender: int = 0
     octets_from_receiver: int = 0
@@ -56,11 +60,12 @@ class SessionRecord:
     ended_at: float = 0.0
     """When it was over, in seconds since 1970."""
 
-    def count_octets(self, sender: Leg, receiver: Leg | None) -> None:
+    def count_octets(self, sender: Leg, receivers: Iterable[Leg]) -> None:
         """Take over what the legs have counted."""
         self.octets_from_sender, self.octets_to_sender = sender.octets_in, sender.octets_out
-        if receiver is not None:
-            self.octets_from_receiver, self.octets_to_receiver = receiver.octets_in, receiver.octets_out
+        for receiver in receivers:
+            self.octets_from_receiver += receiver.octets_in
+            self.octets_to_receiver += receiver.octets_out
 
 
 class Tell(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shimproxy.smtp.reply import Own
 
+DONE = Own.make(250, "2.0.0", "OK")
 BYE = Own.make(221, "2.0.0", "closing connection")
 READY_FOR_TLS = Own.make(220, "2.0.0", "ready to start TLS")
 NOT_OFFERED = Own.make(502, "5.5.1", "command not offered through this proxy")
@@ -21,6 +22,7 @@ MAIL_UNANSWERED = Own.make(451, "4.4.2", "the receiver gave no verdict, try agai
 NO_SERVICE = Own.make(421, "4.3.2", "the receiver gave no greeting, try again later")
 NO_CONNECTION = Own.make(421, "4.4.1", "the receiver cannot be reached, try again later")
 RECEIVER_NOT_SECURE = Own.make(421, "4.7.4", "no TLS with the receiver, closing connection")
+NOT_AS_BEFORE = Own.make(421, "4.4.1", "the receiver is not as it was before, closing connection")
 NO_LOGIN = Own.make(421, "4.7.0", "the receiver does not let this proxy log in, closing connection")
 IN_DISORDER = Own.make(421, "4.5.0", "the receiver's replies are out of step, closing connection")
 SENT_TOO_SOON = Own.make(421, "4.5.0", "sent without waiting for replies, closing connection")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from shimproxy.net.errors import DeadlinePassed, DialFailed, TlsFailed
+from shimproxy.net.errors import DeadlinePassed, TlsFailed
 from shimproxy.session.policy import ReceiverTls, SenderTls
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import HELLOS, Command, Verb
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from shimproxy.net.leg import Leg
-    from shimproxy.net.watch import Watch
     from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Login, Policy
     from shimproxy.session.receiver import Receiver
     from shimproxy.session.sender import Sender
+    from shimproxy.smtp.reply import Reply
 
 STARTTLS = b"STARTTLS"
 _AUTH = b"AUTH"
@@ -46,7 +46,6 @@ class Security:
     sender: Sender
     notes: Notes
     policy: Policy
-    dial: Callable[[Watch, float], Awaitable[Leg]]
     _logged_in: bool = False
     hello_due: bool = False
     """Whether the sender has to say EHLO again, as it has just gone over to TLS."""
@@ -96,6 +95,10 @@ class Security:
 
     # -- the receiver leg
 
+    def forget_receiver(self) -> None:
+        """There is to be another leg, on which nobody has logged in."""
+        self._logged_in = False
+
     async def secure_at_once(self, leg: Leg) -> bool:
         """Go over to TLS with a receiver that begins with it, if it does; whether the leg is as it has to be.
 
@@ -103,17 +106,21 @@ class Security:
         """
         return self.policy.receiver_tls is not ReceiverTls.IMPLICIT or await self._handshake(leg)
 
-    async def prepare(self, receiver: Receiver, command: Command) -> bool:
+    async def prepare(
+        self, receiver: Receiver, command: Command, greeting_anew: Callable[[], Awaitable[Reply]]
+    ) -> bool:
         """Before the sender's first command is forwarded: go over to TLS, where that has to be or can be.
 
-        Whether the leg is as it has to be. Raises Interrupted.
+        Where a leg is lost over it that may be in the clear, `greeting_anew` opens another. Whether the leg is as it
+        has to be. Raises Interrupted, and what `greeting_anew` does.
         """
         how = self.policy.receiver_tls
         if how in (ReceiverTls.OPPORTUNISTIC, ReceiverTls.REQUIRED) and not receiver.leg.secured:
             try:
                 secured = await self._start_tls(receiver, command)
                 if secured is None and how is ReceiverTls.OPPORTUNISTIC and not receiver.gone:
-                    secured = await self._begin_anew(receiver)
+                    receiver.leg.reset()
+                    secured = False if (await greeting_anew()).severity == 2 else None
             except DeadlinePassed as late:
                 self.notes.repaired(Violation.NO_REPLY, to=late.what)
                 secured = None
@@ -171,20 +178,6 @@ class Security:
             return False
         self._discard(receiver.take_unread(), "receiver")
         return True if await self._handshake(receiver.leg) else None
-
-    async def _begin_anew(self, receiver: Receiver) -> bool | None:
-        """A fresh leg in the clear, as the one before was lost over TLS; None if there is none."""
-        receiver.leg.reset()
-        watch, deadlines = self.sender.leg.watch, self.policy.deadlines
-        try:
-            leg = await self.dial(watch, deadlines.connect)
-        except DialFailed as failed:
-            self.notes.repaired(Violation.UNREACHABLE, reason=str(failed))
-            return None
-        receiver.begin_anew(leg)
-        watch.allow(deadlines.greeting, "the greeting")
-        reply = await receiver.next_reply()
-        return False if reply and reply.severity == 2 else None
 
     async def _handshake(self, leg: Leg) -> bool:
         security = self.policy.receiver_security

@@ -8,7 +8,8 @@ Invariants:
 
 1. The sender gets the greeting and then one reply for each command, never before it (guarantee 1).
 2. Before a command is forwarded that is the only one, the receiver is looked at: what lies there answers nothing.
-3. Once the receiver is given up, the sender's QUIT gets 221 and anything else 421.
+3. Once the receiver is given up, the sender's QUIT gets 221 and anything else 421, unless the operator has the session
+   resumed: then MAIL, and HELO or EHLO, find a fresh leg.
 4. `run` ends with both legs closed, whatever happened, and raises nothing that the peers can cause.
 """
 
@@ -21,25 +22,22 @@ from typing import TYPE_CHECKING, NoReturn, assert_never
 import attrs
 import trio
 
-from shimproxy.net.errors import DeadlinePassed, DialFailed, Interrupted, LegBroken, TlsFailed
+from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken, TlsFailed
 from shimproxy.session import opaque
 from shimproxy.session.content import Content
 from shimproxy.session.delivery import Over
 from shimproxy.session.farewell import see_off
 from shimproxy.session.notes import AFTER_421, FIRST_COMMAND
+from shimproxy.session.opening import Opening, Unopened
 from shimproxy.session.pipeline import GROUPED, Pipeline
 from shimproxy.session.policy import SenderTls
-from shimproxy.session.receiver import Receiver
 from shimproxy.session.replies import (
     BAD_LINE,
     BYE,
-    NO_CONNECTION,
-    NO_LOGIN,
-    NO_SERVICE,
+    DONE,
     NOT_OFFERED,
     OUT_OF_ORDER,
     READY_FOR_TLS,
-    RECEIVER_NOT_SECURE,
     SENDER_LATE,
     SENT_TOO_SOON,
     SHUTTING_DOWN,
@@ -50,8 +48,7 @@ from shimproxy.session.size import Measure
 from shimproxy.session.turns import Turns
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import HELLOS, Command, Verb
-from shimproxy.smtp.dialogue import OUT_OF_STEP, Answers, Then, ruling
-from shimproxy.smtp.reply import ReplyReader
+from shimproxy.smtp.dialogue import Then
 from shimproxy.smtp.tidy import tidied
 
 if TYPE_CHECKING:
@@ -62,11 +59,13 @@ if TYPE_CHECKING:
     from shimproxy.session.farewell import Beside
     from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Policy
+    from shimproxy.session.receiver import Receiver
     from shimproxy.session.sender import Sender
     from shimproxy.smtp.reply import Own, Reply
 
 _VERBS_OF_SECRETS = frozenset({Verb.AUTH, Verb.OTHER})  # what follows these may be a password
 _JUDGED = frozenset({Verb.MAIL, Verb.RCPT})
+_ANSWERED_ALONE = frozenset({Verb.NOOP, Verb.RSET})  # nothing is asked of a receiver
 _WITHOUT_HELLO = HELLOS | frozenset({Verb.NOOP, Verb.RSET, Verb.HELP, Verb.QUIT, Verb.STARTTLS})
 
 
@@ -79,10 +78,10 @@ class Session:
     policy: Policy
     dial: Callable[[Watch, float], Awaitable[Leg]]
     beside: Beside
-    receiver: Receiver | None = None
     _watch: Watch = attrs.field(init=False)
     """What both legs wait under, until the receiver is given up."""
     _security: Security = attrs.field(init=False)
+    _opening: Opening = attrs.field(init=False)
     _turns: Turns | None = None
     _content: Content = attrs.field(init=False)
     _ready: bool = False
@@ -93,7 +92,13 @@ class Session:
 
     def __attrs_post_init__(self) -> None:
         self._watch = self.sender.leg.watch
-        self._security = Security(self.sender, self.notes, self.policy, self.dial)
+        self._security = Security(self.sender, self.notes, self.policy)
+        self._opening = Opening(self.notes, self.policy, self._watch, self.dial, self.beside, self._security)
+
+    @property
+    def receiver(self) -> Receiver | None:
+        """The receiver, once it is dialled."""
+        return self._opening.receiver
 
     # -- the whole
 
@@ -128,14 +133,16 @@ class Session:
                 await self._break_off(SENDER_LATE)
         except Interrupted:
             await self._break_off(SHUTTING_DOWN)
+        except Unopened as failed:
+            await self._break_off(failed.reply, "receiver")
         await self._part()
 
-    async def _break_off(self, reply: Own) -> None:
+    async def _break_off(self, reply: Reply | Own, who: str = "shim") -> None:
         """Give the last reply to a sender that may not take it."""
         with suppress(LegBroken, DeadlinePassed, Interrupted, Over):
             if self._turns and not self._turns.pipeline.empty:
-                await self._turns.pipeline.answer_the_rest(reply, "shim")
-            await self._end_with("shim", reply)
+                await self._turns.pipeline.answer_the_rest(reply, who)
+            await self._end_with(who, reply)
 
     async def _end_with(self, who: str, reply: Reply | Own) -> NoReturn:
         """Give the last reply of a session that `who` has ended. Raises Over."""
@@ -152,8 +159,8 @@ class Session:
         if receiver:
             await receiver.part()
         await see_off(sender, self.policy.deadlines, self.notes)
-        if receiver and receiver.farewell:
-            await receiver.farewell.over()
+        if receiver:
+            await receiver.seen_off()
 
     def _close(self) -> None:
         """Reset what is not closed yet, and count."""
@@ -162,7 +169,7 @@ class Session:
         if receiver and not receiver.farewell:
             receiver.leg.reset()
         self._watch.close()
-        self.notes.record.count_octets(sender, receiver.leg if receiver else None)
+        self.notes.record.count_octets(sender, receiver.legs if receiver else ())
 
     def stop_when_idle(self) -> None:
         """End the session with a 421 as soon as no transaction is open."""
@@ -174,8 +181,8 @@ class Session:
     def stop_now(self) -> None:
         """End the session with a 421 wherever it is; mail data in progress are not accepted."""
         self._watch.interrupt()
-        if self.receiver and self.receiver.farewell:
-            self.receiver.farewell.hurry()
+        if self.receiver:
+            self.receiver.hurry()
 
     async def _converse(self) -> None:
         turns = self._turns = await self._greet()
@@ -196,7 +203,8 @@ class Session:
                 command, violation = tidied(command, self.policy.helo_name)
                 if violation:
                     notes.repaired(violation)
-            if command.verb in judged and measure and not receiver.gone and measure.refuses(command):
+            there = not receiver.gone or self._resumes(pipeline)
+            if command.verb in judged and measure and there and measure.refuses(command):
                 await self._refuse_size(pipeline, command)
             elif command.plain and self._ready and (not pipeline.empty or receiver.quiet or await receiver.in_step()):
                 await self._forward(turns, command)
@@ -206,37 +214,14 @@ class Session:
     # -- greeting
 
     async def _greet(self) -> Turns:
-        """Connect and relay the greeting. Raises Over if there is none."""
-        sender, notes, deadlines = self.sender, self.notes, self.policy.deadlines
-        security = self._security
-        try:
-            if self.policy.sender_tls is SenderTls.IMPLICIT:
-                await security.secure_sender()
-            leg = await self.dial(self._watch, deadlines.connect)
-        except DialFailed as failed:
-            notes.repaired(Violation.UNREACHABLE, reason=str(failed))
-            await self._end_with("receiver", NO_CONNECTION)
-        except TlsFailed:
-            notes.ended("sender")
-            raise Over from None
-        notes.record.receiver = leg.peer
-        replies = ReplyReader(self.policy.limits.reply_octets)
-        receiver = self.receiver = Receiver(leg, replies, notes, deadlines, self.beside)
+        """Connect and relay the greeting. Raises Unopened if there is none, Over, Interrupted."""
+        sender, notes, security = self.sender, self.notes, self._security
+        if self.policy.sender_tls is SenderTls.IMPLICIT:
+            await self._secure_sender()
+        reply = await self._opening.greeting()
+        receiver = self.receiver
+        assert receiver is not None
         self._ready = self.policy.receiver_needs_nothing
-        if not await security.secure_at_once(leg):
-            await self._end_with("receiver", RECEIVER_NOT_SECURE)
-        self._watch.allow(deadlines.greeting, "the greeting")
-        waited_for = ""
-        try:
-            reply = await receiver.next_reply()
-        except DeadlinePassed as late:
-            reply = None
-            waited_for = late.what
-        if reply is None or ruling(Answers.GREETING, reply) is OUT_OF_STEP:
-            said = reply.octets if reply else b""
-            notes.repaired(Violation.NO_GREETING, said=said, waited_for=waited_for)
-            receiver.give_up()
-            await self._end_with("receiver", NO_SERVICE)
         if sender.leg.readable and (octets := sender.leg.look()):
             notes.repaired(Violation.EARLY_TALK, octets=len(octets))
             sender.commands.feed(octets)
@@ -267,7 +252,7 @@ class Session:
             await self._content.take_chunk(command)
             return
         await pipeline.settle()
-        if receiver.gone:
+        if receiver.gone and not self._resumes(pipeline):
             await self._answer_alone(receiver, command.verb)
         elif security.hello_due and command.verb not in _WITHOUT_HELLO:
             await self.sender.say(OUT_OF_ORDER)
@@ -276,12 +261,14 @@ class Session:
         elif command.verb is Verb.STARTTLS and security.terminates:
             await self._start_tls(pipeline)
         elif command.forwardable and not command.refused:
+            if not await receiver.in_step() and not await self._resume(pipeline, command):
+                return
+            if not self._ready and (command.verb in HELLOS or command.verb not in _WITHOUT_HELLO):
+                security.hello_due = False
+                await self._opening.prepare(receiver, command)
+                self._ready = True
             if not await receiver.in_step():
                 await self._answer_alone(receiver, command.verb)
-            if not self._ready and (command.verb in HELLOS or command.verb not in _WITHOUT_HELLO):
-                await self._prepare(receiver, command)
-                if not await receiver.in_step():
-                    await self._answer_alone(receiver, command.verb)
             await self._forward(turns, command)
         else:
             if command.verb is Verb.DATA:
@@ -303,6 +290,33 @@ class Session:
         if verb is Verb.QUIT:
             await self._end_with("sender", BYE)
         await self._end_with("receiver", receiver.last_words)
+
+    def _resumes(self, pipeline: Pipeline) -> bool:
+        """Whether a receiver that is gone may be dialled anew: not once the sender was told 421, or has logged in."""
+        return self.policy.resume and self.notes.phase != AFTER_421 and not pipeline.authenticated
+
+    async def _resume(self, pipeline: Pipeline, command: Command) -> bool:
+        """Go on although the receiver is gone; whether there is another, for this command to be forwarded to.
+
+        If not, it has its reply. Raises Over if that is the last, Unopened, Interrupted.
+        """
+        verb, hello = command.verb, pipeline.hello
+        if not self._resumes(pipeline) or not (
+            verb in _ANSWERED_ALONE or verb in HELLOS or (verb is Verb.MAIL and hello)
+        ):
+            await self._answer_alone(pipeline.receiver, verb)
+        self.notes.phase = verb
+        if verb is not Verb.NOOP:
+            self._content.forget()
+        if verb in _ANSWERED_ALONE:
+            await self.sender.say(DONE)
+            return False
+        await self._opening.anew(pipeline.receiver)
+        self._ready = False
+        if verb is Verb.MAIL and hello:
+            await self._opening.as_before(pipeline, hello)
+            self._ready = True
+        return True
 
     async def _forward(self, turns: Turns, command: Command) -> None:
         """Forward a command, and relay its reply and do what follows from that, unless the sender need not wait."""
@@ -339,26 +353,20 @@ class Session:
 
     # -- TLS
 
-    async def _prepare(self, receiver: Receiver, command: Command) -> None:
-        """See to the receiver's TLS before anything else is forwarded. Raises Over if it is not as it has to be."""
-        security = self._security
-        security.hello_due = False
-        if not await security.prepare(receiver, command):
-            await self._end_with("receiver", RECEIVER_NOT_SECURE)
-        if not await security.log_in(receiver, command):
-            await self._end_with("receiver", NO_LOGIN)
-        self._ready = True
-
     async def _start_tls(self, pipeline: Pipeline) -> None:
         """Answer the sender's STARTTLS and go over to TLS with it."""
         await self.sender.say(READY_FOR_TLS)
+        await self._secure_sender()
+        self._ready = False
+        pipeline.forget()
+
+    async def _secure_sender(self) -> None:
+        """Go over to TLS with the sender. Raises Over if it doesn't, DeadlinePassed, Interrupted."""
         try:
             await self._security.secure_sender()
         except TlsFailed:
             self.notes.ended("sender")
             raise Over from None
-        self._ready = False
-        pipeline.forget()
 
     async def _pass_unread(self, pipeline: Pipeline) -> None:
         """Both peers speak TLS with each other from here on. Raises Over at its end."""

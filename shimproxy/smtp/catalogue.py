@@ -87,7 +87,7 @@ class Violation(enum.Enum):
         "closed-while-idle",
         "receiver",
         "RFC 5321 3.8",
-        "the next command gets the receiver's 421, or 421 4.4.2; close",
+        "the next command gets the receiver's 421, or 421 4.4.2; close (but see --resume)",
     )
     NO_REPLY = (
         "no-reply",

@@ -1,0 +1,122 @@
+"""The receiver leg's opening: dialled, over to TLS, greeted, and logged in at; also anew, after a repair.
+
+RFC 5321 3.1.
+
+Invariants:
+
+1. Nothing of the sender's is forwarded before the leg is as secure as it has to be, and the shim's own login done.
+2. A leg that is opened anew is told who the sender is, as the one before it was.
+3. It offers what the sender was offered on that one; else there is none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from shimproxy.net.errors import DeadlinePassed, DialFailed
+from shimproxy.session.receiver import Receiver
+from shimproxy.session.replies import NO_CONNECTION, NO_LOGIN, NO_SERVICE, NOT_AS_BEFORE, RECEIVER_NOT_SECURE
+from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.dialogue import OUT_OF_STEP, Answers, ruling
+from shimproxy.smtp.reply import ReplyReader
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from shimproxy.net.leg import Leg
+    from shimproxy.net.watch import Watch
+    from shimproxy.session.farewell import Beside
+    from shimproxy.session.notes import Notes
+    from shimproxy.session.pipeline import Pipeline
+    from shimproxy.session.policy import Policy
+    from shimproxy.session.security import Security
+    from shimproxy.smtp.command import Command
+    from shimproxy.smtp.reply import Own, Reply
+
+
+class Unopened(Exception):
+    """There is no receiver for the sender; `reply` is the last of its session."""
+
+    def __init__(self, reply: Reply | Own) -> None:
+        super().__init__(reply)
+        self.reply = reply
+
+
+@attrs.define(eq=False)
+class Opening:
+    """How one session gets its receiver."""
+
+    notes: Notes
+    policy: Policy
+    watch: Watch
+    """What the session waits under."""
+    dial: Callable[[Watch, float], Awaitable[Leg]]
+    beside: Beside
+    security: Security
+    receiver: Receiver | None = None
+    """Once it is dialled, and whatever becomes of it."""
+
+    async def greeting(self) -> Reply:
+        """Dial the receiver, and take its greeting. Raises Unopened, Interrupted."""
+        notes, deadlines = self.notes, self.policy.deadlines
+        try:
+            leg = await self.dial(self.watch, deadlines.connect)
+        except DialFailed as failed:
+            notes.repaired(Violation.UNREACHABLE, reason=str(failed))
+            raise Unopened(NO_CONNECTION) from None
+        notes.record.receiver = leg.peer
+        receiver = self.receiver
+        if receiver:
+            receiver.begin_anew(leg)
+        else:
+            replies = ReplyReader(self.policy.limits.reply_octets)
+            receiver = self.receiver = Receiver(leg, replies, notes, deadlines, self.beside)
+        if not await self.security.secure_at_once(leg):
+            raise Unopened(RECEIVER_NOT_SECURE)
+        self.watch.allow(deadlines.greeting, "the greeting")
+        waited_for = ""
+        try:
+            reply = await receiver.next_reply()
+        except DeadlinePassed as late:
+            reply = None
+            waited_for = late.what
+        if reply is None or ruling(Answers.GREETING, reply) is OUT_OF_STEP:
+            said = reply.octets if reply else b""
+            notes.repaired(Violation.NO_GREETING, said=said, waited_for=waited_for)
+            receiver.give_up()
+            raise Unopened(NO_SERVICE)
+        return reply
+
+    async def prepare(self, receiver: Receiver, command: Command) -> None:
+        """Go over to TLS and log in, where that has to be, before a command of the sender's is forwarded.
+
+        Raises Unopened, Interrupted.
+        """
+        if not await self.security.prepare(receiver, command, self.greeting):
+            raise Unopened(RECEIVER_NOT_SECURE)
+        if not await self.security.log_in(receiver, command):
+            raise Unopened(NO_LOGIN)
+
+    async def anew(self, receiver: Receiver) -> None:
+        """Open a fresh leg, as the last one was given up. Raises Unopened, Interrupted."""
+        self.security.forget_receiver()
+        greeting = await self.greeting()
+        if greeting.severity != 2:
+            receiver.give_up()
+            raise Unopened(greeting if greeting.code == 421 else NO_SERVICE)
+        self.notes.record.resumed += 1
+
+    async def as_before(self, pipeline: Pipeline, hello: Command) -> None:
+        """See to it that MAIL finds a fresh leg as it would have found the last one. Raises Unopened, Interrupted."""
+        receiver = pipeline.receiver
+        await self.prepare(receiver, hello)
+        try:
+            reply = await receiver.ask(hello)
+        except DeadlinePassed:
+            self.notes.repaired(Violation.NO_REPLY, to=str(hello.verb))
+            reply = None
+        if reply is None or reply.severity != 2 or not pipeline.offers_as_before(reply):
+            receiver.give_up()
+            raise Unopened(reply if reply and reply.code == 421 else NOT_AS_BEFORE)

@@ -1,0 +1,221 @@
+"""A session that goes on (--resume): after a repair, the next MAIL finds a fresh receiver leg; see also transcripts."""
+
+from __future__ import annotations
+
+import smtplib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from shimproxy import Login, Violation
+from shimproxy.session.policy import Policy, SenderTls, Sizes
+from tests.memory import Stage, offered, staged, up_to_mail_data
+from tests.peers.mail import LARGE, RECIPIENT, SENDER, SMALL
+from tests.peers.receiving import FIRST_PART_OCTETS, HOST, TAKEN, Receiver, Talk
+from tests.peers.senders import WAIT_SECONDS
+from tests.peers.shim import shim
+from tests.peers.table import CLOSING, TOO_BIG
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+POLICY = Policy(resume=True)
+SHORT = b"text\r\n"
+
+
+def too_big_but_for_short_ones(talk: Talk) -> None:
+    """What is larger than SHORT is refused before its end, and the connection reset."""
+    first = talk.first_part(len(SHORT))
+    if first == SHORT:
+        talk.part(len(b".\r\n"))
+        talk.seen.mails.append(first)
+        talk.say(TAKEN)
+    else:
+        talk.part(FIRST_PART_OCTETS)
+        talk.early(TOO_BIG + CLOSING)
+        talk.reset()
+
+
+def mails_of_one_session(port: int, *mails: bytes) -> list[int]:
+    """The codes that smtplib has for them, from one connection."""
+    codes = []
+    with smtplib.SMTP(HOST, port, timeout=WAIT_SECONDS) as session:
+        for mail in mails:
+            try:
+                session.sendmail(SENDER, [RECIPIENT], mail)
+                codes.append(250)
+            except smtplib.SMTPResponseException as refused:
+                codes.append(refused.smtp_code)
+            except smtplib.SMTPServerDisconnected:
+                codes.append(0)
+    return codes
+
+
+@pytest.mark.parametrize(("resume", "codes"), [(True, [250, 552, 250, 552, 250]), (False, [250, 552, 0, 0, 0])])
+async def test_the_next_mails_of_a_session_are_delivered(resume: bool, codes: list[int]) -> None:
+    large = LARGE.crlf_text
+    with trio.fail_after(WAIT_SECONDS), Receiver(too_big_but_for_short_ones) as receiver:
+        async with shim(receiver.port, resume=resume) as between:
+            mails = (SHORT, large, SHORT, large, SHORT)
+            believed = await trio.to_thread.run_sync(mails_of_one_session, between.port, *mails)
+            await between.watcher.sessions_ended()
+    assert believed[: len(codes)] == codes
+    assert receiver.seen.mails == [SHORT] * codes.count(250)
+    (record,) = between.watcher.ended_sessions
+    assert record.resumed == codes.count(552) * resume
+    assert record.accepted == codes.count(250)
+    assert record.octets_to_receiver > len(SMALL.crlf_text)  # over all its connections
+    assert [repair.violation for repair in between.watcher.repairs].count(Violation.EARLY_REPLY) == codes.count(552)
+
+
+async def refused_early(stage: Stage) -> None:
+    """A mail is refused before its end, and the receiver gone."""
+    await up_to_mail_data(stage)
+    await stage.feed(stage.sender, b"text\r\n")
+    await stage.feed(stage.receiver, b"552 too big\r\n")
+    stage.receiver.feed_fin()
+    await stage.feed(stage.sender, b".\r\n")
+    assert stage.sender.written == b"552 too big\r\n"
+    stage.sender.written.clear()
+
+
+async def unreachable(stage: Stage) -> None:
+    stage.reachable = False
+
+
+async def says_nothing(stage: Stage) -> None:
+    await stage.pass_time(stage.deadlines.greeting)
+
+
+async def goes_at_once(stage: Stage) -> None:
+    stage.receiver.feed_fin()
+    await stage.settle()
+
+
+async def refuses_the_hello(stage: Stage) -> None:
+    await stage.feed(stage.receiver, b"220 hello\r\n")
+    await stage.feed(stage.receiver, b"550 not you again\r\n")
+
+
+async def never_answers_the_hello(stage: Stage) -> None:
+    await stage.feed(stage.receiver, b"220 hello\r\n")
+    await stage.pass_time(stage.deadlines.reply)
+
+
+async def goes_behind_the_hello(stage: Stage) -> None:
+    await stage.feed(stage.receiver, b"220 hello\r\n")
+    stage.receiver.feed(b"250 hi\r\n")
+    stage.receiver.feed_fin()
+    await stage.settle()
+
+
+async def is_out_of_step(stage: Stage) -> None:
+    await stage.feed(stage.receiver, b"220 hello\r\n")
+    await stage.feed(stage.receiver, b"250 hi\r\n421 and bye\r\n")
+
+
+@pytest.mark.parametrize(
+    ("receiver", "reply"),
+    [
+        (unreachable, b"421 the receiver cannot be reached, try again later\r\n"),
+        (says_nothing, b"421 the receiver gave no greeting, try again later\r\n"),
+        (goes_at_once, b"421 the receiver gave no greeting, try again later\r\n"),
+        (refuses_the_hello, b"421 the receiver is not as it was before, closing connection\r\n"),
+        (never_answers_the_hello, b"421 the receiver is not as it was before, closing connection\r\n"),
+        (goes_behind_the_hello, b"421 lost the connection to the receiver\r\n"),
+        (is_out_of_step, b"421 and bye\r\n"),
+    ],
+)
+def test_a_receiver_that_is_not_there_again(receiver: Callable[[Stage], Any], reply: bytes) -> None:
+    """Every one of them is a 421 to MAIL, an end, and nothing left open."""
+
+    async def script(stage: Stage) -> None:
+        await refused_early(stage)
+        if receiver is unreachable:
+            await receiver(stage)
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
+        if receiver is not unreachable:
+            await receiver(stage)
+        assert stage.sender.written == reply
+        stage.sender.feed_fin()
+        for sock in (*stage.earlier_receivers, stage.receiver):
+            sock.feed_fin()
+        await stage.settle()
+        assert stage.over
+        assert all(sock.got_fin or sock.got_rst for sock in (*stage.earlier_receivers, stage.receiver))
+
+    (record,) = staged(script, policy=POLICY).notes.records
+    assert record.ended_by == "receiver"
+
+
+def test_a_session_is_over_once_all_its_receivers_are() -> None:
+    """A receiver that stays open after its early reply is seen off beside the mails that follow."""
+
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, b"text\r\n")
+        await stage.feed(stage.receiver, b"552 too big\r\n")
+        await stage.feed(stage.sender, b".\r\n")
+        await stage.feed(stage.sender, b"RSET\r\n")
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
+        (first,) = stage.earlier_receivers
+        assert first.got_fin
+        assert not first.closed
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.receiver, b"250 hi\r\n")
+        await stage.feed(stage.receiver, b"250 OK\r\n")
+        await stage.feed(stage.sender, b"QUIT\r\n")
+        await stage.feed(stage.receiver, b"221 bye\r\n")
+        for sock in (stage.sender, stage.receiver):
+            sock.feed_fin()
+        await stage.settle()
+        assert not stage.over
+        first.feed_fin()
+        await stage.settle()
+        assert stage.over
+
+    assert staged(script, policy=POLICY).repaired == [Violation.EARLY_REPLY]
+
+
+def test_a_mail_that_is_too_big_opens_no_leg() -> None:
+    """And the limits of the mail before count no more."""
+
+    async def script(stage: Stage) -> None:
+        await offered(stage, b"SIZE 1000")
+        await stage.feed(stage.receiver, b"421 closing\r\n")
+        stage.receiver.feed_fin()
+        await stage.settle()
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b> SIZE=101\r\n")
+        assert stage.sender.written.startswith(b"552 message size exceeds")
+        assert not stage.earlier_receivers
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b> SIZE=100\r\n")
+        assert stage.earlier_receivers
+
+    staged(script, policy=Policy(resume=True, sizes=Sizes(100)))
+
+
+def test_the_shim_logs_in_on_every_leg() -> None:
+    login = Login("user", "s3cret", in_clear=True)
+    into = b"AUTH PLAIN AHVzZXIAczNjcmV0\r\n"
+
+    async def up_to_login(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"250-hi\r\n250 AUTH PLAIN\r\n")
+        assert stage.receiver.written.endswith(into)
+        await stage.feed(stage.receiver, b"235 welcome\r\n")
+        assert stage.receiver.written.endswith(b"EHLO x\r\n")
+        await stage.feed(stage.receiver, b"250-hi\r\n250 AUTH PLAIN\r\n")
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        await up_to_login(stage)
+        stage.receiver.feed_fin()
+        await stage.settle()
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await up_to_login(stage)
+        assert stage.receiver.written.endswith(b"MAIL FROM:<a@b>\r\n")
+
+    policy = Policy(resume=True, sender_tls=SenderTls.OFF, login=login)
+    assert staged(script, policy=policy).repaired == [Violation.CLOSED_WHILE_IDLE]
