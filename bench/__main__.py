@@ -25,6 +25,7 @@ from bench.measures import (
     PASSING,
     QUICK,
     SHIMPROXY,
+    Measure,
     Samples,
     Setup,
 )
@@ -68,9 +69,8 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
         print(f"{name:12} {value}")
     print(f"{'rounds':12} {setup.rounds}", flush=True)
     samples: Samples = {}
-    for measure in MEASURES:
-        if not options.only or measure.name in options.only:
-            samples.update(run_measure(measure, setup))
+    for measure in _chosen(options):
+        samples.update(run_measure(measure, setup))
     print("\nmedian (min..max); ratios are the medians of the rounds' own\n")
     print("\n".join(report.table(samples, setup)))
     if options.json:
@@ -80,6 +80,10 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
         if any(met is False for _, _, met in report.verdicts(samples)):
             return EXIT_MISSED
     return 0
+
+
+def _chosen(options: argparse.Namespace) -> list[Measure]:
+    return [measure for measure in MEASURES if not options.only or measure.name in options.only]
 
 
 def _setup(options: argparse.Namespace, folder: Path) -> Setup:
@@ -100,6 +104,7 @@ def _setup(options: argparse.Namespace, folder: Path) -> Setup:
         rounds=options.rounds,
         sizes=sizes,
         paths=tuple(paths),
+        certificate=programs.make_certificate(folder) if any(measure.tls for measure in _chosen(options)) else None,
         before=options.before.resolve() if options.before else None,
         told=lambda line: print(f"bench: {line}", file=sys.stderr, flush=True),
     )

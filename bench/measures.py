@@ -2,8 +2,9 @@
 
 1. CPU is the proxy process's own user and system time around one path's turn, in clock ticks: 10 ms as a rule.
 2. Small mails are sent and taken by Postfix' test programs where both are installed, else by the benchmark's own peers;
-   large ones, and those whose latency counts, by its own.
-3. A sender that is not answered as it expects ends the run: a figure never comes from a failure.
+   large ones, those whose latency counts, and those in TLS, by its own.
+3. TLS is implicit on both legs, as HAProxy knows no STARTTLS, and the receiver's certificate is verified.
+4. A sender that is not answered as it expects ends the run: a figure never comes from a failure.
 
 It does not know what the figures ought to be, in which order turns are taken, nor how they are shown.
 """
@@ -68,6 +69,8 @@ class Setup:
     sizes: Sizes
     paths: tuple[str, ...]
     """In the order of the report."""
+    certificate: Path | None = None
+    """With its key; made if a measure is of TLS."""
     before: Path | None = None
     """The folder of another copy of the package, measured as the path `before`."""
     told: Callable[[str], None] = lambda _: None
@@ -87,6 +90,11 @@ class Turn:
     proxy: Running | None
     sizes: Sizes
     postfix: bool
+    tls: bool
+
+    def own_sender(self, role: str, *arguments: str) -> Values:
+        """Run a sender of bench.peers to its end; what it measured. Raises BenchError."""
+        return programs.own_sender(role, self.port, *(["--tls"] if self.tls else []), *arguments)
 
     def cpu_around(self, send: Callable[[], Values]) -> tuple[Values, float | None]:
         """What `send` measured, and the proxy's CPU seconds meanwhile."""
@@ -113,6 +121,8 @@ class Measure:
     receiver: Callable[[Setup], AbstractContextManager[Running]]
     paths: frozenset[str] = frozenset((DIRECT, SHIMPROXY, BEFORE, HAPROXY))
     fresh: bool = False
+    tls: bool = False
+    """Whether both legs are TLS; the receiver has to be, too."""
     added: Sequence[str] = ()
     """Figures that are also given less those of the direct path, as "added NAME"."""
 
@@ -136,21 +146,23 @@ def _far_receiver(setup: Setup) -> AbstractContextManager[Running]:
     return programs.far_receiver(setup.folder, ROUND_TRIP_MILLISECONDS / 2)
 
 
+def _tls_receiver(setup: Setup) -> AbstractContextManager[Running]:
+    return programs.own_receiver(setup.folder, "--cert", str(setup.certificate))
+
+
 # -- small mails
 
 
 def warm_up(turn: Turn) -> Values:
     """A few mails that count for nothing; short ones pass the refusing receiver too."""
-    return programs.own_sender("mails", turn.port, "--mails", "50", "--sessions", "5")
+    return turn.own_sender("mails", "--mails", "50", "--sessions", "5")
 
 
 def _send_small(turn: Turn, mails: int, kept: bool) -> Values:
     count, octets, sessions = str(mails), str(SMALL_MAIL_OCTETS), str(PARALLEL_SESSIONS)
     if not turn.postfix:
         flag = ["--kept"] if kept else []
-        return programs.own_sender(
-            "mails", turn.port, "--mails", count, "--octets", octets, "--sessions", sessions, *flag
-        )
+        return turn.own_sender("mails", "--mails", count, "--octets", octets, "--sessions", sessions, *flag)
     command = [programs.need("smtp-source"), "-s", sessions, "-m", count, "-l", octets, *(["-d"] if kept else [])]
     started = time.perf_counter()
     programs.run("smtp-source", [*command, f"{peers.HOST}:{turn.port}"])
@@ -174,14 +186,12 @@ def _kept(turn: Turn) -> Values:
 
 
 def _latency(turn: Turn) -> Values:
-    values = programs.own_sender(
-        "serial", turn.port, "--mails", str(turn.sizes.serial_mails), "--octets", str(SMALL_MAIL_OCTETS)
-    )
+    values = turn.own_sender("serial", "--mails", str(turn.sizes.serial_mails), "--octets", str(SMALL_MAIL_OCTETS))
     return {f"latency {name} us": microseconds for name, microseconds in values.items()}
 
 
 def _far(turn: Turn) -> Values:
-    values = programs.own_sender("serial", turn.port, "--mails", str(turn.sizes.far_mails), "--grouped")
+    values = turn.own_sender("serial", "--mails", str(turn.sizes.far_mails), "--grouped")
     return {"pipelined mail, receiver 20 ms away, ms": values["p50"] / 1000}
 
 
@@ -190,7 +200,7 @@ def _far(turn: Turn) -> Values:
 
 def _send_large(turn: Turn, kind: str, code: int) -> Values:
     octets = str(turn.sizes.mail_octets)
-    return programs.own_sender("send", turn.port, "--octets", octets, "--kind", kind, "--expect", str(code))
+    return turn.own_sender("send", "--octets", octets, "--kind", kind, "--expect", str(code))
 
 
 def _large_figures(turn: Turn, name: str, kind: str, code: int) -> Values:
@@ -199,6 +209,14 @@ def _large_figures(turn: Turn, name: str, kind: str, code: int) -> Values:
     if cpu_seconds is not None:
         figures[f"{name} CPU s/GiB"] = cpu_seconds / (values["octets"] / GIB)
     return figures
+
+
+# -- TLS
+
+
+def _tls(turn: Turn) -> Values:
+    sessions = _small_figures(turn, turn.sizes.session_mails, False, "TLS sessions/s", "CPU s/1000 TLS sessions")
+    return sessions | _large_figures(turn, "TLS base64", "base64", 250)
 
 
 # -- memory
@@ -250,6 +268,13 @@ MEASURES: Final = (
         take=lambda turn: _large_figures(turn, "drain", "base64", 552),
         receiver=refusing_receiver,
         paths=ALONE,
+    ),
+    Measure(
+        name="tls",
+        about="TLS on both legs: a session for each small mail, then a large mail of base64",
+        take=_tls,
+        receiver=_tls_receiver,
+        tls=True,
     ),
     Measure(
         name="latency",

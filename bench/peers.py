@@ -7,6 +7,8 @@ stderr if a reply was not the expected one.
 1. All of them are in lock-step, so that mail data ends where a read ends: the receiver looks at each read's tail only.
 2. Mail data is made before the clock starts; the clock runs from the first octet of it to the reply to its end.
 3. Every wait of a sender has a deadline; the receiver has none, as whoever started it ends it.
+4. TLS is implicit, always by the same cipher, each handshake a full one: senders keep no session, the receiver gives
+   no tickets, and both fail where another cipher is agreed on.
 
 They know nothing of proxies.
 """
@@ -14,12 +16,15 @@ They know nothing of proxies.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import selectors
 import socket
+import ssl
 import sys
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -27,16 +32,24 @@ import attrs
 from bench.mail_data import BLOCK_OCTETS, BLOCKS, END_OF_DATA, small_mail
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 HOST: Final = "127.0.0.1"
 READY: Final = "bench receiver ready: "
 WAIT_SECONDS: Final = 60.0
 EARLY_REPLY: Final = b"552 5.3.4 Message size exceeds fixed limit\r\n"
+TLS_CIPHER: Final = "TLS_AES_256_GCM_SHA384"
+"""OpenSSL's first choice, of TLS 1.3."""
 
 
 class Unexpected(Exception):
     """A peer answered something else than the benchmark needs."""
+
+
+def _check_cipher(sock: ssl.SSLSocket) -> None:
+    cipher, *_ = sock.cipher() or ("none",)
+    if cipher != TLS_CIPHER:
+        raise Unexpected(f"the cipher is {cipher}, not {TLS_CIPHER}")
 
 
 # -- sending
@@ -45,9 +58,12 @@ class Unexpected(Exception):
 class SenderSession:
     """One session of a sender, greeted and past EHLO once it is made."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.sock = socket.create_connection((HOST, port), WAIT_SECONDS)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:
+            self.sock = secured = tls.wrap_socket(self.sock)
+            _check_cipher(secured)
         self._replies = self.sock.makefile("rb")
         self.expect(220, "the greeting")
         self.command(b"EHLO bench.example", 250)
@@ -95,11 +111,19 @@ class SenderSession:
         self.sock.close()
 
 
-def send(port: int, kind: str, size_octets: int, code: int) -> dict[str, float]:
+def _sender_tls() -> ssl.SSLContext:
+    """Takes any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def send(connect: Callable[[], SenderSession], kind: str, size_octets: int, code: int) -> dict[str, float]:
     """One large mail in blocks; `code` is what has to answer it."""
     block = BLOCKS[kind]()
     count = max(1, size_octets // len(block))
-    session = SenderSession(port)
+    session = connect()
     session.envelope()
     started = time.perf_counter()
     for _ in range(count):
@@ -111,7 +135,9 @@ def send(port: int, kind: str, size_octets: int, code: int) -> dict[str, float]:
     return {"seconds": seconds, "octets": count * len(block)}
 
 
-def send_mails(port: int, mails: int, sessions: int, size_octets: int, kept: bool) -> dict[str, float]:
+def send_mails(
+    connect: Callable[[], SenderSession], mails: int, sessions: int, size_octets: int, kept: bool
+) -> dict[str, float]:
     """Small mails over parallel sessions, one mail a session unless `kept`: for machines without smtp-source."""
     data = small_mail(size_octets)
     failures: list[BaseException] = []
@@ -120,7 +146,7 @@ def send_mails(port: int, mails: int, sessions: int, size_octets: int, kept: boo
         try:
             session: SenderSession | None = None
             for _ in range(count):
-                session = session or SenderSession(port)
+                session = session or connect()
                 session.mail(data)
                 if not kept:
                     session.quit()
@@ -143,10 +169,12 @@ def send_mails(port: int, mails: int, sessions: int, size_octets: int, kept: boo
     return {"seconds": seconds}
 
 
-def send_serially(port: int, mails: int, size_octets: int, grouped: bool) -> dict[str, float]:
+def send_serially(
+    connect: Callable[[], SenderSession], mails: int, size_octets: int, grouped: bool
+) -> dict[str, float]:
     """Small mails one after the other on one kept session: how long each took, MAIL to the last reply."""
     data = small_mail(size_octets)
-    session = SenderSession(port)
+    session = connect()
     microseconds: list[float] = []
     for _ in range(mails):
         started = time.perf_counter()
@@ -168,6 +196,7 @@ class ReceiverSession:
     """One session of the receiver."""
 
     sock: socket.socket
+    greeted: bool = False
     ahead: bytes = b""
     in_data: bool = False
     discarding: bool = False
@@ -180,6 +209,7 @@ class Receiver:
     """Takes any mail; or, with `refuse_after_octets`, answers mail data early and half-closes."""
 
     refuse_after_octets: int | None = None
+    tls: ssl.SSLContext | None = None
     _selector: selectors.BaseSelector = attrs.field(factory=selectors.DefaultSelector)
     _buffer: bytearray = attrs.field(factory=lambda: bytearray(2 * BLOCK_OCTETS))
 
@@ -196,24 +226,48 @@ class Receiver:
                 else:
                     try:
                         self._read(key.data)
+                    except ssl.SSLWantReadError:
+                        continue  # half a record, or half a handshake
                     except OSError:  # a sender that went: the next one matters
                         self._close(key.data)
 
     def _accept(self, listener: socket.socket) -> None:
         try:
             sock, _ = listener.accept()
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.tls:
+                sock = self.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         except OSError:
             return
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.sendall(b"220 bench.example ESMTP\r\n")
-        self._selector.register(sock, selectors.EVENT_READ, ReceiverSession(sock))
+        session = ReceiverSession(sock)
+        if not self.tls:
+            self._greet(session)
+        self._selector.register(sock, selectors.EVENT_READ, session)
+
+    def _greet(self, session: ReceiverSession) -> None:
+        """Once hands are shaken, if it is TLS: raises SSLWantReadError before."""
+        if isinstance(session.sock, ssl.SSLSocket):
+            session.sock.do_handshake()
+            _check_cipher(session.sock)
+        session.sock.sendall(b"220 bench.example ESMTP\r\n")
+        session.greeted = True
+
+    def _half_close(self, session: ReceiverSession) -> None:
+        if isinstance(session.sock, ssl.SSLSocket):
+            with contextlib.suppress(OSError):  # the peer's own end is not waited for
+                session.sock.unwrap()
+        session.sock.shutdown(socket.SHUT_WR)
+        session.discarding = True
 
     def _close(self, session: ReceiverSession) -> None:
         self._selector.unregister(session.sock)
         session.sock.close()
 
     def _read(self, session: ReceiverSession) -> None:
+        if not session.greeted:
+            self._greet(session)
+            return
         buffer = self._buffer
         size_octets = session.sock.recv_into(buffer)
         if not size_octets:
@@ -225,9 +279,9 @@ class Receiver:
                 session.in_data = False
                 session.sock.sendall(b"250 2.0.0 taken\r\n")
             elif self.refuse_after_octets is not None and session.data_octets >= self.refuse_after_octets:
-                session.in_data, session.discarding = False, True
+                session.in_data = False
                 session.sock.sendall(EARLY_REPLY)
-                session.sock.shutdown(socket.SHUT_WR)
+                self._half_close(session)
         elif not session.discarding:
             session.ahead += buffer[:size_octets]
             *lines, session.ahead = session.ahead.split(b"\r\n")
@@ -237,8 +291,7 @@ class Receiver:
     def _answer(self, session: ReceiverSession, verb: bytes) -> None:
         if verb == b"QUIT":
             session.sock.sendall(b"221 2.0.0 bye\r\n")
-            session.sock.shutdown(socket.SHUT_WR)
-            session.discarding = True
+            self._half_close(session)
         elif verb == b"DATA":
             session.in_data, session.tail, session.data_octets = True, b"\r\n", 0
             session.sock.sendall(b"354 go on\r\n")
@@ -246,6 +299,14 @@ class Receiver:
             session.sock.sendall(b"250-bench.example\r\n250-PIPELINING\r\n250 8BITMIME\r\n")
         else:
             session.sock.sendall(b"250 2.0.0 ok\r\n")
+
+
+def _receiver_tls(certificate: str) -> ssl.SSLContext:
+    """Gives no tickets: HAProxy would resume by them, and shimproxy would not."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    context.num_tickets = 0
+    return context
 
 
 # -- as a process
@@ -257,9 +318,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     roles = parser.add_subparsers(dest="role", required=True)
     role = roles.add_parser("receive")
     role.add_argument("--refuse-after", type=int, metavar="OCTETS")
+    role.add_argument("--cert", metavar="FILE", help="speak TLS by this certificate, with its key")
     for name in ("send", "mails", "serial"):
         role = roles.add_parser(name)
         role.add_argument("port", type=int)
+        role.add_argument("--tls", action="store_true")
         role.add_argument("--octets", type=int, default=1000)
         role.add_argument("--mails", type=int, default=1)
         role.add_argument("--kind", choices=list(BLOCKS), default="base64")
@@ -270,13 +333,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.role == "receive":
-            Receiver(options.refuse_after).serve()
-        elif options.role == "send":
-            print(json.dumps(send(options.port, options.kind, options.octets, options.expect)))
+            Receiver(options.refuse_after, _receiver_tls(options.cert) if options.cert else None).serve()
+            return 0
+        connect = partial(SenderSession, options.port, _sender_tls() if options.tls else None)
+        if options.role == "send":
+            print(json.dumps(send(connect, options.kind, options.octets, options.expect)))
         elif options.role == "mails":
-            print(json.dumps(send_mails(options.port, options.mails, options.sessions, options.octets, options.kept)))
+            print(json.dumps(send_mails(connect, options.mails, options.sessions, options.octets, options.kept)))
         else:
-            print(json.dumps(send_serially(options.port, options.mails, options.octets, options.grouped)))
+            print(json.dumps(send_serially(connect, options.mails, options.octets, options.grouped)))
     except (OSError, Unexpected) as error:
         print(f"bench.peers {options.role}: {error}", file=sys.stderr)
         return 1

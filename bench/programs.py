@@ -34,6 +34,7 @@ END_SECONDS: Final = 1.0
 TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 # Below the ports that Linux gives to outgoing connections, so that none of the run's own takes it meanwhile.
 FREE_PORTS: Final = range(20_000, 32_000)
+CERTIFICATE_NAME: Final = "bench.example"
 APT_PACKAGE: Final = {"smtp-source": "postfix", "smtp-sink": "postfix", "haproxy": "haproxy"}
 
 
@@ -111,14 +112,36 @@ def _last_line(log: Path) -> str:
     return f": {last}" if last else ""
 
 
-# -- starting
+# -- certificates
+
+
+def make_certificate(folder: Path) -> Path:
+    """A certificate that signs itself, of P-256, for CERTIFICATE_NAME; with its key in one file. Raises BenchError."""
+    file = folder / "certificate.pem"
+    subject = ["-subj", f"/CN={CERTIFICATE_NAME}", "-addext", f"subjectAltName=DNS:{CERTIFICATE_NAME}"]
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    made = run("openssl", [need("openssl"), "req", "-x509", *key, *subject, "-keyout", "-", "-out", "-"])
+    file.write_text(made)
+    return file
+
+
+# -- starting: with a certificate, both legs of a proxy are TLS
 
 
 @contextlib.contextmanager
 def shimproxy(
-    folder: Path, receiver_port: int, *more: str, code: Path | None = None, name: str = "shimproxy"
+    folder: Path,
+    receiver_port: int,
+    *more: str,
+    certificate: Path | None = None,
+    code: Path | None = None,
+    name: str = "shimproxy",
 ) -> Iterator[Running]:
     """The shim with its default settings but for `more`; `code` is a folder that holds another copy of the package."""
+    tls = []
+    if certificate:
+        tls = ["--sender-tls", "implicit", "--cert", str(certificate), "--receiver-tls", "implicit"]
+        tls += ["--receiver-ca", str(certificate), "--receiver-name", CERTIFICATE_NAME]
     command = [
         sys.executable,
         "-m",
@@ -128,6 +151,7 @@ def shimproxy(
         f"{HOST}:0",
         "--receiver",
         f"{HOST}:{receiver_port}",
+        *tls,
         *more,
     ]
     with _started(name, command, folder, cwd=code) as (process, log):
@@ -139,16 +163,21 @@ def shimproxy(
 
 
 @contextlib.contextmanager
-def haproxy(folder: Path, receiver_port: int, sessions: int) -> Iterator[Running]:
+def haproxy(folder: Path, receiver_port: int, sessions: int, certificate: Path | None = None) -> Iterator[Running]:
     """HAProxy in tcp mode, one process, one thread, in the foreground, so that its pid is the worker's."""
     program = need("haproxy")
+    sender_tls = receiver_tls = ""
+    if certificate:
+        sender_tls = f" ssl crt {certificate}"
+        receiver_tls = f" ssl verify required ca-file {certificate} sni str({CERTIFICATE_NAME})"
 
     def command(port: int) -> list[str]:
         configuration = folder / f"haproxy-{port}.cfg"
         configuration.write_text(
             f"global\n  nbthread 1\n  maxconn {sessions}\n"
             "defaults\n  mode tcp\n  timeout connect 30s\n  timeout client 300s\n  timeout server 300s\n"
-            f"listen bench\n  bind {HOST}:{port} backlog 1000\n  server receiver {HOST}:{receiver_port}\n"
+            f"listen bench\n  bind {HOST}:{port} backlog 1000{sender_tls}\n"
+            f"  server receiver {HOST}:{receiver_port}{receiver_tls}\n"
         )
         return [program, "-db", "-f", str(configuration)]
 

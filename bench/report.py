@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import ssl
 import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +21,7 @@ import trio
 import shimproxy
 from bench import programs
 from bench.measures import DIRECT, HAPROXY, PASSING, SHIMPROXY, Samples, Setup
+from bench.peers import TLS_CIPHER
 from shimproxy.net.driver import BLOCK_OCTETS
 
 if TYPE_CHECKING:
@@ -114,12 +117,14 @@ def machine_lines(setup: Setup) -> dict[str, str]:
     lines = {
         "machine": f"{_cpu_model()}, {len(os.sched_getaffinity(0))} CPUs, Linux {platform.release()}",
         "load": " ".join(f"{load:.2f}" for load in os.getloadavg()),
-        "Python": f"{platform.python_version()}, trio {trio.__version__}",
+        "Python": f"{platform.python_version()}, trio {trio.__version__}, {ssl.OPENSSL_VERSION}",
         "shimproxy": f"{shimproxy.__version__} in {Path(shimproxy.__file__).parent}",
         "read size": f"{BLOCK_OCTETS // 1024} KiB",
         "haproxy": _haproxy_version() if HAPROXY in setup.paths else "not measured",
         "small mails": _small_mail_peers(setup),
     }
+    if setup.certificate:
+        lines["TLS"] = f"{TLS_CIPHER}, P-256, each handshake a full one; small mails by bench.peers"
     if setup.before:
         lines["before"] = str(setup.before)
     return lines
@@ -133,7 +138,9 @@ def _cpu_model() -> str:
 
 
 def _haproxy_version() -> str:
-    return programs.run("haproxy", [programs.need("haproxy"), "-v"]).splitlines()[0].split(" - ")[0]
+    said = programs.run("haproxy", [programs.need("haproxy"), "-vv"])
+    library = re.search(r"^Running on OpenSSL version : (.*)$", said, re.MULTILINE)
+    return said.partition(" - ")[0] + (f", {library[1]}" if library else "")
 
 
 def _small_mail_peers(setup: Setup) -> str:

@@ -44,15 +44,19 @@ def run_measure(measure: Measure, setup: Setup) -> Samples:
     samples: Samples = {}
     with contextlib.ExitStack() as stack:
         receiver = stack.enter_context(measure.receiver(setup))
-        lasting = {} if measure.fresh else {path: stack.enter_context(_proxy(setup, path, receiver)) for path in paths}
+        lasting = (
+            {}
+            if measure.fresh
+            else {path: stack.enter_context(_proxy(measure, setup, path, receiver)) for path in paths}
+        )
         for path, proxy in lasting.items():
-            _blamed(measure, path, warm_up, _turn(setup, receiver, proxy))
+            _blamed(measure, path, warm_up, _turn(measure, setup, receiver, proxy))
         for number in range(rounds):
             values: dict[str, Values] = {}
             for path in _rotated(paths, number):
                 with contextlib.ExitStack() as once:
-                    proxy = lasting[path] if lasting else once.enter_context(_proxy(setup, path, receiver))
-                    values[path] = _blamed(measure, path, measure.take, _turn(setup, receiver, proxy))
+                    proxy = lasting[path] if lasting else once.enter_context(_proxy(measure, setup, path, receiver))
+                    values[path] = _blamed(measure, path, measure.take, _turn(measure, setup, receiver, proxy))
             _add_differences(measure.added, values)
             for path in paths:
                 for figure, value in values[path].items():
@@ -60,8 +64,14 @@ def run_measure(measure: Measure, setup: Setup) -> Samples:
     return samples
 
 
-def _turn(setup: Setup, receiver: Running, proxy: Running | None) -> Turn:
-    return Turn(port=(proxy or receiver).port, proxy=proxy, sizes=setup.sizes, postfix=setup.postfix)
+def _turn(measure: Measure, setup: Setup, receiver: Running, proxy: Running | None) -> Turn:
+    return Turn(
+        port=(proxy or receiver).port,
+        proxy=proxy,
+        sizes=setup.sizes,
+        postfix=setup.postfix and not measure.tls,
+        tls=measure.tls,
+    )
 
 
 def _rotated(paths: list[str], number: int) -> list[str]:
@@ -90,15 +100,18 @@ def _add_differences(names: Sequence[str], values: dict[str, Values]) -> None:
 
 
 @contextlib.contextmanager
-def _proxy(setup: Setup, path: str, receiver: Running) -> Iterator[Running | None]:
+def _proxy(measure: Measure, setup: Setup, path: str, receiver: Running) -> Iterator[Running | None]:
+    certificate = setup.certificate if measure.tls else None
     if path == DIRECT:
         yield None
     elif path == HAPROXY:
         sessions = raise_file_limit(setup.sizes.idle_sessions + SPARE_FILES)
-        with programs.haproxy(setup.folder, receiver.port, sessions) as running:
+        with programs.haproxy(setup.folder, receiver.port, sessions, certificate) as running:
             yield running
     else:
         more = ("--newlines", "pass") if path == PASSING else ()
         code = setup.before if path == BEFORE else None
-        with programs.shimproxy(setup.folder, receiver.port, *more, code=code, name=path) as running:
+        with programs.shimproxy(
+            setup.folder, receiver.port, *more, certificate=certificate, code=code, name=path
+        ) as running:
             yield running
