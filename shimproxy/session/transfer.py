@@ -168,7 +168,8 @@ class Transfer:
                 else:
                     self.drop(reply)
             if leg.ended:
-                self.early = replies.cut_off()
+                if self.pipeline.empty:
+                    self.early = replies.cut_off()
                 return True
             if replies.empty:
                 return False
@@ -181,11 +182,14 @@ class Transfer:
     def hear_earlier(self) -> None:
         """Relay the replies to what went before that have come already, as the receiver is about to be given up."""
         receiver, pipeline = self.receiver, self.pipeline
+        replies, leg = receiver.replies, receiver.leg
         while not (pipeline.empty or receiver.gone):
-            if reply := receiver.replies.next_reply():
+            if reply := replies.next_reply():
                 pipeline.relay_earlier(reply)
-            elif octets := receiver.leg.look():
-                receiver.replies.feed(octets)
+            elif octets := leg.look():
+                replies.feed(octets)
+            elif leg.ended and (cut_off := replies.cut_off()):
+                pipeline.relay_earlier(cut_off)
             else:
                 return
 
