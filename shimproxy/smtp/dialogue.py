@@ -55,12 +55,14 @@ OUT_OF_STEP: Final[Row] = (Verdict.OUT_OF_STEP, Then.CLOSE)
 _NEXT: Final[Row] = (Verdict.RELAY, Then.COMMANDS)
 
 # (what the reply answers, kind of reply) -> (verdict, how to read the sender next)
-# A kind is the first digit of the code; a 3yz stands for itself.
+# A kind is the first digit of the code; a 3yz stands for itself, and so does 221, which accepts nothing: it ends
+# the connection (RFC 5321 4.2.3), and behind a group it may be the reply to QUIT of a receiver that has left one out.
 DIALOGUE: Final[dict[tuple[Answers, int], Row]] = {
     (Answers.GREETING, 2): _NEXT,
     (Answers.GREETING, 4): _NEXT,
     (Answers.GREETING, 5): _NEXT,
     (Answers.COMMAND, 2): _NEXT,
+    (Answers.COMMAND, 221): _NEXT,
     (Answers.COMMAND, 4): _NEXT,
     (Answers.COMMAND, 5): _NEXT,
     (Answers.AUTH, 2): _NEXT,
@@ -71,6 +73,7 @@ DIALOGUE: Final[dict[tuple[Answers, int], Row]] = {
     (Answers.DATA, 4): _NEXT,
     (Answers.DATA, 5): _NEXT,
     (Answers.IN_MAIL_DATA, 2): (Verdict.NEVER, Then.DRAIN),
+    (Answers.IN_MAIL_DATA, 221): (Verdict.NEVER, Then.DRAIN),
     (Answers.IN_MAIL_DATA, 354): (Verdict.DROP, Then.MAIL_DATA),
     (Answers.IN_MAIL_DATA, 4): (Verdict.HOLD, Then.DRAIN),
     (Answers.IN_MAIL_DATA, 5): (Verdict.HOLD, Then.DRAIN),
@@ -79,6 +82,7 @@ DIALOGUE: Final[dict[tuple[Answers, int], Row]] = {
     (Answers.END_OF_DATA, 4): _NEXT,
     (Answers.END_OF_DATA, 5): _NEXT,
     (Answers.QUIT, 2): (Verdict.RELAY, Then.CLOSE),
+    (Answers.QUIT, 221): (Verdict.RELAY, Then.CLOSE),
     (Answers.QUIT, 4): _NEXT,
     (Answers.QUIT, 5): _NEXT,
     (Answers.STARTTLS, 2): (Verdict.RELAY, Then.TLS),

@@ -52,9 +52,9 @@ class Reply:
 
     @property
     def kind(self) -> int:
-        """What the dialogue table goes by: a 3yz is its whole code, any other its first digit."""
+        """What the dialogue table goes by: a 3yz and 221 are their whole code, any other its first digit."""
         code = self.code
-        return code if 300 <= code < 400 else code // 100
+        return code if 300 <= code < 400 or code == 221 else code // 100
 
     @property
     def refuses(self) -> bool:
