@@ -91,6 +91,7 @@ def _run(options: argparse.Namespace) -> Callable[[], int]:
         login=_login(options),
         pipelining=options.pipelining,
         resume=options.resume,
+        lmtp=options.lmtp,
     )
 
     def command() -> int:
@@ -250,6 +251,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="after a repair, open a fresh connection to the receiver with the sender's next MAIL, instead of 421; "
         "not once the sender has logged in",
+    )
+    run_command.add_argument(
+        "--lmtp", action="store_true", help="senders and the receiver speak LMTP: a reply for each recipient of a mail"
     )
     run_command.add_argument(
         "--grace",

@@ -24,7 +24,6 @@ from shimproxy.session.policy import Policy
 from shimproxy.session.record import Repair, SessionRecord
 from shimproxy.session.sender import Sender
 from shimproxy.session.session import Session
-from shimproxy.smtp.command import CommandReader
 
 if TYPE_CHECKING:
     import socket
@@ -193,8 +192,8 @@ class Stage:
         await self.nursery.start(watchdog.run)
         leg = Leg("sender", cast("socket.socket", self.sender), driver, watchdog.watch(), "192.0.2.1:1")
         notes = Notes(SessionRecord("test", "192.0.2.1:1"), self.notes)
-        commands = CommandReader(self.limits.command_octets, self.policy.newlines, self.policy.lf_only_devices)
-        sender = Sender(leg, commands, notes, self.deadlines)
+        policy = attrs.evolve(self.policy, deadlines=self.deadlines, limits=self.limits)
+        sender = Sender(leg, policy.command_reader(), notes, self.deadlines)
 
         async def dial(watch: Watch, _connect_seconds: float) -> Leg:
             if not self.reachable:
@@ -204,7 +203,6 @@ class Stage:
                 self.receiver = MemorySocket()
             return Leg("receiver", cast("socket.socket", self.receiver), driver, watch, "192.0.2.2:25")
 
-        policy = attrs.evolve(self.policy, deadlines=self.deadlines, limits=self.limits)
         self.session = Session(sender, notes, policy, dial, Beside(self.nursery, watchdog))
         self.nursery.start_soon(self.session.run)
         await self.settle()

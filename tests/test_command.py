@@ -13,6 +13,8 @@ import pytest
 
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import (
+    HELLOS,
+    REFUSED_IN_LMTP,
     Chunk,
     Command,
     CommandReader,
@@ -102,10 +104,18 @@ def test_what_changes_the_reading_of_the_octets_behind_it_is_refused() -> None:
     assert {b"TURN", b"ATRN", b"XCLIENT", b"XFORWARD", b"XEXCH50"} <= NEVER_OFFERED
 
 
-@pytest.mark.parametrize("verb", [verb for verb in KNOWN_VERBS if verb is not Verb.BDAT])
+@pytest.mark.parametrize("verb", [verb for verb in KNOWN_VERBS if verb not in (Verb.BDAT, Verb.LHLO)])
 def test_the_commands_of_rfc_5321_are_not_refused(verb: Verb) -> None:
     """They are the receiver's to answer."""
     assert not command_from_line(verb.value.encode() + b"\r\n").refused
+
+
+@pytest.mark.parametrize("verb", HELLOS)
+def test_lmtp_has_a_hello_of_its_own(verb: Verb) -> None:
+    """A receiver of the other protocol would give another number of replies to a mail (RFC 2033 4.1)."""
+    line = verb.value.encode() + b" x\r\n"
+    assert command_from_line(line, refused=REFUSED_IN_LMTP).refused == (verb is not Verb.LHLO)
+    assert command_from_line(line).refused == (verb is Verb.LHLO)
 
 
 # -- forms

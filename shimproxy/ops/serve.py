@@ -24,7 +24,6 @@ from shimproxy.session.policy import Policy, SenderTls
 from shimproxy.session.record import SessionRecord
 from shimproxy.session.sender import Sender
 from shimproxy.session.session import Session
-from shimproxy.smtp.command import CommandReader
 from shimproxy.smtp.reply import Own
 
 if TYPE_CHECKING:
@@ -87,8 +86,7 @@ class _Sessions:
         """Serve a new connection in a task of its own."""
         notes = Notes(SessionRecord(f"{self._process}-{next(self._ids)}", peer), self.observer)
         leg = Leg("sender", sock, self.driver, self.watchdog.watch(), peer)
-        commands = CommandReader(policy.limits.command_octets, policy.newlines, policy.lf_only_devices)
-        sender = Sender(leg, commands, notes, policy.deadlines)
+        sender = Sender(leg, policy.command_reader(), notes, policy.deadlines)
         session = Session(sender, notes, policy, self.dialler.dial, self.beside)
         self._open.add(session)
         self.nursery.start_soon(self._serve, session, name=f"session with {peer}")
@@ -177,6 +175,7 @@ async def serve(
             early_success=early_success,
             pipelining=settings.pipelining,
             resume=settings.resume,
+            lmtp=settings.lmtp,
             sizes=settings.sizes,
             tidy=settings.tidy,
             helo_name=settings.helo_name_used.encode(),

@@ -173,6 +173,8 @@ class Settings:
     """Whether the mail of a sender that used TLS may go to the receiver in the clear."""
     resume: bool = False
     """Whether a sender whose receiver was given up finds a fresh connection with its next MAIL, instead of 421."""
+    lmtp: bool = False
+    """Whether senders and the receiver speak LMTP (RFC 2033): LHLO, and a reply for each recipient of a mail."""
     pipelining: bool = True
     """Whether PIPELINING is offered where the receiver offers it (RFC 2920)."""
     deadlines: Deadlines = attrs.field(factory=Deadlines)

@@ -103,12 +103,13 @@ class Content:
         if await delivery.pass_on():
             pipeline.await_verdict(delivery)
         else:
-            verdict = await delivery.verdict_without_the_end()
+            verdicts = await delivery.verdicts_without_the_end()
             pipeline.answer_earlier()
-            delivery.answer(verdict)
+            for verdict in verdicts:
+                delivery.give(verdict)
             await self.sender.pour()
             pipeline.in_transaction = False
-            self._refusal = None if last else verdict
+            self._refusal = None if last else verdicts[0]
         if intake.outrun or not pipeline.goes_on:
             await pipeline.settle()
         if intake.outrun:
@@ -121,9 +122,11 @@ class Content:
         if not await intake.drain():
             receiver.note_departure()
             raise Over
-        if chunk.last:
-            self._refusal = None
         self.sender.put(reply)
+        if chunk.last and self._refusal:
+            for _ in range(1, self.pipeline.verdicts_due):
+                self.sender.put(reply)
+            self._refusal = None
         await self.sender.pour()
         if intake.outrun:
             await self._end_outrun()

@@ -44,11 +44,13 @@ class Delivery:
     transfer: Transfer
     last: bool = True
     """Whether the mail ends with these: a chunk may be followed by others."""
+    _given: int = 0
+    _accepted: bool = False
 
     async def pass_on(self) -> bool:
         """Pass one mail's data to their end; whether the receiver has that, so that the verdict is a reply of its.
 
-        If not, see `verdict_without_the_end`. Raises Over, LegBroken, DeadlinePassed, Interrupted.
+        If not, see `verdicts_without_the_end`. Raises Over, LegBroken, DeadlinePassed, Interrupted.
         """
         notes, transfer = self.notes, self.transfer
         notes.phase = "mail data"
@@ -59,14 +61,27 @@ class Delivery:
             notes.phase = "end of mail data"
         return whole
 
+    @property
+    def verdicts_due(self) -> int:
+        """How many replies are still to be given."""
+        return (self.transfer.pipeline.verdicts_due if self.last else 1) - self._given
+
     def answer(self, verdict: Reply | Own) -> None:
-        """Put the reply to the mail data."""
+        """Put that as every reply that is still to be given."""
+        for _ in range(self.verdicts_due):
+            self.give(verdict)
+
+    def give(self, verdict: Reply | Own) -> None:
+        """Put a reply to the mail data, the only one unless they have several (RFC 2033 section 4.2)."""
         self.transfer.tell()
-        if self.last:
-            record = self.notes.record
-            record.transactions += 1
-            record.accepted += verdict.severity == 2
-        self.notes.phase = "between mails" if self.last else "between chunks"
+        self._given += 1
+        self._accepted = self._accepted or verdict.severity == 2
+        if not self.verdicts_due:
+            if self.last:
+                record = self.notes.record
+                record.transactions += 1
+                record.accepted += self._accepted
+            self.notes.phase = "between mails" if self.last else "between chunks"
         self.sender.put(verdict)
 
     def unanswered(self) -> Own:
@@ -102,58 +117,66 @@ class Delivery:
                     receiver.drop()
                 else:
                     transfer.hear_earlier()
-                    receiver.give_up(transfer.early)
+                    receiver.give_up(transfer.early, self.verdicts_due)
                 notes.phase = "draining"
                 if not await intake.drain():
                     passage = Passage.VANISHED
         except DeadlinePassed as late:
             notes.repaired(Violation.SENDER_STALLED, waited_for=late.what)
-            await self._end_with(self._held_verdict() or SENDER_LATE)
+            await self._end_with(self._held_verdicts() or [SENDER_LATE])
         except Interrupted:
-            await self._end_with(self._held_verdict() or SHUTTING_DOWN)
+            await self._end_with(self._held_verdicts() or [SHUTTING_DOWN])
         finally:
             transfer.tell()
             if intake.stray_count and not self.policy.lf_only_devices:
                 notes.repaired(Violation.BARE_NEWLINE, count=intake.stray_count, newlines=self.policy.newlines.value)
         if passage is Passage.VANISHED:
-            self._held_verdict()
+            self._held_verdicts()
             how = self.sender.leg.ended
             notes.repaired(Violation.VANISHED_IN_DATA, how=how.value if how else "", octets=intake.octets_taken)
             notes.ended("sender")
             raise Over
         return passage is Passage.WHOLE
 
-    async def _end_with(self, reply: Reply | Own) -> NoReturn:
+    async def _end_with(self, replies: list[Reply | Own]) -> NoReturn:
         self.transfer.pipeline.answer_earlier()
         self.notes.ended("shim")
-        await self.sender.say(reply)
+        for reply in replies:
+            self.sender.put(reply)
+        await self.sender.pour()
         raise Over
 
-    async def verdict_without_the_end(self) -> Reply | Own:
-        """The reply to mail data of which the receiver did not get the end."""
+    async def verdicts_without_the_end(self) -> list[Reply | Own]:
+        """The replies to mail data of which the receiver did not get the end."""
         transfer = self.transfer
         if transfer.intake.refusal:
             self._tell_refusal()
-            return transfer.intake.refusal
+            return self._for_all([transfer.intake.refusal])
         farewell = transfer.receiver.farewell
         assert farewell is not None
-        return self._verdict_of_the_departed(await farewell.verdict()) or MAIL_UNANSWERED
+        return self._verdicts_of_the_departed(await farewell.verdicts()) or self._for_all([MAIL_UNANSWERED])
+
+    def _for_all(self, verdicts: list[Reply | Own]) -> list[Reply | Own]:
+        """As many as are due: those that are lacking are like the others, if these agree, else nothing is known."""
+        lacking = self.verdicts_due - len(verdicts)
+        same = all(isinstance(each, Reply) and each.refuses for each in verdicts) or len(verdicts) == 1
+        return verdicts + [verdicts[0] if same else MAIL_UNANSWERED] * lacking
 
     def _tell_refusal(self) -> None:
         intake = self.transfer.intake
         if intake.refusal is TOO_BIG:
             self.notes.repaired(Violation.OVERSIZE, octets_taken=intake.octets_taken)
 
-    def _held_verdict(self) -> Reply | Own | None:
-        """The verdict that is held for a sender which does not come to the end of its mail data, if there is one."""
+    def _held_verdicts(self) -> list[Reply | Own]:
+        """What is held for a sender that does not come to the end of its mail data."""
         if self.transfer.intake.refusal:
             self._tell_refusal()
-            return self.transfer.intake.refusal
+            return self._for_all([self.transfer.intake.refusal])
         farewell = self.transfer.receiver.farewell
-        return self._verdict_of_the_departed(farewell.decided) if farewell else None
+        return self._verdicts_of_the_departed(farewell.decided) if farewell else []
 
-    def _verdict_of_the_departed(self, decided: Reply | None) -> Reply | Own | None:
-        """The reply to mail data that the receiver did not let come to their end, if it gave any."""
+    def _verdicts_of_the_departed(self, decided: list[Reply]) -> list[Reply | Own]:
+        """The replies to mail data that the receiver did not let come to their end, if it gave any."""
         notes, transfer = self.notes, self.transfer
         figures = {
             "octets_forwarded": transfer.octets_forwarded,
@@ -165,15 +188,17 @@ class Delivery:
         if early and implausible:
             for violation in (*early.violations, Violation.IMPLAUSIBLE_REPLY):
                 notes.repaired(violation, reply=early.octets)
-        if decided is None:
+        if not decided:
             if not (implausible or transfer.told):
                 notes.repaired(self._how_it_went(), **figures)
-            return None
-        if decided.refuses:
-            notes.repaired(Violation.EARLY_REPLY, code=decided.code, **figures)
-            return decided
-        notes.repaired(Violation.EARLY_SUCCESS, code=decided.code, **figures)
-        return self.policy.early_success
+            return []
+        refusal = next((reply for reply in decided if reply.refuses), None)
+        if refusal:
+            notes.repaired(Violation.EARLY_REPLY, code=refusal.code, **figures)
+        success = next((reply for reply in decided if not reply.refuses), None)
+        if success:
+            notes.repaired(Violation.EARLY_SUCCESS, code=success.code, **figures)
+        return self._for_all([reply if reply.refuses else self.policy.early_success for reply in decided])
 
     def _how_it_went(self) -> Violation:
         reset = self.transfer.receiver.leg.ended is Ended.RST

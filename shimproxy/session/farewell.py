@@ -5,7 +5,8 @@ Invariants:
 1. Nothing more is written to the leg (guarantee 6).
 2. A receiver that may be in the midst of a mail which it has not refused is never sent FIN, which a lax one takes
    for the mail's end: it is heard out and reset (guarantee 5). Any other has a half-close, a bounded linger, a reset.
-3. The verdict is the first 4yz or 5yz; a 2yz never becomes one (guarantees 2 and 3).
+3. The verdict is the first 4yz or 5yz; a 2yz never becomes one (guarantees 2 and 3). With LMTP there are as many as
+   recipients.
 4. A later reply is dropped; of those, a 421 is kept for the sender's next command.
 
 It runs beside the session, which drains the sender meanwhile.
@@ -56,8 +57,9 @@ class Farewell:
     """Whether the receiver may be in the midst of a mail."""
     _decides: bool = True
     """Whether what it says can be the verdict on that."""
-    decided: Reply | None = None
-    """The first 4yz or 5yz; before there is one, the first 2yz."""
+    _verdicts_due: int = 1
+    decided: list[Reply] = attrs.field(factory=list)
+    """The verdicts so far: a 4yz or 5yz, which takes the place of a 2yz; with LMTP one for each recipient, in order."""
     last_421: Reply | None = None
     _further: Dropped = attrs.field(factory=lambda: Dropped(Violation.FURTHER_REPLY))
     _settled: trio.Event = attrs.field(factory=trio.Event)
@@ -89,8 +91,8 @@ class Farewell:
             self._settled.set()
             self._over.set()
 
-    async def verdict(self) -> Reply | None:
-        """The reply that decided, as soon as there is one; None if the receiver ended without."""
+    async def verdicts(self) -> list[Reply]:
+        """What was decided, as soon as it is; less than was due if the receiver ended without."""
         await self._settled.wait()
         return self.decided
 
@@ -106,7 +108,9 @@ class Farewell:
     @property
     def _harmless(self) -> bool:
         """Whether no mail can come of a FIN."""
-        return not self._in_mail or (self.decided is not None and self.decided.refuses)
+        if not self._in_mail:
+            return True
+        return len(self.decided) == self._verdicts_due and all(reply.refuses for reply in self.decided)
 
     def _hear(self, octets: bytes) -> None:
         self._replies.feed(octets)
@@ -123,16 +127,29 @@ class Farewell:
             self.last_421 = reply
         elif reply.asks_for_data:
             self._in_mail = True
-        decided = self.decided
-        if not self._decides:
-            self._further.count(reply)
-        elif (decided is None and reply.severity in _DECIDE) or (decided and not decided.refuses and reply.refuses):
+        if self._decides and self._decide(reply):
             for violation in reply.violations:
                 self.notes.repaired(violation, reply=reply.octets)
-            self.decided = reply
-            self._settled.set()
         else:
             self._further.count(reply)
+        if len(self.decided) == self._verdicts_due or (self.decided and reply.code == 421):
+            self._settled.set()
+
+    def _decide(self, reply: Reply) -> bool:
+        """Whether that is a verdict."""
+        decided = self.decided
+        if decided and reply.code == 421:
+            return False  # it speaks of the connection
+        if len(decided) < self._verdicts_due:
+            if reply.severity in _DECIDE:
+                decided.append(reply)
+                return True
+        elif reply.refuses:
+            for index, earlier in enumerate(decided):
+                if not earlier.refuses:
+                    decided[index] = reply
+                    return True
+        return False
 
 
 @attrs.frozen

@@ -21,7 +21,7 @@ from shimproxy.session.delivery import Delivery, Over
 from shimproxy.session.replies import BYE, COMMAND_UNANSWERED, MAIL_UNANSWERED, RECEIVER_LATE
 from shimproxy.session.security import STARTTLS
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import Verb
+from shimproxy.smtp.command import HELLOS, Verb
 from shimproxy.smtp.dialogue import Then, Verdict, answers, ruling
 from shimproxy.smtp.ehlo import keywords, offering, size_offered
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 GROUPED = frozenset({Verb.MAIL, Verb.RCPT, Verb.RSET})
 """What the sender may go on behind without waiting for the reply (RFC 2920 section 3.1); mail data are the other."""
-_OF_TRANSACTIONS = frozenset({Verb.HELO, Verb.EHLO, Verb.MAIL, Verb.RSET})
+_OF_TRANSACTIONS = HELLOS | {Verb.MAIL, Verb.RSET}
 _PIPELINING = b"PIPELINING"
 _CHUNKING = b"CHUNKING"
 _SIZE = b"SIZE"
@@ -65,6 +65,8 @@ class Pipeline:
     authenticated: bool = False
     """Whether the sender has logged in at the receiver (RFC 4954)."""
     in_transaction: bool = False
+    recipients: int = 0
+    """How many the receiver has accepted for the transaction."""
     hello: Command | None = None
     """What the sender has said to the receiver last of who it is, since it went over to TLS, if it has."""
     behind_data_octets: int = 0
@@ -76,6 +78,11 @@ class Pipeline:
 
     def __attrs_post_init__(self) -> None:
         self._outstanding = self.receiver.outstanding
+
+    @property
+    def verdicts_due(self) -> int:
+        """How many replies the end of a mail gets: with LMTP one for each recipient (RFC 2033 section 4.2)."""
+        return self.recipients if self.policy.lmtp and self.recipients else 1
 
     @property
     def empty(self) -> bool:
@@ -257,7 +264,11 @@ class Pipeline:
         entry = self._outstanding[0]
         if isinstance(entry, Delivery):
             if answer := entry.ruled(reply):
-                self._answer_mail(entry, answer)
+                if entry.verdicts_due == 1 or self.receiver.gone:
+                    self._answer_mail(entry, answer)
+                else:
+                    entry.give(answer)
+                    self._allow(entry)
             return Then.COMMANDS
         verb, receiver = entry, self.receiver
         self.notes.phase = verb
@@ -275,12 +286,15 @@ class Pipeline:
                 receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
         elif verb in _OF_TRANSACTIONS and reply.severity == 2:
             self.in_transaction = verb is Verb.MAIL
-            if verb is Verb.EHLO:
-                reply = self._offer(reply)
+            self.recipients = 0
+            if verb in HELLOS:
+                if verb is Verb.HELO:
+                    self.forget()
+                else:
+                    reply = self._offer(reply)
                 self.hello = receiver.asked
-            elif verb is Verb.HELO:
-                self.forget()
-                self.hello = receiver.asked
+        elif verb is Verb.RCPT:
+            self.recipients += reply.severity == 2
         elif verb is Verb.AUTH and reply.severity == 2:
             self.authenticated = True
         self.sender.put(reply)

@@ -9,6 +9,7 @@ import attrs
 
 from shimproxy.session.limits import Deadlines, Limits
 from shimproxy.session.replies import EARLY_SUCCESS
+from shimproxy.smtp.command import REFUSED, REFUSED_IN_LMTP, CommandReader
 from shimproxy.smtp.newlines import Newlines
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ class Policy:
     """Whether the mail of a sender that used TLS may go to the receiver in the clear."""
     resume: bool = False
     """Whether a sender whose receiver was given up finds a fresh leg with its next MAIL, instead of 421."""
+    lmtp: bool = False
+    """Whether the peers speak LMTP (RFC 2033)."""
     sizes: Sizes | None = None
     tidy: bool = False
     """Whether commands that strict receivers refuse for their form are put in order."""
@@ -100,6 +103,15 @@ class Policy:
     newlines: Newlines = Newlines.NORMALISE
     lf_only_devices: bool = False
     """Whether senders end lines with LF alone, and mail data with LF.LF; what they send is normalised."""
+
+    def command_reader(self) -> CommandReader:
+        """What reads a sender's commands."""
+        return CommandReader(
+            self.limits.command_octets,
+            self.newlines,
+            self.lf_only_devices,
+            REFUSED_IN_LMTP if self.lmtp else REFUSED,
+        )
 
     @property
     def receiver_needs_nothing(self) -> bool:

@@ -258,15 +258,17 @@ class Receiver:
                 notes.repaired(Violation.CLOSED_WITHOUT_QUIT)
         notes.ended("sender")
 
-    def give_up(self, early: Reply | None = None) -> None:
-        """Begin to see it off; `early` is what it said in mail data that made it so."""
+    def give_up(self, early: Reply | None = None, verdicts_due: int = 1) -> None:
+        """Begin to see it off; `early` is what it said in mail data that made it so, the first of so many verdicts."""
         if self.gone:
             return
         self.gone = True
         self._tell_unasked()
         # While it owes other replies, nobody can tell which one is the verdict on mail data that are on their way.
         decides = not self.outstanding
-        self.farewell = Farewell(self.leg, self.replies, self._deadlines, self.notes, self.mail_data_open, decides)
+        self.farewell = Farewell(
+            self.leg, self.replies, self._deadlines, self.notes, self.mail_data_open, decides, verdicts_due
+        )
         self.farewell.begin(early)
         self._beside.start(self.farewell)
 

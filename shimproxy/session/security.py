@@ -146,7 +146,7 @@ class Security:
         """Log in; why that failed, if it did."""
         if not (receiver.leg.secured or login.in_clear):
             return "no TLS"
-        reply = await receiver.ask(_hello(command))
+        reply = await receiver.ask(self._hello(command))
         mechanisms = keywords(reply).get(_AUTH, b"").upper().split() if reply and reply.code == 250 else []
         user, secret = login.user.encode(), login.secret.encode()
         if b"PLAIN" in mechanisms:  # RFC 4616
@@ -166,7 +166,7 @@ class Security:
 
     async def _start_tls(self, receiver: Receiver, command: Command) -> bool | None:
         """Whether the receiver has gone over to TLS; None if the leg is lost over it."""
-        reply = await receiver.ask(_hello(command))
+        reply = await receiver.ask(self._hello(command))
         if reply is None:
             return None
         if reply.code != 250 or STARTTLS not in keywords(reply):
@@ -192,9 +192,9 @@ class Security:
         self.notes.record.receiver_tls = leg.tls_version
         return True
 
-
-def _hello(command: Command) -> Command:
-    """EHLO with the name that the sender's own command gives, if it does."""
-    words = command.line.split(None, 1) if command.verb in HELLOS else []
-    name = words[1].strip() if len(words) == 2 else _UNNAMED
-    return Command(Verb.EHLO, b"EHLO %s\r\n" % name)
+    def _hello(self, command: Command) -> Command:
+        """EHLO with the name that the sender's own command gives, if it does."""
+        words = command.line.split(None, 1) if command.verb in HELLOS else []
+        name = words[1].strip() if len(words) == 2 else _UNNAMED
+        verb = Verb.LHLO if self.policy.lmtp else Verb.EHLO
+        return Command(verb, b"%s %s\r\n" % (verb.encode(), name))

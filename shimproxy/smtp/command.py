@@ -27,6 +27,7 @@ class Verb(enum.StrEnum):
 
     HELO = "HELO"
     EHLO = "EHLO"
+    LHLO = "LHLO"
     MAIL = "MAIL"
     RCPT = "RCPT"
     DATA = "DATA"
@@ -42,10 +43,14 @@ class Verb(enum.StrEnum):
     OTHER = "OTHER"
 
 
-HELLOS = frozenset({Verb.HELO, Verb.EHLO})
+HELLOS = frozenset({Verb.HELO, Verb.EHLO, Verb.LHLO})
+REFUSED: Final = NEVER_OFFERED | {b"LHLO"}
+"""Words of the commands that no receiver is given."""
+REFUSED_IN_LMTP: Final = NEVER_OFFERED | {b"HELO", b"EHLO"}
+"""The same where receivers speak LMTP (RFC 2033 section 4.1)."""
 
 # Commands of extensions that the dialogue need not tell apart.
-_FURTHER_VERBS = frozenset({b"BURL", b"ETRN", b"LHLO", b"SAML", b"SEND", b"SOML"})
+_FURTHER_VERBS = frozenset({b"BURL", b"ETRN", b"SAML", b"SEND", b"SOML"})
 
 _VERBS = {verb.value.encode(): verb for verb in Verb if verb is not Verb.OTHER}
 _OTHER = Verb.OTHER
@@ -94,6 +99,8 @@ class CommandReader:
     newlines: Newlines = Newlines.NORMALISE
     lf_ends_lines: bool = False
     """Whether the sender knows no CR, so that there is nothing to be said about it."""
+    refused: frozenset[bytes] = REFUSED
+    """What the shim answers 502 itself."""
     ahead: bytes = b""
     """What lies here behind the last command."""
     _skipping: bool = False  # the line in progress is over the limit
@@ -138,13 +145,13 @@ class CommandReader:
             # The way of nearly every command: one well-formed line and nothing behind it.
             self.ahead = b""
             word = plain[1].upper()
-            return Command(_VERBS.get(word, _OTHER), plain.string, word in NEVER_OFFERED)
+            return Command(_VERBS.get(word, _OTHER), plain.string, word in self.refused)
         line = self.next_line()
         if line is None:
             return None
         if not line:
             return Command(Verb.OTHER, b"", violation=Violation.LONG_LINE, forwardable=False)
-        return command_from_line(line, self.newlines, lf_ends_lines=self.lf_ends_lines)
+        return command_from_line(line, self.newlines, self.refused, lf_ends_lines=self.lf_ends_lines)
 
     def next_response(self) -> Command | None:
         """The next response within AUTH (RFC 4954 section 4), or None until more octets are fed."""
@@ -152,7 +159,13 @@ class CommandReader:
         return None if line is None else response_from_line(line, self.newlines, lf_ends_lines=self.lf_ends_lines)
 
 
-def command_from_line(line: bytes, newlines: Newlines = Newlines.NORMALISE, *, lf_ends_lines: bool = False) -> Command:
+def command_from_line(
+    line: bytes,
+    newlines: Newlines = Newlines.NORMALISE,
+    refused: frozenset[bytes] = REFUSED,
+    *,
+    lf_ends_lines: bool = False,
+) -> Command:
     """The command in `line`, which ends in LF."""
     word = _first_word(line)
     violation = None
@@ -166,7 +179,7 @@ def command_from_line(line: bytes, newlines: Newlines = Newlines.NORMALISE, *, l
         if b"\r" in line[:-2] or b"\0" in line:
             violation = Violation.UNKNOWN_OCTETS
             forwardable = False
-    return Command(_VERBS.get(word, _OTHER), line, word in NEVER_OFFERED, violation, forwardable)
+    return Command(_VERBS.get(word, _OTHER), line, word in refused, violation, forwardable)
 
 
 def response_from_line(line: bytes, newlines: Newlines = Newlines.NORMALISE, *, lf_ends_lines: bool = False) -> Command:

@@ -23,7 +23,7 @@ _PATH = re.compile(
     rb"[ \t]*(MAIL|RCPT)[ \t]+(FROM|TO)[ \t]*:[ \t]*(" + _BRACKETED + rb"|" + _BARE + rb")(|[ \t]+[^\r\n]*?)[ \t]*\r\n",
     re.IGNORECASE,
 ).fullmatch
-_HELLO = re.compile(rb"[ \t]*(HELO|EHLO)[ \t]*([^\r\n]*?)[ \t]*\r\n", re.IGNORECASE).fullmatch
+_HELLO = re.compile(rb"[ \t]*(HELO|EHLO|LHLO)[ \t]*([^\r\n]*?)[ \t]*\r\n", re.IGNORECASE).fullmatch
 _LABEL = rb"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _possible_name = re.compile(rb"(?:" + _LABEL + rb"(?:\." + _LABEL + rb")*\.?|\[[^\s\[\]]+\])").fullmatch
 

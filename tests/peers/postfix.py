@@ -85,6 +85,7 @@ verify    unix  - - n -     1 verify
 flush     unix  n - n 1000? 0 flush
 proxymap  unix  - - n -     - proxymap
 smtp      unix  - - n -     - smtp
+lmtp      unix  - - n -     - lmtp
 error     unix  - - n -     - error
 retry     unix  - - n -     - error
 virtual   unix  - n n -     - virtual
@@ -106,13 +107,23 @@ class Postfix:
 
     def send(self, port: int, mail: Mail) -> Outcome:
         """Hand a mail to Postfix for a receiver on `port`; what it believes after its first attempt."""
-        recipient = f"recipient-{next(self._numbers)}@p{port}.example"
+        (outcome,) = self._send(mail, f"recipient-{next(self._numbers)}@p{port}.example")
+        return outcome
+
+    def send_by_lmtp(self, port: int, mail: Mail, count: int) -> list[Outcome]:
+        """The same for that many recipients of one mail, by LMTP, in the order in which Postfix names them."""
+        return self._send(mail, *(f"recipient-{next(self._numbers):06}@l{port}.example" for _ in range(count)))
+
+    def _send(self, mail: Mail, *recipients: str) -> list[Outcome]:
         # "<>" as the reverse-path: a bounce would be one more mail in the queue.
         ended = run(
-            [need("sendmail", "postfix"), "-C", str(self.folder / "etc"), "-i", "-f", "", recipient],
+            [need("sendmail", "postfix"), "-C", str(self.folder / "etc"), "-i", "-f", "", *recipients],
             given=mail.text,
         )
         assert ended.status == 0, ended.account
+        return [self._outcome(recipient) for recipient in recipients]
+
+    def _outcome(self, recipient: str) -> Outcome:
         line = re.compile(rf"^.*to=<{re.escape(recipient)}>.* status=(\w+) \((.*)\)$", re.MULTILINE)
         found: list[re.Match[str]] = []
 
@@ -196,5 +207,7 @@ def _configure(folder: Path, port: int, size_limit_octets: int, more: str) -> No
     (folder / "etc" / "master.cf").write_text(_MASTER.format(port=port))
     # One line for each port, as a pattern may not be used to make a transport up.
     ports = range(1024, 65536)
-    (folder / "transport").write_text("".join(f"p{each}.example smtp:[{HOST}]:{each}\n" for each in ports))
+    ways = {"p": "smtp:", "l": "lmtp:inet:"}
+    lines = (f"{letter}{each}.example {way}[{HOST}]:{each}\n" for letter, way in ways.items() for each in ports)
+    (folder / "transport").write_text("".join(lines))
     (folder / "mailboxes").write_text("".join(f"{name}@{MAILBOX_DOMAIN} {name}/\n" for name in MAILBOXES))

@@ -222,7 +222,7 @@ class Talk:
                 self.say(b"221 2.0.0 closing connection\r\n")
                 return
             else:
-                self.say(EHLO if verb == b"EHLO" else b"250 2.1.0 Ok\r\n")
+                self.say(EHLO if verb in (b"EHLO", b"LHLO") else b"250 2.1.0 Ok\r\n")
 
 
 class Receiver:
