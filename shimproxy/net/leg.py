@@ -243,9 +243,6 @@ class Leg:
         """How many of `octets` were taken at once, perhaps none. Raises LegBroken."""
         if self.broken:
             raise LegBroken(self.name, "nothing more may be written")
-        return self._send(octets)
-
-    def _send(self, octets: bytes | memoryview) -> int:
         try:
             taken_octets = send_records(self.sock, octets) if self.secured else self.sock.send(octets)
         except WOULD_BLOCK:
@@ -270,12 +267,12 @@ class Leg:
 
     async def write_on(self, octets: bytes, taken_octets: int) -> None:
         """Write what `send_now` has not taken of `octets`; as `write`."""
-        self.broken = True
         rest = memoryview(octets)[taken_octets:]
         while rest:
+            self.broken = True  # unless what it waits for comes
             await self.takes()
-            rest = rest[self._send(rest) :]
-        self.broken = False
+            self.broken = False
+            rest = rest[self.send_now(rest) :]
 
     # -- TLS
 

@@ -79,7 +79,7 @@ class Content:
                 receiver.drop()
             self._refusal = TOO_BIG
             await self._refuse(chunk, TOO_BIG)
-        elif pipeline.empty and not await receiver.in_step():
+        elif not pipeline.outstanding and not await receiver.in_step():
             await self._refuse(chunk, receiver.last_words)
         else:
             receiver.queue(command)

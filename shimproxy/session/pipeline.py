@@ -73,11 +73,11 @@ class Pipeline:
     """How much the sender had sent behind DATA when its reply came."""
     _keywords: Keywords = attrs.field(factory=dict)
     """What the sender was offered."""
-    _outstanding: list[Verb | Delivery] = attrs.field(init=False)
-    """The receiver's."""
+    outstanding: list[Verb | Delivery] = attrs.field(init=False)
+    """The receiver's: what it has not answered."""
 
     def __attrs_post_init__(self) -> None:
-        self._outstanding = self.receiver.outstanding
+        self.outstanding = self.receiver.outstanding
 
     @property
     def verdicts_due(self) -> int:
@@ -85,14 +85,9 @@ class Pipeline:
         return self.recipients if self.policy.lmtp and self.recipients else 1
 
     @property
-    def empty(self) -> bool:
-        """Whether everything is answered."""
-        return not self._outstanding
-
-    @property
     def goes_on(self) -> bool:
         """Whether more may be forwarded before what is here has been answered."""
-        return self.offered and len(self._outstanding) < self.policy.limits.outstanding_commands
+        return self.offered and len(self.outstanding) < self.policy.limits.outstanding_commands
 
     # -- in
 
@@ -107,11 +102,11 @@ class Pipeline:
     def await_verdict(self, delivery: Delivery) -> None:
         """The end of its mail data was written: their reply is the receiver's next, behind what is outstanding."""
         self._enter(delivery)
-        self._allow(self._outstanding[0])  # on the way of a chunk there were other waits
+        self._allow(self.outstanding[0])  # on the way of a chunk there were other waits
 
     def _enter(self, entry: Verb | Delivery) -> None:
-        self._outstanding.append(entry)
-        if len(self._outstanding) == 1:
+        self.outstanding.append(entry)
+        if len(self.outstanding) == 1:
             self._allow(entry)
 
     def _allow(self, entry: Verb | Delivery) -> None:
@@ -124,7 +119,7 @@ class Pipeline:
 
     def relay_earlier(self, reply: Reply) -> bool:
         """Relay a reply that came while mail data are on their way, if anything before them is outstanding."""
-        if not self._outstanding:
+        if not self.outstanding:
             return False
         self._relay(self.receiver.looked_at(reply))
         self.sender.pour_now()
@@ -137,7 +132,7 @@ class Pipeline:
 
     def answer_earlier(self, but: int = 0) -> None:
         """Answer what a receiver that was given up leaves unanswered, all `but` the last."""
-        outstanding = self._outstanding
+        outstanding = self.outstanding
         while len(outstanding) > but:
             entry = outstanding.pop(0)
             if isinstance(entry, Delivery):
@@ -158,7 +153,7 @@ class Pipeline:
         except DeadlinePassed:
             self.notes.repaired(Violation.NO_REPLY, to=str(Verb.BDAT))
             receiver.give_up()
-        if not (self._outstanding or receiver.gone) and (reply := receiver.reply_at_hand()):
+        if not (self.outstanding or receiver.gone) and (reply := receiver.reply_at_hand()):
             receiver.give_up_in_disorder(Violation.EXTRA_REPLY, reply)
         if receiver.gone:
             self.answer_earlier()
@@ -173,11 +168,11 @@ class Pipeline:
         then = Then.COMMANDS
         if not receiver.flush_now():
             await self._flush()
-        while self._outstanding:
+        while self.outstanding:
             reply = None if receiver.gone else await self._next_reply()
             if reply:
                 then = self._relay(reply)
-            elif self._outstanding:
+            elif self.outstanding:
                 await self._end_unanswered()
         if not self.sender.pour_now():
             await self._pour()
@@ -213,7 +208,7 @@ class Pipeline:
                 if octets := leg.look():
                     receiver.replies.feed(octets)
                 self._relay_at_hand()
-        if self._outstanding and (receiver.gone or leg.ended):
+        if self.outstanding and (receiver.gone or leg.ended):
             await self._end_unanswered()
         if not self.sender.pour_now():
             await self._pour()
@@ -222,7 +217,7 @@ class Pipeline:
         """Relay the replies that are here; whether there were any. What is `unwritten` yet, at the end, has none."""
         receiver = self.receiver
         relayed = False
-        while len(self._outstanding) > unwritten and not receiver.gone and (reply := receiver.reply_at_hand()):
+        while len(self.outstanding) > unwritten and not receiver.gone and (reply := receiver.reply_at_hand()):
             self._relay(reply)
             relayed = True
         return relayed
@@ -232,7 +227,7 @@ class Pipeline:
         try:
             await self.sender.leg.watch.pause()
         except DeadlinePassed:
-            if self.empty:
+            if not self.outstanding:
                 raise
             await self._give_up_late()
 
@@ -256,12 +251,12 @@ class Pipeline:
     async def _pour(self) -> None:
         """Write what is to be said; that the sender had to be waited for was not the receiver's time."""
         await self.sender.pour()
-        if self._outstanding:
-            self._allow(self._outstanding[0])
+        if self.outstanding:
+            self._allow(self.outstanding[0])
 
     def _relay(self, reply: Reply) -> Then:
         """Give the sender the reply to what was outstanding first, unless the receiver is given up for it."""
-        entry = self._outstanding[0]
+        entry = self.outstanding[0]
         if isinstance(entry, Delivery):
             if answer := entry.ruled(reply):
                 if entry.verdicts_due == 1 or self.receiver.gone:
@@ -308,9 +303,9 @@ class Pipeline:
 
     def _leave(self) -> None:
         """What was outstanding first has its answer."""
-        self._outstanding.pop(0)
-        if self._outstanding:
-            self._allow(self._outstanding[0])
+        self.outstanding.pop(0)
+        if self.outstanding:
+            self._allow(self.outstanding[0])
 
     def _offer(self, reply: Reply) -> Reply:
         """Give the sender the EHLO reply, as it is returned."""
@@ -361,25 +356,25 @@ class Pipeline:
 
     async def _give_up_late(self) -> None:
         """The deadline has passed for what is outstanding first. Raises Over if that, or more, is a command."""
-        entry = self._outstanding[0]
+        entry = self.outstanding[0]
         mail = entry if isinstance(entry, Delivery) else None
         self.notes.repaired(Violation.NO_REPLY, to="end of mail data" if mail else str(entry))
         self.receiver.give_up()
         if mail:
             self._answer_mail(mail, MAIL_UNANSWERED)
-        if self._outstanding:
+        if self.outstanding:
             await self.answer_the_rest(RECEIVER_LATE)
 
     async def _end_unanswered(self) -> None:
         """The receiver has gone without a reply to what is outstanding first. Raises Over if a command is."""
-        receiver, entry = self.receiver, self._outstanding[0]
+        receiver, entry = self.receiver, self.outstanding[0]
         if not receiver.gone:
             if isinstance(entry, Delivery):
                 self._answer_mail(entry, entry.unanswered())
-            if self._outstanding:
-                self._note_closed(self._outstanding[0])
+            if self.outstanding:
+                self._note_closed(self.outstanding[0])
             receiver.give_up()
-        if self._outstanding:
+        if self.outstanding:
             await self.answer_the_rest(receiver.last_words)
 
     def _note_closed(self, entry: Verb | Delivery) -> None:
@@ -388,12 +383,12 @@ class Pipeline:
             self.notes.repaired(Violation.NO_221, to=phase)
             self.notes.ended("sender")
         else:
-            self.notes.repaired(Violation.CLOSED_WITH_COMMANDS_OPEN, to=phase, commands=len(self._outstanding))
+            self.notes.repaired(Violation.CLOSED_WITH_COMMANDS_OPEN, to=phase, commands=len(self.outstanding))
 
     async def answer_the_rest(self, last: Reply | Own, who: str = "receiver") -> NoReturn:
         """Answer what is outstanding, with `last` at the end, which is the session's too. Raises Over."""
         self.answer_earlier(but=1)
-        entry = self._outstanding.pop()
+        entry = self.outstanding.pop()
         if isinstance(entry, Delivery):
             self.notes.ended(who)
             entry.answer(last)

@@ -65,7 +65,8 @@ class Receiver:
 
     def queue(self, command: Command) -> None:
         """Forward a command, with those that follow it at once; see `flush`."""
-        self._tell_unasked()
+        if self._unasked_octets or self._unasked:
+            self._tell_unasked()
         if self.notes.secret:
             self.notes.forwarded(command.verb)
         self._quit_fits = False

@@ -140,7 +140,7 @@ class Session:
     async def _break_off(self, reply: Reply | Own, who: str = "shim") -> None:
         """Give the last reply to a sender that may not take it."""
         with suppress(LegBroken, DeadlinePassed, Interrupted, Over):
-            if self._turns and not self._turns.pipeline.empty:
+            if self._turns and self._turns.pipeline.outstanding:
                 await self._turns.pipeline.answer_the_rest(reply, who)
             await self._end_with(who, reply)
 
@@ -187,9 +187,8 @@ class Session:
     async def _converse(self) -> None:
         turns = self._turns = await self._greet()
         pipeline, notes = turns.pipeline, self.notes
-        receiver, measure = pipeline.receiver, pipeline.measure
-        tidy = self.policy.tidy
-        judged = _JUDGED if measure else frozenset()
+        receiver, tidy = pipeline.receiver, self.policy.tidy
+        judged = _JUDGED if pipeline.measure else frozenset()
         self._content = Content(self.sender, pipeline, notes, self.policy)
         while True:
             command = await turns.next_command()
@@ -203,10 +202,9 @@ class Session:
                 command, violation = tidied(command, self.policy.helo_name)
                 if violation:
                     notes.repaired(violation)
-            there = not receiver.gone or self._resumes(pipeline)
-            if command.verb in judged and measure and there and measure.refuses(command):
+            if command.verb in judged and self._is_too_big(pipeline, command):
                 await self._refuse_size(pipeline, command)
-            elif command.plain and self._ready and (not pipeline.empty or receiver.quiet or await receiver.in_step()):
+            elif command.plain and self._ready and (pipeline.outstanding or receiver.quiet or await receiver.in_step()):
                 await self._forward(turns, command)
             else:
                 await self._serve(turns, command)
@@ -276,6 +274,10 @@ class Session:
             await self.sender.say(NOT_OFFERED if command.refused else BAD_LINE)
             if command.verb is Verb.DATA:
                 await self._after_refused_data(pipeline.behind_data_octets)
+
+    def _is_too_big(self, pipeline: Pipeline, command: Command) -> bool:
+        there = not pipeline.receiver.gone or self._resumes(pipeline)
+        return there and pipeline.measure is not None and pipeline.measure.refuses(command)
 
     async def _refuse_size(self, pipeline: Pipeline, command: Command) -> None:
         """Refuse MAIL or RCPT for the size that MAIL has declared."""

@@ -52,16 +52,16 @@ class Transfer:
     """The reply that stopped the forwarding, where a reply did."""
     octets_forwarded: int = 0
     """What the receiver's socket took."""
+    receiver: Receiver = attrs.field(init=False)
+    """Whom they go to."""
     told: bool = False
     """Whether it is told already why the receiver was given up, if it was: it took too little, or did not come to the
     end of a reply, or answered what went before in disorder."""
     _further: Dropped | None = None
     _patience: Patience | None = None
 
-    @property
-    def receiver(self) -> Receiver:
-        """Whom they go to."""
-        return self.pipeline.receiver
+    def __attrs_post_init__(self) -> None:
+        self.receiver = self.pipeline.receiver
 
     async def forward(self) -> Passage:
         """Pass the mail data on until their end, or until the receiver or the operator's policy stops them.
@@ -168,7 +168,7 @@ class Transfer:
                 else:
                     self.drop(reply)
             if leg.ended:
-                if self.pipeline.empty:
+                if not self.pipeline.outstanding:
                     self.early = replies.cut_off()
                 return True
             if replies.empty:
@@ -183,7 +183,7 @@ class Transfer:
         """Relay the replies to what went before that have come already, as the receiver is about to be given up."""
         receiver, pipeline = self.receiver, self.pipeline
         replies, leg = receiver.replies, receiver.leg
-        while not (pipeline.empty or receiver.gone):
+        while pipeline.outstanding and not receiver.gone:
             if reply := replies.next_reply():
                 pipeline.relay_earlier(reply)
             elif octets := leg.look():

@@ -52,18 +52,18 @@ class Turns:
         """
         leg, commands, pipeline = self.sender.leg, self.sender.commands, self.pipeline
         command = commands.next_command() if commands.ahead else None
-        if pipeline.empty:
+        if not pipeline.outstanding:
             self._give_turn()
         if command is not None and leg.watch.stretched():
             await pipeline.pause()
-        if command is None and pipeline.empty:
+        if command is None and not pipeline.outstanding:
             self._look_behind_the_reply()
         while command is None:
-            if pipeline.empty:
+            if not pipeline.outstanding:
                 await self._wait_at_rest()
             else:
                 await pipeline.listen()
-                if pipeline.empty:
+                if not pipeline.outstanding:
                     self._give_turn()
                     self._look_behind_the_reply()
             if not leg.readable:
@@ -106,7 +106,7 @@ class Turns:
         """End the session as soon as it is at rest, without a transaction."""
         self._stopping = True
         pipeline = self.pipeline
-        if self._at_rest and pipeline.empty and not pipeline.in_transaction:
+        if self._at_rest and not pipeline.outstanding and not pipeline.in_transaction:
             self.sender.leg.watch.interrupt()
 
     def _give_turn(self) -> None:
