@@ -1,52 +1,53 @@
-"""The command line: arguments become Settings, and errors become one line that names the mend."""
+"""The command line: arguments become Settings, and errors become lines that name the mend."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn
 
-import attrs
 import trio
 
 from shimproxy import __version__
 from shimproxy.net.address import Address
-from shimproxy.net.errors import AddressError, DialFailed, ListenFailed, TlsUnusable
+from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
 from shimproxy.ops import demo, journal
+from shimproxy.ops.check import check
+from shimproxy.ops.options import OPTIONS, nearest
 from shimproxy.ops.run import run
-from shimproxy.ops.settings import Settings
-from shimproxy.session.limits import Deadlines, Limits
-from shimproxy.session.policy import Login, ReceiverTls, SenderTls
-from shimproxy.session.replies import EARLY_SUCCESS
-from shimproxy.smtp.newlines import Newlines
+from shimproxy.ops.settings import SettingsError
+from shimproxy.ops.sources import FILE_VARIABLE, Sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from shimproxy.ops.options import Option
+
 EXIT_UNUSABLE = 2
-_UNUSABLE = (ListenFailed, DialFailed, TlsUnusable)
-_SECRET = "SHIMPROXY_LOGIN_SECRET"
+_UNUSABLE = (ListenFailed, DialFailed, TlsUnusable, SettingsError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run shimproxy with these arguments (those of the process by default); the exit status."""
-    options = _parser().parse_args(arguments)
+    options, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         command: Callable[[], int] = options.prepare(options)
     except ValueError as error:  # a setting that can't be used; afterwards, a ValueError would be a bug
-        return _unusable(str(error))
+        return _unusable(error)
     try:
         return command()
     except _UNUSABLE as error:
-        return _unusable(str(error))
+        return _unusable(error)
     except BaseExceptionGroup as group:  # trio >= 0.25 wraps what leaves a nursery
         known = group.subgroup(_UNUSABLE)
         if known is None:
             raise
-        return _unusable(str(_first(known)))
+        return _unusable(_first(known))
     except KeyboardInterrupt:
         return 130
 
@@ -57,46 +58,40 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def _unusable(message: str) -> int:
-    print(f"shimproxy: {message}", file=sys.stderr)
+def _unusable(error: BaseException) -> int:
+    for line in str(error).splitlines():
+        print(f"shimproxy: {line}", file=sys.stderr)
     return EXIT_UNUSABLE
 
 
+# -- run, check
+
+
+def _sources(options: argparse.Namespace) -> Sources:
+    given = {option.name: getattr(options, option.name) for option in OPTIONS if not option.secret}
+    flags = {name: texts for name, texts in given.items() if texts is not None}
+    return Sources.gather(flags, os.environ, options.config)
+
+
 def _run(options: argparse.Namespace) -> Callable[[], int]:
-    if not options.listen:
-        raise AddressError("no --listen HOST:PORT: say where senders connect, as in --listen 127.0.0.1:2525")
-    general, by_domain = _sizes(options.max_size)
-    settings = Settings(
-        listen=options.listen,
-        receiver=options.receiver,
-        deadlines=_with_changes(Deadlines(), options.deadline, "--deadline"),
-        limits=_with_changes(Limits(), options.limit, "--limit"),
-        sessions=options.sessions,
-        grace_seconds=options.grace,
-        early_success=options.early_success,
-        newlines=options.newlines,
-        max_size=general,
-        tidy=options.tidy,
-        helo_name=options.helo_name,
-        max_size_by_domain=by_domain,
-        sender_tls=options.sender_tls,
-        certificate=options.cert,
-        key=options.key,
-        receiver_tls=options.receiver_tls,
-        receiver_name=options.receiver_name,
-        receiver_authorities=options.receiver_ca,
-        receiver_fingerprint=options.receiver_fingerprint,
-        receiver_verified=options.receiver_verify,
-        clear_allowed=options.allow_clear,
-        login=_login(options),
-        pipelining=options.pipelining,
-        resume=options.resume,
-        lmtp=options.lmtp,
-    )
+    settings = _sources(options).settings()
 
     def command() -> int:
-        journal.set_up(options.log_level.upper(), options.log_format)
+        journal.set_up(settings.log_level.upper(), settings.log_format)
         trio.run(run, settings)
+        return 0
+
+    return command
+
+
+def _check(options: argparse.Namespace) -> Callable[[], int]:
+    sources = _sources(options)
+    settings = sources.settings()
+
+    def command() -> int:
+        for remark in trio.run(check, settings):
+            print(f"shimproxy: {remark}", file=sys.stderr)
+        print("\n".join(sources.as_file()))
         return 0
 
     return command
@@ -118,74 +113,23 @@ def _demo(options: argparse.Namespace) -> Callable[[], int]:
     return partial(demo.run, play)
 
 
-_Settable = TypeVar("_Settable", Deadlines, Limits)
-
-
-def _with_changes(defaults: _Settable, changes: Sequence[str], flag: str) -> _Settable:
-    """`defaults` with the NAME=NUMBER changes that were given to `flag`."""
-    kinds = {
-        field.name.replace("_", "-"): type(getattr(defaults, field.name)) for field in attrs.fields(type(defaults))
-    }
-    values: dict[str, Any] = {}
-    for change in changes:
-        name, _, number = change.partition("=")
-        if name not in kinds:
-            raise ValueError(f"{flag} {change}: no such name; there are {', '.join(kinds)}")
-        try:
-            values[name.replace("-", "_")] = kinds[name](number)
-        except ValueError:
-            raise ValueError(f"{flag} {change}: write {name}=NUMBER") from None
-    try:
-        return attrs.evolve(defaults, **values)
-    except ValueError as error:
-        raise ValueError(f"{flag}: {error}") from None
-
-
-def _login(options: argparse.Namespace) -> Login | None:
-    """The login that was asked for, with its secret from a file or the environment."""
-    if options.login is None:
-        return None
-    file = options.login_secret_file
-    try:
-        secret = Path(file).read_text().partition("\n")[0] if file else os.environ.get(_SECRET, "")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--login-secret-file {file}: {getattr(error, 'strerror', None) or error}") from None
-    if not secret:
-        raise ValueError(f"--login: no secret; give --login-secret-file FILE, or {_SECRET} in the environment")
-    return Login(options.login, secret, options.login_in_clear)
-
-
-_UNITS = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
-
-
-def _sizes(given: Sequence[str]) -> tuple[int | None, dict[str, int]]:
-    """The general limit and those of domains that were given to --max-size."""
-    general: int | None = None
-    by_domain: dict[str, int] = {}
-    for each in given:
-        domain, _, size = each.rpartition("=")
-        digits = size.rstrip("KMGiB")
-        unit = _UNITS.get(size[len(digits) :])
-        if not (digits.isascii() and digits.isdigit()) or unit is None or int(digits) < 1:
-            raise ValueError(f"--max-size {each}: write a size as in 10MiB, 500KiB or 1000, or example.com=2MiB")
-        if domain:
-            by_domain[domain] = int(digits) * unit
-        else:
-            general = int(digits) * unit
-    return general, by_domain
-
-
-def _names(settable: Deadlines | Limits) -> str:
-    return ", ".join(
-        f"{field.name.replace('_', '-')} {getattr(settable, field.name):g}" for field in attrs.fields(type(settable))
-    )
+# -- what there is
 
 
 class _Parser(argparse.ArgumentParser):
     """Says in one line what is wrong, as everything else here does."""
 
     def error(self, message: str) -> NoReturn:
+        if unknown := re.search(r"arguments: (--[^ =]+)", message):
+            message += nearest(unknown[1], [f"--{option.name}" for option in OPTIONS])
         self.exit(EXIT_UNUSABLE, f"shimproxy: {message}; see {self.prog} --help\n")
+
+
+class _Switch(argparse.BooleanOptionalAction):
+    """--NAME or --no-NAME, as a text like that of any other option."""
+
+    def __call__(self, _: object, namespace: argparse.Namespace, __: object, flag: str | None = None) -> None:
+        setattr(namespace, self.dest, ["false" if flag and flag.startswith("--no-") else "true"])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -195,142 +139,64 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"shimproxy {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    run_command = commands.add_parser(
+    _add_with_options(
+        commands,
         "run",
-        help="stand between senders and a receiver",
-        description="Stand between senders and a receiver until SIGTERM or SIGINT.",
-        epilog=f"Deadlines, in seconds: {_names(Deadlines())}. Limits: {_names(Limits())}.",
+        _run,
+        "stand between senders and a receiver",
+        "Stand between senders and a receiver until SIGTERM or SIGINT.",
     )
-    run_command.set_defaults(prepare=_run)
-    run_command.add_argument(
-        "--listen",
-        action="append",
-        default=[],
-        metavar="HOST:PORT[,...]",
-        help="where senders connect (repeatable); [::1]:2525 for IPv6, :2525 for all addresses, port 0: a free one; "
-        "with ',lf-only-devices' LF alone ends a line there, and LF.LF mail data: see README for the danger; "
-        "',least-tls=1.0' lets senders of that age in",
+    _add_with_options(
+        commands,
+        "check",
+        _check,
+        "validate the settings and show them",
+        "Say all that is wrong with the settings; or show them, as the lines of a file that says the same, with where "
+        "each one stands. Exit status: 0 if they can be used, 2 if not.",
     )
-    run_command.add_argument("--receiver", required=True, metavar="HOST:PORT", help="the receiver that mail goes to")
-    run_command.add_argument(
-        "--newlines",
-        choices=[str(choice) for choice in Newlines],
-        default=str(Newlines.NORMALISE),
-        help="bare CR, bare LF and NUL in commands and mail data: make canonical, refuse, or pass octet for octet to a "
-        "receiver that may be smuggled to (default: %(default)s)",
-    )
-    run_command.add_argument(
-        "--max-size",
-        action="append",
-        default=[],
-        metavar="[DOMAIN=]SIZE",
-        help="refuse larger mails by 552 5.3.4, in general or for recipients in a domain (repeatable): 10MiB, 500KiB, "
-        "or a number of octets",
-    )
-    run_command.add_argument(
-        "--tidy",
-        action="store_true",
-        help="put commands in order that strict receivers refuse for their blanks, brackets or HELO name",
-    )
-    run_command.add_argument(
-        "--helo-name",
-        default="",
-        metavar="NAME",
-        help="with --tidy: what stands in for an impossible name (default: this machine's)",
-    )
-    _add_tls(run_command)
-    run_command.add_argument(
-        "--no-pipelining",
-        dest="pipelining",
-        action="store_false",
-        help="do not offer PIPELINING, for receivers that lose commands when several come together",
-    )
-    run_command.add_argument(
-        "--resume",
-        action="store_true",
-        help="after a repair, open a fresh connection to the receiver with the sender's next MAIL, instead of 421; "
-        "not once the sender has logged in",
-    )
-    run_command.add_argument(
-        "--lmtp", action="store_true", help="senders and the receiver speak LMTP: a reply for each recipient of a mail"
-    )
-    run_command.add_argument(
-        "--grace",
-        type=float,
-        default=30.0,
-        metavar="SECONDS",
-        help="after the first signal, how long open transactions may go on (default: %(default)g)",
-    )
-    run_command.add_argument(
-        "--sessions", type=int, default=10_000, metavar="N", help="sessions at a time (default: %(default)s)"
-    )
-    run_command.add_argument(
-        "--early-success",
-        default=EARLY_SUCCESS.enhanced.octets.decode().rstrip(),
-        metavar="REPLY",
-        help="what answers mail data that the receiver accepted before its end (default: '%(default)s')",
-    )
-    run_command.add_argument(
-        "--deadline", action="append", default=[], metavar="NAME=SECONDS", help="change a deadline"
-    )
-    run_command.add_argument("--limit", action="append", default=[], metavar="NAME=NUMBER", help="change a limit")
-    run_command.add_argument(
-        "--log-level",
-        choices=("debug", "info", "warning", "error"),
-        default="info",
-        help="info: a line a session; warning: a line a repair; debug: the dialogue (default: %(default)s)",
-    )
-    run_command.add_argument("--log-format", choices=("text", "json"), default="text", help="(default: %(default)s)")
     _add_demo(commands)
     return parser
 
 
-def _add_tls(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("TLS")
-    group.add_argument(
-        "--sender-tls",
-        choices=[str(choice) for choice in SenderTls],
-        help="terminate it (by STARTTLS or from the start), pass the receiver's through unread, so that nothing can be "
-        "repaired in it, or offer none (default: starttls with --cert; without, opaque if --receiver-tls is off, "
-        "else off)",
+def _add_with_options(
+    commands: argparse._SubParsersAction[_Parser],
+    name: str,
+    prepare: Callable[[argparse.Namespace], Callable[[], int]],
+    help: str,
+    description: str,
+) -> None:
+    command = commands.add_parser(
+        name,
+        help=help,
+        description=description,
+        epilog="Every flag is also a variable of the environment (SHIMPROXY_MAX_SIZE for --max-size, several values "
+        "with blanks between them) and a key of the file (max-size). A flag goes before the environment, and that "
+        "before the file. Deadlines and limits are explained in README.",
     )
-    group.add_argument("--cert", metavar="FILE", help="the certificate that senders are shown, with its chain, in PEM")
-    group.add_argument("--key", metavar="FILE", help="its key, if that is in another file")
-    group.add_argument(
-        "--receiver-tls",
-        choices=[str(choice) for choice in ReceiverTls],
-        default=str(ReceiverTls.OFF),
-        help="TLS with the receiver, made by shimproxy: by STARTTLS where that works, by STARTTLS or not at all, or "
-        "from the start (default: %(default)s)",
+    command.set_defaults(prepare=prepare, parser=command)
+    command.add_argument(
+        "--config", default="", metavar="FILE", help=f"a file of settings, in TOML ({FILE_VARIABLE} in the environment)"
     )
-    group.add_argument(
-        "--receiver-name", default="", metavar="NAME", help="whom its certificate must name (default: its host)"
-    )
-    group.add_argument("--receiver-ca", metavar="FILE", help="CA certificates to be trusted instead of the system's")
-    group.add_argument(
-        "--receiver-fingerprint",
-        default="",
-        metavar="SHA256",
-        help="the only certificate that is taken, whoever signed it",
-    )
-    group.add_argument(
-        "--receiver-verify",
-        action=argparse.BooleanOptionalAction,
-        help="check its certificate (default: yes, but for opportunistic TLS of which nothing else is said)",
-    )
-    group.add_argument("--login", metavar="USER", help="log in at the receiver for senders that can't")
-    group.add_argument(
-        "--login-secret-file",
-        metavar="FILE",
-        help=f"its first line is the secret (default: {_SECRET} in the environment)",
-    )
-    group.add_argument("--login-in-clear", action="store_true", help="log in without TLS, too")
-    group.add_argument(
-        "--allow-clear",
-        action="store_true",
-        help="let the mail of senders that used TLS go to the receiver in the clear",
-    )
+    groups = {option.group: command.add_argument_group(option.group) for option in OPTIONS}
+    for option in OPTIONS:
+        if not option.secret:
+            _add_option(groups[option.group], option)
+
+
+def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:
+    help = option.help
+    if option.many:
+        help += " (repeatable)"
+    if option.default:
+        help += f" (default: {', '.join(option.default)})"
+    help = help.replace("%", "%%")
+    flag = f"--{option.name}"
+    if option.switch:
+        group.add_argument(flag, dest=option.name, action=_Switch, help=help)
+    else:
+        metavar = option.metavar or f"{{{','.join(option.choices)}}}"
+        # Of one that takes one value, the last counts: a start script may be added to.
+        group.add_argument(flag, dest=option.name, action="append", metavar=metavar, help=help)
 
 
 def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -340,7 +206,7 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
         description="Play a mail to a receiver that interrupts it, without shimproxy and with it, and show both runs.",
         epilog="Exit status: 0 if all was seen that is to be seen, 1 if not (it says what), 2 if it can't start.",
     )
-    command.set_defaults(prepare=_demo)
+    command.set_defaults(prepare=_demo, parser=command)
     command.add_argument(
         "--receiver",
         metavar="HOST:PORT",

@@ -84,7 +84,8 @@ def test_the_secret_is_not_sent_in_the_clear_unasked() -> None:
 
 def test_a_login_needs_tls_or_leave() -> None:
     with pytest.raises(SettingsError, match="login: the secret would go to the receiver in the clear"):
-        settings(login=Login("user", SECRET))
+        settings(login_user="user", login_secret=SECRET)
+    assert SECRET not in repr(settings(login_user="user", login_secret=SECRET, login_in_clear=True))
     assert SECRET not in repr(Login("user", SECRET))
 
 
@@ -93,6 +94,6 @@ def test_a_login_needs_a_secret(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     given = ["run", "--listen", "127.0.0.1:0", "--receiver", "127.0.0.1:9", "--receiver-tls", "required"]
     given += ["--login", "user"]
     assert cli.main(given) == 2
-    assert "--login: no secret; give --login-secret-file FILE" in capsys.readouterr().err
+    assert "login: no secret; give --login-secret-file FILE" in capsys.readouterr().err
     assert cli.main([*given, "--login-secret-file", "/none"]) == 2
-    assert "--login-secret-file /none: No such file" in capsys.readouterr().err
+    assert "--login-secret-file: '/none': No such file" in capsys.readouterr().err

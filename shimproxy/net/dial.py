@@ -22,6 +22,19 @@ _PENDING = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
 _Sockaddr = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 
 
+async def look_up(address: Address, seconds: float) -> list[tuple[socket.AddressFamily, _Sockaddr]]:
+    """The socket addresses of a receiver. Raises DialFailed, also after that many seconds."""
+    host = address.host
+    try:
+        with trio.fail_after(seconds):
+            found = await trio.socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise DialFailed(f"unknown host {host!r}; check the name, or give an address") from error
+    except trio.TooSlowError:
+        raise DialFailed(f"no answer about the host {host!r} within {seconds:g} s; check the resolver") from None
+    return [(family, sockaddr) for family, _, _, _, sockaddr in found]
+
+
 @attrs.define(eq=False)
 class Dialler:
     """Opens receiver legs to one address.
@@ -37,17 +50,7 @@ class Dialler:
         """The socket addresses of the receiver. Raises DialFailed, also after that many seconds."""
         if self._literal:
             return self._literal
-        host = self.address.host
-        try:
-            with trio.fail_after(seconds):
-                found = await trio.socket.getaddrinfo(host, self.address.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise DialFailed(f"unknown host {host!r}; check the name, or give an address") from error
-        except trio.TooSlowError:
-            raise DialFailed(f"no answer about the host {host!r} within {seconds:g} s; check the resolver") from None
-        addresses: list[tuple[socket.AddressFamily, _Sockaddr]] = [
-            (family, sockaddr) for family, _, _, _, sockaddr in found
-        ]
+        addresses = await look_up(self.address, seconds)
         if self.address.is_literal:
             self._literal = addresses
         return addresses

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
 
@@ -23,15 +23,23 @@ from shimproxy.smtp.tidy import is_possible_name
 if TYPE_CHECKING:
     import enum
     import ssl
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 _LF_ONLY_DEVICES = "lf-only-devices"
 _LEAST_TLS = "least-tls"
 
 
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+LOG_FORMATS: Final = ("text", "json")
+
+
 class SettingsError(ValueError):
-    """A setting can't be used; the text names it and the mend."""
+    """Settings can't be used; each of its problems names one and the mend, and its text has a line for each."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 def _address(value: Address | str) -> Address:
@@ -167,8 +175,12 @@ class Settings:
     """The SHA-256 of its certificate in hexadecimal: that one is taken, whoever signed it, and no other."""
     receiver_verified: bool | None = None
     """Whether its certificate is checked; None: unless TLS is opportunistic and nothing is said of the certificate."""
-    login: Login | None = None
-    """With what the shim logs in at the receiver, for senders that can't."""
+    login_user: str = ""
+    """As whom the shim logs in at the receiver, for senders that can't; if empty, it does not."""
+    login_secret: str = attrs.field(default="", repr=False)
+    """And with what."""
+    login_in_clear: bool = False
+    """Whether also without TLS."""
     clear_allowed: bool = False
     """Whether the mail of a sender that used TLS may go to the receiver in the clear."""
     resume: bool = False
@@ -183,6 +195,10 @@ class Settings:
     """How many sessions at a time; further senders wait in the kernel's queue."""
     grace_seconds: float = attrs.field(default=30.0, validator=not_negative)
     """How long open transactions may go on after the first signal to stop."""
+    log_level: str = attrs.field(default="info", validator=attrs.validators.in_(LOG_LEVELS))
+    """What `shimproxy run` logs: "debug", "info", "warning" or "error"."""
+    log_format: str = attrs.field(default="text", validator=attrs.validators.in_(LOG_FORMATS))
+    """And how: "text" or "json"."""
     early_success: str = attrs.field(default=EARLY_SUCCESS.enhanced.octets.decode().rstrip(), validator=_refusal)
     """What answers mail data that the receiver accepted before its end."""
 
@@ -193,31 +209,46 @@ class Settings:
             return self.sender_tls
         if self.certificate:
             return SenderTls.STARTTLS
-        own = self.receiver_tls is not ReceiverTls.OFF or self.login is not None
+        own = self.receiver_tls is not ReceiverTls.OFF or bool(self.login_user)
         return SenderTls.OFF if own else SenderTls.OPAQUE
 
     def __attrs_post_init__(self) -> None:
+        if problems := [*self._problems()]:
+            raise SettingsError(*problems)
+
+    def _problems(self) -> Iterator[str]:
+        """What does not go together."""
         used = self.sender_tls_used
         terminated = used in (SenderTls.STARTTLS, SenderTls.IMPLICIT)
+        in_clear = self.receiver_tls is ReceiverTls.OFF
         if terminated and self.certificate is None:
-            raise SettingsError(f"sender_tls: {used} needs a certificate; give one with its key (--cert, --key)")
+            yield f"sender_tls: {used} needs a certificate; give one with its key (--cert, --key)"
         if not terminated and self.certificate is not None:
-            raise SettingsError(f"certificate: sender_tls is {used}, which shows none; leave it away, or say starttls")
-        if used is SenderTls.OPAQUE and (self.receiver_tls is not ReceiverTls.OFF or self.login):
-            raise SettingsError(
+            yield f"certificate: sender_tls is {used}, which shows none; leave it away, or say starttls"
+        if self.key is not None and self.certificate is None:
+            yield "key: there is no certificate that it belongs to; give one (--cert)"
+        if used is SenderTls.OPAQUE and (not in_clear or self.login_user):
+            yield (
                 "sender_tls: opaque TLS is made by sender and receiver themselves; say off or starttls, or leave "
                 "receiver_tls off and login away"
             )
-        if terminated and self.receiver_tls is ReceiverTls.OFF and not self.clear_allowed:
-            raise SettingsError(
+        if terminated and in_clear and not self.clear_allowed:
+            yield (
                 "receiver_tls: the sender's TLS would end here and its mail go on in the clear; say required, implicit "
                 "or opportunistic, or allow it (--allow-clear)"
             )
-        if self.login and self.receiver_tls is ReceiverTls.OFF and not self.login.in_clear:
-            raise SettingsError(
+        if self.login_user and not self.login_secret:
+            yield "login: no secret; give --login-secret-file FILE, or SHIMPROXY_LOGIN_SECRET in the environment"
+        if self.login_user and in_clear and not self.login_in_clear:
+            yield (
                 "login: the secret would go to the receiver in the clear; say receiver_tls required or implicit, or "
                 "allow it (--login-in-clear)"
             )
+
+    @property
+    def login(self) -> Login | None:
+        """With what the shim logs in, if it does."""
+        return Login(self.login_user, self.login_secret, self.login_in_clear) if self.login_user else None
 
     @property
     def helo_name_used(self) -> str:

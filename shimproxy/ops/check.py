@@ -1,0 +1,48 @@
+"""`shimproxy check`: what can only be found out by trying: files, names, addresses and ports."""
+
+from __future__ import annotations
+
+import errno
+from functools import partial
+from typing import TYPE_CHECKING
+
+from shimproxy.net.dial import look_up
+from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
+from shimproxy.net.listen import open_listeners
+from shimproxy.ops.settings import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shimproxy.ops.settings import Settings
+
+
+async def check(settings: Settings) -> list[str]:
+    """Try what `run` would need; remarks on what may be in order or not.
+
+    Raises SettingsError with all that is not.
+    """
+    problems: list[str] = []
+    remarks: list[str] = []
+    loads: list[Callable[[], object]] = [settings.receiver_security]
+    loads += [partial(settings.sender_context, listener) for listener in settings.listen]
+    for load in loads:
+        try:
+            load()
+        except TlsUnusable as error:
+            problems += [str(error)] if str(error) not in problems else []
+    try:
+        await look_up(settings.receiver, settings.deadlines.connect)
+    except DialFailed as error:
+        problems.append(f"receiver: {error}")
+    for listener in settings.listen:
+        try:
+            for sock in await open_listeners(listener.address):
+                sock.close()
+        except ListenFailed as error:
+            taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+            # A shimproxy that is to be reloaded with these settings listens there.
+            (remarks if taken else problems).append(str(error))
+    if problems:
+        raise SettingsError(*problems)
+    return remarks

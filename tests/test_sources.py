@@ -1,0 +1,339 @@
+"""Settings from flags, the environment and a file: which goes first, and every problem in words, all at once."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import subprocess
+import sys
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shimproxy import Listener, SettingsError
+from shimproxy.net.address import Address
+from shimproxy.ops.options import OPTIONS
+from shimproxy.ops.settings import Settings
+from shimproxy.ops.sources import Sources
+from tests.peers.tls import make_certificate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from shimproxy.ops.options import Option
+
+PATIENCE_SECONDS = 20
+NEEDED = {"receiver": ["mail.example:25"], "listen": ["127.0.0.1:2525"]}
+IN_A_FILE = 'receiver = "mail.example:25"\nlisten = "127.0.0.1:2525"\n'
+
+
+def gathered(
+    flags: Mapping[str, list[str]] | None = None,
+    environment: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> Sources:
+    return Sources.gather(flags or {}, environment or {}, str(file or ""))
+
+
+def problems_of(sources: Sources) -> tuple[str, ...]:
+    with pytest.raises(SettingsError) as caught:
+        sources.settings()
+    return caught.value.problems
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "shimproxy.toml"
+
+
+# -- which goes first
+
+
+def test_a_flag_goes_before_the_environment_and_that_before_the_file(file: Path) -> None:
+    file.write_text(IN_A_FILE + "sessions = 1\ngrace = 1\ntidy = true\nresume = true\n")
+    environment = {"SHIMPROXY_GRACE": "2", "SHIMPROXY_SESSIONS": "2", "SHIMPROXY_TIDY": "off", "SHIMPROXY_NEWLINES": ""}
+    settings = gathered({"sessions": ["3", "4"]}, environment, file).settings()
+    assert (settings.sessions, settings.grace_seconds, settings.tidy, settings.resume) == (4, 2.0, False, True)
+    assert settings.newlines == Settings(receiver="a:1").newlines
+
+
+def test_a_list_is_taken_whole_from_one_place(file: Path) -> None:
+    file.write_text(IN_A_FILE + "[deadline]\nreply = 1\ngreeting = 2.5\n")
+    environment = {"SHIMPROXY_LISTEN": "127.0.0.1:1 [::1]:2,lf-only-devices"}
+    settings = gathered({"deadline": ["reply=7"]}, environment, file).settings()
+    listeners = Listener(Address("127.0.0.1", 1)), Listener(Address("::1", 2), lf_only_devices=True)
+    assert settings.listen == listeners
+    assert (settings.deadlines.reply, settings.deadlines.greeting) == (7.0, 300.0)
+
+
+def test_the_environment_may_name_the_file(file: Path) -> None:
+    file.write_text(IN_A_FILE)
+    assert gathered(environment={"SHIMPROXY_CONFIG": str(file)}).settings().receiver == Address("mail.example", 25)
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    """A Kubernetes service of the name shimproxy makes variables of this form in every container."""
+    others = {
+        "SHIMPROXY_SERVICE_HOST": "10.0.0.1",
+        "SHIMPROXY_SERVICE_PORT_SMTP": "25",
+        "SHIMPROXY_PORT": "tcp://10.0.0.1:25",
+        "SHIMPROXY_PORT_25_TCP_ADDR": "10.0.0.1",
+        "SHIMPROXY_REQUIRE_PEERS": "1",
+    }
+    assert gathered(NEEDED, others).problems == []
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_every_default_that_is_named_is_what_is_used(option: Option) -> None:
+    """What the help says a default is, given, changes nothing."""
+    if option.default:
+        flags = {**NEEDED, option.name: list(option.default)}
+        assert gathered(flags).settings() == gathered(NEEDED).settings()
+
+
+# -- what is wrong
+
+
+BAD_TEXTS = [
+    ("receiver", ["mail.example"], "write HOST:PORT"),
+    ("receiver", [":25"], "names no host and port; write HOST:PORT, as in 127.0.0.1:25"),
+    ("receiver", ["mail.example:0"], "names no host and port"),
+    ("receiver", ["mail.example:smtp"], "the port must be a number from 0 to 65535"),
+    ("receiver", ["mail.example:65536"], "65535"),
+    ("receiver", ["::1:25"], "in brackets, as in [::1]:25"),
+    ("receiver", ["[::1"], "write an IPv6 address in brackets"),
+    ("receiver", [""], "write HOST:PORT"),
+    ("listen", ["2525"], "write HOST:PORT"),
+    ("listen", ["127.0.0.1:2525,lf"], "',lf-only-devices'"),
+    ("listen", ["127.0.0.1:2525,least-tls=1.4"], "1.0, 1.1, 1.2, 1.3"),
+    ("listen", ["127.0.0.1:1", "::1:25"], "in brackets"),
+    ("listen", ["127.0.0.1:-1"], "the port must be a number from 0 to 65535"),
+    ("lmtp", ["maybe"], "write true or false"),
+    ("newlines", ["keep"], "choose from normalise, reject, pass"),
+    ("newlines", ["Normalise"], "choose from"),
+    ("max-size", ["10XB"], "write a size as in 10MiB, 500KiB or 1000, or example.com=2MiB"),
+    ("max-size", ["0"], "write a size"),
+    ("max-size", ["-5"], "write a size"),
+    ("max-size", ["10 MiB"], "write a size"),
+    ("max-size", ["example.com"], "write a size"),
+    ("max-size", ["example.com="], "write a size"),
+    ("max-size", ["1.5MiB"], "write a size"),
+    ("max-size", ["10mib"], "write a size"),
+    ("max-size", ["\u0661MiB"], "write a size"),
+    ("tidy", ["2"], "write true or false"),
+    ("helo-name", ["a_b"], "can't be a host's name; write one as in mail.example.com"),
+    ("helo-name", ["-a.example"], "can't be a host's name"),
+    ("helo-name", ["m\u00fcller.example"], "can't be a host's name"),
+    ("pipelining", [""], "write true or false"),
+    ("resume", ["yes!"], "write true or false"),
+    ("early-success", ["250 OK"], "is no refusal; write a code and a text, as in '451 4.3.0 try again later'"),
+    ("early-success", ["451"], "write a code and a text"),
+    ("early-success", ["try again"], "write a code and a text"),
+    ("early-success", ["451 a\nb"], "write a code and a text"),
+    ("early-success", ["451 \u00e4"], "write a code and a text"),
+    ("sender-tls", ["tls"], "choose from starttls, implicit, opaque, off"),
+    ("sender-tls", ["STARTTLS"], "choose from"),
+    ("receiver-tls", ["requred"], "choose from off, opportunistic, required, implicit"),
+    ("receiver-verify", ["sometimes"], "write true or false"),
+    ("allow-clear", ["x"], "write true or false"),
+    ("login-secret-file", ["/no/such/file"], "No such file or directory"),
+    ("login-secret-file", ["/"], "Is a directory"),
+    ("login-secret-file", ["/dev/null"], "its first line is empty"),
+    ("login-in-clear", ["x"], "write true or false"),
+    ("deadline", ["reply"], "write reply=NUMBER"),
+    ("deadline", ["reply="], "write reply=NUMBER"),
+    ("deadline", ["reply=soon"], "write reply=NUMBER"),
+    ("deadline", ["reply=0"], "reply must be a number above 0"),
+    ("deadline", ["reply=-1"], "reply must be a number above 0"),
+    ("deadline", ["reply=nan"], "reply must be a number above 0"),
+    ("deadline", ["reply=inf"], "reply must be a number above 0"),
+    ("deadline", ["greetings=1"], "did you mean greeting?; there are connect, greeting,"),
+    ("deadline", ["=1"], "no such name"),
+    ("deadline", ["end_of_data_reply=1"], "did you mean end-of-data-reply?"),
+    ("limit", ["held-octets=many"], "write held-octets=NUMBER"),
+    ("limit", ["held-octets=1.5"], "write held-octets=NUMBER"),
+    ("limit", ["held-octets=511"], "held_octets must be a whole number from 512 on"),
+    ("limit", ["command-octets=0"], "command_octets must be a whole number from 512 on"),
+    ("limit", ["block-octets=1"], "block_octets must be a whole number from 65536 on"),
+    ("limit", ["least-octets-per-second=-1"], "must be a number from 0 on"),
+    ("limit", ["sessions=1"], "no such name"),
+    ("sessions", ["0"], "sessions must be a whole number from 1 on"),
+    ("sessions", ["-1"], "from 1 on"),
+    ("sessions", ["many"], "write a whole number"),
+    ("sessions", ["1.5"], "write a whole number"),
+    ("sessions", [""], "write a whole number"),
+    ("grace", ["soon"], "write a number"),
+    ("grace", ["-1"], "grace_seconds must be a number from 0 on"),
+    ("grace", ["inf"], "grace_seconds must be a number from 0 on"),
+    ("log-level", ["loud"], "choose from debug, info, warning, error"),
+    ("log-format", ["xml"], "choose from text, json"),
+]
+BAD_FILES = [
+    ("receiver = ", "not TOML: "),
+    ("receiver = mail.example", "not TOML: "),
+    ("receiver = 'a:1'\nreceiver = 'b:1'", "not TOML: Cannot overwrite a value"),
+    ("recever = 'a:1'", "recever: there is no such setting, did you mean receiver?"),
+    ("max_size = '1MiB'", "max_size: there is no such setting, did you mean max-size?"),
+    ("[deadlines]\nreply = 1", "deadlines: there is no such setting, did you mean deadline?"),
+    ("zzz = 1", "zzz: there is no such setting"),
+    ("receiver = 25", "receiver: '25' has no port: write HOST:PORT"),
+    ("receiver = ['a:1', 'b:2']", 'receiver: ["a:1", "b:2"]: write a text in quotes'),
+    ("receiver = true", "receiver: true: write a text in quotes"),
+    ("receiver = 2026-01-01", 'receiver: "2026-01-01": write a text in quotes'),
+    ("[receiver]\nhost = 'a'", "write a text in quotes"),
+    ("listen = 2525", "listen: '2525' has no port: write HOST:PORT"),
+    ("listen = [true]", "write a text in quotes, or a list of them"),
+    ("listen = [['127.0.0.1:1']]", "write a text in quotes, or a list of them"),
+    ("tidy = 'yes'", 'tidy: "yes": write true or false'),
+    ("tidy = 1", "tidy: 1: write true or false"),
+    ("sessions = true", "sessions: true: write a text in quotes"),
+    ("sessions = 1.5", "sessions: '1.5': write a whole number"),
+    ("sessions = [1]", "write a text in quotes"),
+    ("deadline = 5", "deadline: 5: write a table: [deadline], and lines of NAME = NUMBER behind it"),
+    ("deadline = ['reply=5']", "write a table"),
+    ("[deadline]\nreply = true", "write a table"),
+    ("[deadline.reply]\nseconds = 1", "write a table"),
+    ("[deadline]\nreply = 'soon'", "'reply=soon': write reply=NUMBER"),
+    ("[deadline]\nreplly = 1", "did you mean reply?"),
+    ("[limit]\nheld-octets = 1.0", "'held-octets=1.0': write held-octets=NUMBER"),
+    ("max-size = {general = 1}", "write a text in quotes, or a list of them"),
+    ("login-secret = ['hunter2']", "login-secret: write a text in quotes"),
+]
+BAD_TOGETHER = [
+    ({"sender-tls": "starttls"}, "sender_tls: starttls needs a certificate"),
+    ({"sender-tls": "implicit"}, "sender_tls: implicit needs a certificate"),
+    ({"sender-tls": "off", "cert": "c"}, "certificate: sender_tls is off, which shows none"),
+    ({"key": "k"}, "key: there is no certificate that it belongs to"),
+    ({"sender-tls": "opaque", "receiver-tls": "required"}, "sender_tls: opaque TLS is made by"),
+    ({"cert": "c"}, "receiver_tls: the sender's TLS would end here"),
+    ({"login": "user", "receiver-tls": "required"}, "login: no secret; give --login-secret-file FILE"),
+    ({"login": "user", "login-secret": "x"}, "login: the secret would go to the receiver in the clear"),
+]
+
+
+@pytest.mark.parametrize(("name", "texts", "mend"), BAD_TEXTS, ids=[f"{name}-{texts}" for name, texts, _ in BAD_TEXTS])
+@pytest.mark.parametrize("place", ["flag", "variable"])
+def test_a_text_that_cannot_be_used_is_named_with_its_place_and_the_mend(
+    name: str, texts: list[str], mend: str, place: str
+) -> None:
+    (option,) = [each for each in OPTIONS if each.name == name]
+    if place == "flag":
+        sources = Sources.gather({**NEEDED, name: texts}, {})
+        begins = f"--{name}:"
+    else:
+        if (option.many and any(" " in text for text in texts)) or not all(texts):
+            pytest.skip("blanks part the values there, and an empty one is none")
+        sources = Sources.gather(
+            {key: NEEDED[key] for key in NEEDED if key != name}, {option.variable: " ".join(texts)}
+        )
+        begins = f"{option.variable}:"
+    (problem,) = problems_of(sources)
+    assert problem.startswith(begins)
+    assert mend in problem
+
+
+@pytest.mark.parametrize(("text", "mend"), BAD_FILES, ids=[text for text, _ in BAD_FILES])
+def test_a_file_that_cannot_be_used_is_named_with_the_key_and_the_mend(text: str, mend: str, file: Path) -> None:
+    file.write_text(text)
+    flags = {name: texts for name, texts in NEEDED.items() if not text.strip("[").startswith(name)}
+    problem, *_ = problems_of(gathered(flags, file=file))
+    assert problem.startswith(f"{file}: ")
+    assert mend in problem
+    assert "hunter2" not in problem
+
+
+@pytest.mark.parametrize(("texts", "mend"), BAD_TOGETHER, ids=[str(texts) for texts, _ in BAD_TOGETHER])
+def test_what_does_not_go_together_is_said(texts: dict[str, str], mend: str) -> None:
+    problems = problems_of(Sources.gather(NEEDED | {name: [text] for name, text in texts.items()}, {}))
+    assert any(mend in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize("variable", ["SHIMPROXY_RECEIVERS", "SHIMPROXY_LISTN", "SHIMPROXY_LOGIN_SECRET_FIEL"])
+def test_a_variable_that_is_nearly_one_of_ours_is_an_error(variable: str) -> None:
+    (problem,) = problems_of(gathered(NEEDED, {variable: "x"}))
+    assert problem.startswith(f"{variable}: there is no such setting, did you mean ")
+
+
+def test_a_file_that_is_not_there_or_not_text(file: Path) -> None:
+    (problem,) = problems_of(gathered(NEEDED, file=file))
+    assert problem == f"{file}: No such file or directory; check the path, and who may read it"
+    file.write_bytes(b"receiver = '\xff'")
+    (problem,) = problems_of(gathered(NEEDED, file=file))
+    assert problem == f"{file}: not UTF-8; save it as such"
+
+
+def test_all_that_is_wrong_is_told_at_once(file: Path) -> None:
+    file.write_text("sesions = 1\nnewlines = 'keep'\n[deadline]\nreply = 0\ngreting = 1\n")
+    environment = {"SHIMPROXY_GRACE": "soon", "SHIMPROXY_LISTN": "x"}
+    problems = problems_of(gathered({"max-size": ["x", "1", "y=z"]}, environment, file))
+    assert [problem.split(": ")[0] for problem in problems] == [
+        str(file), "SHIMPROXY_LISTN", str(file), "--max-size", "--max-size", str(file), str(file),
+        "SHIMPROXY_GRACE", "receiver", "listen",
+    ]  # fmt: skip
+
+
+# -- check
+
+
+def check(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "shimproxy", "check", *arguments]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+        env=os.environ | environment,
+    )
+
+
+def test_check_shows_a_file_that_says_the_same(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    arguments = (
+        *("--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0,least-tls=1.0", "--receiver", "127.0.0.1:25"),
+        *("--cert", str(certificate.certificate), "--key", str(certificate.key), "--receiver-tls", "required"),
+        *("--login", 'a "user"', "--tidy", "--max-size", "1MiB", "--deadline", "reply=7", "--grace", "1.5"),
+    )
+    done = check(*arguments, SHIMPROXY_LOGIN_SECRET="hunter2", SHIMPROXY_RESUME="yes")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "hunter2" not in done.stdout
+    assert 'receiver = "127.0.0.1:25"  # --receiver' in done.stdout.splitlines()
+    assert "resume = true  # SHIMPROXY_RESUME" in done.stdout.splitlines()
+    file = tmp_path / "same.toml"
+    file.write_text(done.stdout)
+    secret = {"SHIMPROXY_LOGIN_SECRET": "hunter2"}
+    expected = Sources.gather(flags_of(arguments), secret | {"SHIMPROXY_RESUME": "yes"}).settings()
+    assert Sources.gather({}, secret, str(file)).settings() == expected
+    assert set(tomllib.loads(done.stdout)["deadline"]) >= {"connect", "reply"}
+
+
+def flags_of(arguments: tuple[str, ...]) -> dict[str, list[str]]:
+    flags: dict[str, list[str]] = {}
+    words = [*arguments, "--"]
+    for word, behind in itertools.pairwise(words):
+        if word.startswith("--") and word != "--":
+            flags.setdefault(word[2:], []).append("true" if behind.startswith("--") else behind)
+    return flags
+
+
+def test_check_tries_files_names_and_addresses() -> None:
+    done = check(
+        *("--listen", "192.0.2.1:2525", "--receiver", "no.such.host.invalid:25"),
+        *("--cert", "/no/cert.pem", "--receiver-tls", "required", "--receiver-ca", "/no/ca.pem"),
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    problems = done.stderr.splitlines()
+    assert [problem.startswith("shimproxy: ") for problem in problems] == [True] * 4
+    for words in ("/no/ca.pem: No such file", "/no/cert.pem: No such file", "no.such.host.invalid", "192.0.2.1:2525"):
+        assert sum(words in problem for problem in problems) == 1, problems
+
+
+def test_check_remarks_that_a_port_is_taken_as_it_may_be_by_the_one_that_runs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = check("--listen", f"127.0.0.1:{taken.getsockname()[1]}", "--receiver", "127.0.0.1:25")
+    assert done.returncode == 0
+    assert "the port is taken" in done.stderr
