@@ -1,12 +1,13 @@
 """The peers of the tests: receivers with a fault, senders of all ages, and real programs from Debian.
 
 receiving.py  a receiver on real sockets, in threads: what every fault receiver is made of
+chunks.py     the same where mail data come in chunks
 table.py      the table of fault receivers, with what must come of each
 faults.py     those of evidence.md 3.1, one small function each
 silence.py    those that say too much or nothing
 form.py       those whose replies are wrong in form or in place
 contents.py   mails that are hard to get right, and their comparison with a mailbox
-senders.py    the sender of 1999 and smtplib
+senders.py    the sender of 1999, the one that sends chunks, and smtplib
 programs.py   swaks, curl, msmtp, smtp-source, smtp-sink
 processes.py  how programs are found, run, waited for and ended
 postfix.py    a private Postfix, exim.py a private Exim

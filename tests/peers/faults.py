@@ -24,7 +24,7 @@ def well_behaved(talk: Talk) -> None:
     replies_early=False,
 )
 def well_behaved_refuses_at_the_dot(talk: Talk, reply: bytes) -> None:
-    talk.say(b"354 go on\r\n")
+    talk.go_on()
     talk.whole()
     talk.say(reply)
 
@@ -253,6 +253,7 @@ def haraka_554_disconnect(talk: Talk, reply: bytes) -> None:
 @refuses(
     b"552 Error: Too much mail data\r\n",
     seen_in="aiosmtpd before PR#59: 552 for each line, 250 at the dot",
+    not_in_chunks="it goes by lines, to a dot: chunks have neither",
 )
 def aiosmtpd_552_per_line_then_250(talk: Talk, reply: bytes) -> None:
     talk.first_part()
@@ -264,6 +265,6 @@ def aiosmtpd_552_per_line_then_250(talk: Talk, reply: bytes) -> None:
 
 @fault("SmtpServer before PR#258: '554' and '552 ...' at the dot", refused(b"554 "), replies_early=False)
 def smtpserver_two_replies_at_dot(talk: Talk) -> None:
-    talk.say(b"354 end with <CRLF>.<CRLF>\r\n")
+    talk.go_on()
     talk.whole()
     talk.say(b"554\r\n552 message size exceeds fixed maximum message size\r\n")

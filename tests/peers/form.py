@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.peers.outcome import NO_VERDICT, OUT_OF_STEP, accepted, refused
 from tests.peers.receiving import FIRST_PART_OCTETS, TAKEN, Talk
-from tests.peers.table import QUICK_TO_RESET, TOO_BIG, fault, refuses
+from tests.peers.table import NO_354, QUICK_TO_RESET, TOO_BIG, fault, refuses
 
 _MULTILINE = b"552-5.3.4 Requested mail action aborted\r\n552-5.3.4 exceeded\r\n552 5.3.4 storage allocation\r\n"
 
@@ -21,8 +21,7 @@ _MULTILINE = b"552-5.3.4 Requested mail action aborted\r\n552-5.3.4 exceeded\r\n
 )
 def split_multiline_early_reply(talk: Talk, reply: bytes) -> None:
     talk.first_part()
-    talk.say_in_pieces(reply)
-    talk.was_early()
+    talk.early(reply, in_pieces=True)
     talk.whole()
 
 
@@ -78,13 +77,14 @@ def early_nonsense(talk: Talk) -> None:
 @refuses(
     TOO_BIG,
     seen_in="early-reply in one segment with the 354",
+    not_in_chunks=NO_354,
 )
 def both_354_and_552_in_one_segment(talk: Talk, reply: bytes) -> None:
     talk.early(b"354 go on\r\n" + reply)
     talk.whole()
 
 
-@fault("repeated 354", accepted(TAKEN), replies_early=False)
+@fault("repeated 354", accepted(TAKEN), replies_early=False, not_in_chunks=NO_354)
 def repeated_354(talk: Talk) -> None:
     talk.say(b"354 go on\r\n354 go on\r\n")
     data = talk.part(FIRST_PART_OCTETS)
@@ -93,7 +93,7 @@ def repeated_354(talk: Talk) -> None:
     talk.say(b"354 still\r\n" + TAKEN)
 
 
-@fault("implausible-reply: 250 to DATA", OUT_OF_STEP, replies_early=False)
+@fault("implausible-reply: 250 to DATA", OUT_OF_STEP, replies_early=False, not_in_chunks="it is the reply to a chunk")
 def says_250_to_data(talk: Talk) -> None:
     talk.say(b"250 Ok\r\n")
     talk.read_on()
@@ -104,14 +104,14 @@ def says_250_to_data(talk: Talk) -> None:
 
 @fault("extra-reply: the verdict twice", accepted(TAKEN), replies_early=False)
 def says_250_twice_at_the_dot(talk: Talk) -> None:
-    talk.say(b"354 go on\r\n")
+    talk.go_on()
     talk.seen.mails.append(talk.whole())
     talk.say(TAKEN + TAKEN)
 
 
 @fault("extra-reply: 250, then 421 and FIN", accepted(TAKEN), replies_early=False)
 def accepts_then_421(talk: Talk) -> None:
-    talk.say(b"354 go on\r\n")
+    talk.go_on()
     talk.seen.mails.append(talk.whole())
     talk.say(TAKEN + b"421 4.3.2 shutting down\r\n")
     talk.close()
@@ -119,14 +119,14 @@ def accepts_then_421(talk: Talk) -> None:
 
 @fault("missing-text", refused(b"552 "), replies_early=False)
 def code_without_text_at_the_dot(talk: Talk) -> None:
-    talk.say(b"354 go on\r\n")
+    talk.go_on()
     talk.whole()
     talk.say(b"552\r\n")
 
 
 @fault("implausible-reply to the end of mail data", NO_VERDICT, replies_early=False)
 def says_334_at_the_dot(talk: Talk) -> None:
-    talk.say(b"354 go on\r\n")
+    talk.go_on()
     talk.whole()
     talk.say(b"334 go on\r\n")
     talk.read_on()

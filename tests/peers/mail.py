@@ -56,9 +56,10 @@ class Mail:
         """Header and body as a program is given them: LF lines, not dot-stuffed."""
         return self.data.replace(b"\r\n", b"\n").replace(b"\n..", b"\n.")
 
-    def is_whole(self, data: bytes) -> bool:
-        """Whether `data`, which a receiver took, holds the whole body."""
-        return data.endswith(self.body) and data[: -len(self.body)].endswith(b"\r\n\r\n")
+    def is_whole(self, data: bytes, *, stuffed: bool = True) -> bool:
+        """Whether `data`, which a receiver took, holds the whole body; in chunks it is not dot-stuffed."""
+        body = self.body if stuffed else self.crlf_text[len(HEADER) :]
+        return data.endswith(body) and data[: -len(body)].endswith(b"\r\n\r\n")
 
 
 @functools.cache

@@ -39,6 +39,8 @@ class Outcome:
     """The reply to mail data octet for octet, where the sender keeps it."""
     parting: bytes | None = None
     """What came after QUIT until the connection was closed, where the sender looks."""
+    replies: tuple[bytes, ...] = ()
+    """All replies to the mail data, where the sender keeps them: one, or one for each chunk."""
 
 
 @attrs.frozen
@@ -89,6 +91,9 @@ NO_VERDICT: Final = Expected(Believed.DEFERRED, b"451 the receiver gave no verdi
 
 EARLY_SUCCESS: Final = Expected(Believed.DEFERRED, b"451 the receiver replied before")
 """The receiver said 2yz to a mail that it didn't have: guarantee 3."""
+
+LOST: Final = Expected(Believed.DEFERRED, b"421 lost the connection to the receiver\r\n")
+"""The receiver went between a chunk's reply and the next chunk: guarantee 4."""
 
 OUT_OF_STEP: Final = Expected(Believed.DEFERRED, b"421 the receiver's replies are out of step")
 """The receiver's reply can't answer the command."""

@@ -1,7 +1,8 @@
 """A receiver on real sockets: one thread for each connection, and a straight line of blocking calls in it.
 
 A fault receiver is a function of a `Talk`, called when DATA was read and not answered yet. What it does from there
-is its fault; when it returns with the connection open, the dialogue goes on.
+is its fault; when it returns with the connection open, the dialogue goes on. Its kind of `Talk` says how mail data
+come: by DATA, or in chunks (chunks.py).
 
 1. `Seen` holds what the receiver really has: mails, whole and answered by 2yz, and lines that it ran as commands.
 2. Every wait ends: by the peer, by SECONDS, or when the receiver is shut down.
@@ -18,7 +19,7 @@ import struct
 import termios
 import threading
 import time
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 import attrs
 
@@ -46,6 +47,10 @@ class Gone(Exception):
     """The peer has closed or reset the connection."""
 
 
+class Unfinished(Exception):
+    """The sender does not go on with its mail, and says something else."""
+
+
 @attrs.define(eq=False)
 class Seen:
     """What a receiver has seen, over all its connections."""
@@ -63,6 +68,10 @@ class Seen:
 @attrs.define(eq=False)
 class Talk:
     """A receiver's side of one connection."""
+
+    OFFERED: ClassVar = EHLO
+    MAIL_DATA: ClassVar = b"DATA"
+    """What mail data come with."""
 
     sock: socket.socket
     seen: Seen
@@ -89,31 +98,33 @@ class Talk:
         except OSError as error:
             raise Gone from error
 
-    def say_in_pieces(self, octets: bytes) -> None:
-        """Send octet by octet, each in a segment of its own as far as the kernel goes."""
-        for index in range(len(octets)):
-            self.say(octets[index : index + 1])
-
-    def line(self) -> bytes:
-        """The next line, without its end."""
+    def line(self, most_octets: int = _READ_OCTETS) -> bytes:
+        """The next line, without its end; no more than that many octets are read at a time."""
         while (end := self._unread.find(b"\n")) < 0:
-            self._more()
+            self._more(most_octets)
         line = bytes(self._unread[:end]).rstrip(b"\r")
         del self._unread[: end + 1]
         return line
 
     # -- mail data
 
+    def begin(self, line: bytes) -> None:
+        """Take note of the command that mail data come with."""
+
+    def go_on(self) -> None:
+        """Ask for the mail data, where they are waiting for that."""
+        self.say(b"354 go on\r\n")
+
     def first_part(self, octets: int = FIRST_PART_OCTETS) -> bytes:
-        """Answer DATA by 354 and read exactly that much of the mail data."""
-        self.say(b"354 Enter mail, end with '.' on a line by itself\r\n")
+        """Ask for the mail data and read exactly that much of them."""
+        self.go_on()
         return self.part(octets)
 
     def part(self, octets: int) -> bytes:
         """Read exactly that much of the mail data."""
         while len(self._unread) < octets:
             # No more than is wanted: the rest stays in the kernel, as with a receiver that stops reading.
-            self._more(octets - len(self._unread))
+            self._more(min(_READ_OCTETS, octets - len(self._unread)))
         part = bytes(self._unread[:octets])
         del self._unread[:octets]
         return part
@@ -143,15 +154,16 @@ class Talk:
 
     def accept(self) -> None:
         """Take the mail and say so."""
-        self.say(b"354 go on\r\n")
+        self.go_on()
         self.seen.mails.append(self.whole())
         self.say(TAKEN)
 
     # -- the fault
 
-    def early(self, octets: bytes) -> None:
-        """Reply before the end of mail data."""
-        self.say(octets)
+    def early(self, octets: bytes, *, in_pieces: bool = False) -> None:
+        """Reply before the end of mail data; `in_pieces`, each octet has a segment, as far as the kernel goes."""
+        for piece in [octets[at : at + 1] for at in range(len(octets))] if in_pieces else [octets]:
+            self.say(piece)
         self.was_early()
 
     def was_early(self) -> None:
@@ -213,23 +225,29 @@ class Talk:
         """Serve one connection to its end."""
         self.say(GREETING)
         while True:
-            verb = self.line()[:4].upper()
-            if verb == b"DATA":
-                on_data(self)
+            # Not an octet more: what lies behind BDAT stays in the kernel until it is wanted.
+            line = self.line(most_octets=1)
+            verb = line[:4].upper()
+            if verb == self.MAIL_DATA:
+                self.begin(line)
+                with contextlib.suppress(Unfinished):
+                    on_data(self)
                 if self.sock.fileno() < 0:
                     return
             elif verb == b"QUIT":
                 self.say(b"221 2.0.0 closing connection\r\n")
                 return
             else:
-                self.say(EHLO if verb in (b"EHLO", b"LHLO") else b"250 2.1.0 Ok\r\n")
+                self.say(self.OFFERED if verb in (b"EHLO", b"LHLO") else b"250 2.1.0 Ok
+")
 
 
 class Receiver:
     """Serves connections until it is closed; `on_data` is its fault."""
 
-    def __init__(self, on_data: Callable[[Talk], None], *, tight: bool = False) -> None:
+    def __init__(self, on_data: Callable[[Talk], None], *, tight: bool = False, talk: type[Talk] = Talk) -> None:
         self.seen = Seen()
+        self._talk = talk
         self._on_data = on_data
         self._listener = socket.socket()
         if tight:
@@ -258,7 +276,7 @@ class Receiver:
 
     def _serve(self, sock: socket.socket) -> None:
         try:
-            Talk(sock, self.seen).serve(self._on_data)
+            self._talk(sock, self.seen).serve(self._on_data)
         except Gone:
             pass
         except BaseException as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.peers.outcome import EARLY_SUCCESS, NO_VERDICT, accepted
+from tests.peers.outcome import EARLY_SUCCESS, LOST, NO_VERDICT, accepted
 from tests.peers.table import QUICK_TO_GIVE_UP, TOO_BIG, fault, refuses
 
 if TYPE_CHECKING:
@@ -28,7 +28,13 @@ def early_250(talk: Talk) -> None:
     talk.seen.mails.append(data + talk.whole())
 
 
-@fault("3.3 (g): 250 before the end, FIN", EARLY_SUCCESS, small=(EARLY_SUCCESS, accepted(b"250 Ok: queued early\r\n")))
+@fault(
+    "3.3 (g): 250 before the end, FIN",
+    EARLY_SUCCESS,
+    small=(EARLY_SUCCESS, accepted(b"250 Ok: queued early\r\n")),
+    # The reply may be that of a chunk which was whole, and others are to follow.
+    between_chunks=(NO_VERDICT, LOST),
+)
 def early_250_then_fin(talk: Talk) -> None:
     data = talk.first_part()
     talk.early(b"250 Ok: queued early\r\n")
@@ -62,7 +68,7 @@ def shuts_its_window_in_silence(talk: Talk) -> None:
 
 @fault("3.3 (j): reads all, says nothing", NO_VERDICT, deadlines=QUICK_TO_GIVE_UP, replies_early=False)
 def no_reply_at_all(talk: Talk) -> None:
-    talk.say(b"354 go on\r\n")
+    talk.go_on()
     talk.read_on()
 
 
@@ -80,12 +86,12 @@ def fin_without_a_verdict(talk: Talk) -> None:
 @fault("reset-in-data", NO_VERDICT)
 def rst_without_a_verdict(talk: Talk) -> None:
     talk.first_part()
-    talk.was_early()
     talk.reset()
+    talk.seen.early.set()  # before it, the sender might still end its chunk
 
 
 @fault("closed-in-data, after the end of mail data", NO_VERDICT, replies_early=False)
 def fin_at_the_dot(talk: Talk) -> None:
-    talk.say(b"354 go on\r\n")
+    talk.go_on()
     talk.whole()
     talk.close()
