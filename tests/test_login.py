@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 
 from shimproxy import Login, SettingsError, Violation, cli
 from shimproxy.session.policy import Policy, SenderTls
 from tests.memory import Stage, staged
+from tests.peers.exim import exim
+from tests.peers.processes import poll
+from tests.peers.shim import shim
+from tests.peers.tls import make_certificate
 from tests.test_settings import settings
+from tests.test_tls import delivered
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SECRET = "s3cret"
 PLAIN = b"AUTH PLAIN " + b64encode(b"\0user\0s3cret") + b"\r\n"
@@ -97,3 +107,27 @@ def test_a_login_needs_a_secret(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "login: no secret; give --login-secret-file FILE" in capsys.readouterr().err
     assert cli.main([*given, "--login-secret-file", "/none"]) == 2
     assert "--login-secret-file: '/none': No such file" in capsys.readouterr().err
+
+
+async def test_a_sender_that_knows_neither_tls_nor_auth_reaches_an_exim_that_requires_both(tmp_path: Path) -> None:
+    """Without the login, the same receiver refuses its mail; with a wrong one, the shim does."""
+    right = Login("user", SECRET)
+    made = make_certificate(tmp_path)
+    given: dict[str, Any] = {"receiver_tls": "required", "receiver_authorities": made.certificate}
+    told: list[Violation] = []
+    with trio.fail_after(60), exim(daemon=True, login=right, certificate=made) as receiver:
+        verdicts: list[bytes] = []
+        for user, secret in ((right.user, right.secret), ("", ""), (right.user, "wr0ng")):
+            async with shim(receiver.port, **given, login_user=user, login_secret=secret) as between:
+                verdicts.append(await delivered(between.port, "many"))
+                await between.watcher.sessions_ended()
+            told += [repair.violation for repair in between.watcher.repairs]
+        await trio.to_thread.run_sync(poll, lambda: receiver.count("many") > 0, "a mail stored")
+        assert receiver.count("many") == 1
+        (taken,) = [line for line in receiver.log.splitlines() if " <= " in line]
+    assert " P=esmtpsa " in taken
+    assert " A=plain:user " in taken
+    assert verdicts[0].startswith(b"250 OK id="), verdicts
+    assert verdicts[1] == b"550 Administrative prohibition\r\n"
+    assert verdicts[2].startswith(b"421 the receiver does not let this proxy log in")
+    assert told == [Violation.LOGIN_REFUSED]

@@ -357,10 +357,10 @@ async def delivered(between_port: int, name: str) -> bytes:
                 "DATA",
                 "x\r\n.",
             ):
-                if reply.startswith(b"4"):
+                if reply[:1] in b"45":
                     break
                 reply = dialogue.command(line)
-            if reply.startswith(b"2"):
+            if not reply.startswith(b"4"):
                 dialogue.command("QUIT", 221)
         return reply
 

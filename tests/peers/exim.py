@@ -2,7 +2,7 @@
 
 As a sender it believes what its log says; each mail is delivered, or tried once, by a process in the foreground. A
 recipient's domain tells it where to: `p2525.example` is port 2525 of this machine. As a receiver it takes mail for
-the same mailboxes as Postfix.
+the same mailboxes as Postfix, from everybody or from those who log in.
 
 Debian's package conflicts with Postfix, so that the binary may stand anywhere: SHIMPROXY_EXIM tells where. It has
 the user Debian-exim built in.
@@ -29,6 +29,9 @@ from tests.peers.processes import free_port, missing, need_root, run, started
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from shimproxy import Login
+    from tests.peers.tls import Certificate
+
 USER: Final = "Debian-exim"
 
 _CONFIGURATION: Final = r"""
@@ -43,7 +46,10 @@ keep_environment =
 daemon_smtp_ports = {port}
 local_interfaces = 127.0.0.1
 pid_file_path = {folder}/exim.pid
-tls_advertise_hosts =
+tls_advertise_hosts = {tls_hosts}
+tls_certificate = {folder}/certificate.pem
+tls_privatekey = {folder}/key.pem
+auth_advertise_hosts = {auth_hosts}
 rfc1413_query_timeout = 0s
 host_lookup =
 chunking_advertise_hosts = *
@@ -56,13 +62,34 @@ accept_8bitmime = true
 bounce_return_message = false
 check_spool_space = 0
 check_spool_inodes = 0
-acl_smtp_rcpt = accept
+acl_smtp_rcpt = {rcpt_acl}
 acl_smtp_data = accept
 trusted_users = root
 
 begin acl
 accept:
   accept
+authenticated:
+  accept authenticated = *
+
+begin authenticators
+plain:
+  driver = plaintext
+  public_name = PLAIN
+  server_prompts = :
+  server_condition = ${{if and {{{{eq {{$auth2}}{{{login_user}}}}} {{eq {{$auth3}}{{{login_secret}}}}}}}}}
+  server_set_id = $auth2
+login:
+  driver = plaintext
+  public_name = LOGIN
+  server_prompts = Username:: : Password::
+  server_condition = ${{if and {{{{eq {{$auth1}}{{{login_user}}}}} {{eq {{$auth2}}{{{login_secret}}}}}}}}}
+  server_set_id = $auth1
+cram_md5:
+  driver = cram_md5
+  public_name = CRAM-MD5
+  server_secret = ${{if eq {{$auth1}}{{{login_user}}} {{{login_secret}}} fail}}
+  server_set_id = $auth1
 
 begin routers
 relayed:
@@ -175,10 +202,18 @@ def _program() -> str:
 
 
 @contextlib.contextmanager
-def exim(*, daemon: bool = False, size_limit_octets: int = 0, relay_port: int = 0) -> Iterator[Exim]:
+def exim(
+    *,
+    daemon: bool = False,
+    size_limit_octets: int = 0,
+    relay_port: int = 0,
+    login: Login | None = None,
+    certificate: Certificate | None = None,
+) -> Iterator[Exim]:
     """An Exim of its own, until the end of the block; with `daemon` it listens too.
 
-    Mailboxes are its own, unless `relay_port` says where mails to them go.
+    Mailboxes are its own, unless `relay_port` says where mails to them go. With `login` it takes mail only from who
+    has logged in with that, and with a certificate lets them do so under TLS only.
     """
     program = _program()
     need_root()
@@ -206,8 +241,17 @@ def exim(*, daemon: bool = False, size_limit_octets: int = 0, relay_port: int = 
                 mailboxes=" : ".join(MAILBOXES),
                 size_limit_octets=size_limit_octets,
                 relay_port=relay_port,
+                login_user=login.user if login else "",
+                login_secret=login.secret if login else "",
+                rcpt_acl="authenticated" if login else "accept",
+                auth_hosts=("${if def:tls_in_cipher {*}}" if certificate else "*") if login else "",
+                tls_hosts="*" if certificate else "",
             )
         )
+        if certificate:
+            # It reads them when it is root no more, who alone may enter the tests' own folders.
+            shutil.copy(certificate.certificate, folder / "certificate.pem")
+            shutil.copy(certificate.key, folder / "key.pem")
         running = Exim(program, folder, port)
         if daemon:
             with started([program, "-C", str(configuration), "-bdf"], port):
