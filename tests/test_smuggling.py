@@ -2,12 +2,14 @@
 
 Each vector stands between a mail and commands that a smuggler wants to be obeyed. Receivers are played in memory, in
 lines as the strictest and the laxest know them, at every split; then come a Postfix with its protection switched off
-and an Exim.
+and an Exim, and chunks for the Exim.
 """
 
 from __future__ import annotations
 
 import re
+import socket
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import attrs
@@ -251,3 +253,159 @@ async def test_nothing_is_smuggled_to_an_exim() -> None:
         mails, verdicts = await mails_stored(receiver, Newlines.NORMALISE, len(NO_END))
         assert mails == Mails(len(NO_END), 0)
     assert [verdict[:3] for verdict in verdicts] == [b"250"] * len(NO_END)
+
+
+# -- chunks, with a real receiver
+
+
+TEXT = b"Subject: x\r\n\r\nfirst mail"
+ENVELOPE = f"MAIL FROM:<a@sender.example>\r\nRCPT TO:<smuggled@{MAILBOX_DOMAIN}>\r\n".encode()
+BY_DATA = ENVELOPE + b"DATA\r\nSubject: smuggled\r\n\r\nhi" + LAST_LINE
+QUIT = b"QUIT\r\n"
+
+
+def chunk(octets: bytes, *, last: bool = True, more_octets: int = 0) -> bytes:
+    """BDAT and these octets, of which it says that they are `more_octets` more."""
+    return b"BDAT %d%s\r\n" % (len(octets) + more_octets, b" LAST" if last else b"") + octets
+
+
+BY_CHUNK = ENVELOPE + chunk(b"Subject: smuggled\r\n\r\nhi\r\n")
+
+
+@attrs.frozen
+class Chunks:
+    """Row 22: what is said behind RCPT, and what comes of it."""
+
+    said: bytes
+    codes: list[bytes]
+    """Of the replies to that."""
+    bodies: list[bytes] = attrs.field(factory=list)
+    """Of the mails that the receiver must have then, as the octets of their chunks."""
+
+
+CHUNKS = {
+    "CRLF . CRLF in a chunk": Chunks(
+        chunk(TEXT + LAST_LINE + BY_DATA) + QUIT, [b"250", b"221"], [b"first mail" + LAST_LINE + BY_DATA]
+    ),
+    "BDAT in a chunk": Chunks(
+        chunk(TEXT + b"\r\n" + BY_CHUNK) + QUIT, [b"250", b"221"], [b"first mail\r\n" + BY_CHUNK]
+    ),
+    **{
+        f"CRLF . CRLF cut behind octet {at}": Chunks(
+            chunk(TEXT + LAST_LINE[:at], last=False) + chunk(LAST_LINE[at:] + BY_DATA) + QUIT,
+            [b"250", b"250", b"221"],
+            [b"first mail" + LAST_LINE + BY_DATA],
+        )
+        for at in range(1, len(LAST_LINE))
+    },
+    "a count that is too short": Chunks(
+        chunk(TEXT + b"\r\nand ", more_octets=-4) + b"so on\r\n" + QUIT, [b"250", b"500", b"221"], [b"first mail\r\n"]
+    ),
+    "a count that takes the next command": Chunks(
+        chunk(TEXT + b"\r\n", more_octets=len(QUIT)) + QUIT + QUIT, [b"250", b"221"], [b"first mail\r\n" + QUIT]
+    ),
+    "a count that nothing comes up to": Chunks(chunk(TEXT + LAST_LINE + BY_DATA, more_octets=1), []),
+    "a chunk without LAST, and the end": Chunks(chunk(TEXT, last=False), [b"250"]),
+    "BDAT 0 LAST behind a chunk": Chunks(
+        chunk(TEXT + b"\r\n", last=False) + chunk(b"") + BY_CHUNK.replace(b"smuggled@", b"contents@") + QUIT,
+        [b"250"] * 5 + [b"221"],
+        [b"first mail\r\n", b"hi\r\n"],
+    ),
+    "DATA behind BDAT": Chunks(chunk(TEXT, last=False) + b"DATA\r\n" + BY_DATA, [b"250", b"503", b"421"]),
+    "MAIL behind BDAT": Chunks(
+        chunk(TEXT, last=False) + b"MAIL FROM:<b@sender.example>\r\n" + QUIT, [b"250", b"503", b"221"]
+    ),
+    "BDAT behind LAST": Chunks(
+        chunk(TEXT + b"\r\n") + chunk(BY_DATA) + QUIT, [b"250", b"503", b"221"], [b"first mail\r\n"]
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def an_exim() -> Iterator[Exim]:
+    with exim(daemon=True) as running:
+        yield running
+
+
+def codes_of(port: int, said: bytes) -> list[bytes]:
+    """The codes of the replies to what is said behind RCPT, by a sender that then says no more."""
+    with connected(port) as sock:
+        dialogue = Dialogue(sock)
+        dialogue.open("EHLO smuggler.example")
+        dialogue.command("MAIL FROM:<a@sender.example>", 250)
+        dialogue.command(f"RCPT TO:<contents@{MAILBOX_DOMAIN}>", 250)
+        sock.sendall(said)
+        sock.shutdown(socket.SHUT_WR)
+        return [line[:3] for line in dialogue.rest().splitlines() if line[3:4] != b"-"]
+
+
+async def codes_of_each(port: int, said: list[bytes]) -> list[list[bytes]]:
+    """The same for several senders at once."""
+    codes: list[list[bytes]] = [[] for _ in said]
+
+    async def send(index: int) -> None:
+        codes[index] = await trio.to_thread.run_sync(codes_of, port, said[index])
+
+    async with trio.open_nursery() as senders:
+        for index in range(len(said)):
+            senders.start_soon(send, index)
+    return codes
+
+
+def bodies_of(receiver: Exim) -> Counter[bytes]:
+    """Of the mails that it has stored for the honest recipient."""
+    return Counter(mail.partition(b"\n\n")[2] for mail in receiver.mailbox("contents"))
+
+
+async def sent_to(receiver: Exim, said: list[bytes]) -> tuple[list[list[bytes]], Counter[bytes]]:
+    """The codes that senders are given through the shim, and the bodies of the mails that come of it.
+
+    The shim, the receiver's log and its mailboxes agree on how many those are.
+    """
+    taken, before = receiver.log.count(" <= "), bodies_of(receiver)
+    with trio.fail_after(SECONDS):
+        async with shim(receiver.port) as between:
+            codes = await codes_of_each(between.port, said)
+            await between.watcher.sessions_ended(len(said))
+    # A mail is logged before it is acknowledged: whatever was smuggled is there by now.
+    taken = receiver.log.count(" <= ") - taken
+    assert taken == sum(record.accepted for record in between.watcher.ended_sessions)
+    poll(lambda: receiver.count("contents") >= before.total() + taken, f"{taken} mails stored", SECONDS)
+    assert receiver.count("smuggled") == 0
+    return codes, bodies_of(receiver) - before
+
+
+@pytest.mark.parametrize("vector", [*CHUNKS.values()], ids=[*CHUNKS])
+async def test_chunks_are_what_their_counts_say_to_everybody(vector: Chunks, an_exim: Exim) -> None:
+    codes, bodies = await sent_to(an_exim, [vector.said])
+    assert codes == [vector.codes]
+    assert bodies == Counter(body.replace(b"\r\n", b"\n") for body in vector.bodies)
+
+
+async def test_of_vectors_in_chunks_exim_has_what_it_has_without_the_shim(an_exim: Exim) -> None:
+    """Whatever it makes of stray octets in a chunk, in its header too, and of BDAT 0 before one; octet for octet."""
+    headers = [b"Subject: x\nX: y\r\n\r\ntext\r\n", b"Subject: x\r\nX: y\n\ntext\r\n"]
+    said = [chunk(BEFORE + vector + BY_DATA) + QUIT for vector in NO_END.values()]
+    said += [chunk(octets) + QUIT for octets in headers]
+    said += [chunk(b"", last=False) + chunk(TEXT) + QUIT]
+    codes, bodies = await sent_to(an_exim, said)
+    before = bodies_of(an_exim)
+    assert codes == await codes_of_each(an_exim.port, said)
+    poll(lambda: an_exim.count("contents") >= before.total() + bodies.total(), "as many mails stored", SECONDS)
+    assert bodies_of(an_exim) - before == bodies
+
+
+async def test_no_chunk_is_smuggled_to_an_exim_by_data(an_exim: Exim) -> None:
+    """CVE-2023-51766 with BDAT behind each vector: one mail each, and Exim has what the shim has written."""
+    mail_data = [BEFORE + vector + BY_CHUNK + LAST_LINE for vector in NO_END.values()]
+    codes, bodies = await sent_to(an_exim, [b"DATA\r\n" + each + QUIT for each in mail_data])
+    assert codes == [[b"354", b"250", b"221"]] * len(NO_END)
+    written = [await trio.to_thread.run_sync(normalised, each) for each in mail_data]
+    # Without the end of mail data, and without the first dot of a line, stuffed or not (RFC 5321 4.5.2).
+    text = [re.sub(rb"\n\.", b"\n", each.removesuffix(b".\r\n").replace(b"\r\n", b"\n")) for each in written]
+    assert bodies == Counter(each.partition(b"\n\n")[2] for each in text)
+
+
+def normalised(mail_data: bytes) -> bytes:
+    """What the shim makes of these."""
+    return bytes(played([mail_data], Newlines.NORMALISE).receiver.written)
