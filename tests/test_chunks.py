@@ -120,6 +120,83 @@ def test_stopped_at_once_in_mid_chunk_everything_has_its_reply_and_the_receiver_
     staged(script)
 
 
+@pytest.mark.parametrize("ended_by", [b"RSET", b"MAIL FROM:<a@b>", b"EHLO x"])
+def test_no_chunk_is_forwarded_behind_one_that_was_refused(ended_by: bytes) -> None:
+    """Exim 4.96 reads it as commands (guarantee 6): it is refused alike, until a new transaction can begin."""
+
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, b"BDAT 3\r\nabcBDAT 0\r\n")
+        await stage.feed(stage.receiver, b"250 OK\r\n504 zero size\r\n")
+        stage.sender.written.clear()
+        stage.receiver.written.clear()
+        await stage.feed(stage.sender, b"BDAT 6\r\nRSET\r\nBDAT 6 LAST\r\nRSET\r\nBDAT 1 LAST\r\nx")
+        assert stage.sender.written == b"504 zero size\r\n" * 3
+        assert not stage.receiver.written
+        await stage.feed(stage.sender, ended_by + b"\r\n")
+        await stage.feed(stage.receiver, b"250-OK\r\n250-PIPELINING\r\n250 CHUNKING\r\n")
+        await stage.feed(stage.sender, b"BDAT 1 LAST\r\nx")
+        assert stage.receiver.written == ended_by + b"\r\nBDAT 1 LAST\r\nx"
+
+    assert staged(script).repaired == []
+
+
+def test_a_refused_data_between_two_chunks_counts_too() -> None:
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        for said, reply in ((b"BDAT 3\r\nabc", b"250 OK\r\n"), (b"DATA\r\n", b"503 no\r\n")):
+            await stage.feed(stage.sender, said)
+            await stage.feed(stage.receiver, reply)
+        await stage.feed(stage.sender, b"BDAT 6 LAST\r\nRSET\r\n")
+        assert stage.receiver.written.endswith(b"DATA\r\n")
+        assert stage.sender.written.endswith(b"503 no\r\n503 no\r\n")
+
+    staged(script)
+
+
+def test_a_refusal_does_not_outlive_its_mail() -> None:
+    """However soon the next one comes."""
+
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, b"BDAT 3\r\nabc")
+        await stage.feed(stage.receiver, b"552 too big\r\n")
+        await stage.feed(stage.sender, b"RSET\r\nMAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\nBDAT 1 LAST\r\nx")
+        await stage.feed(stage.receiver, b"250 OK\r\n" * 3)
+        assert stage.receiver.written.endswith(b"RCPT TO:<b@c>\r\nBDAT 1 LAST\r\nx")
+        await stage.feed(stage.receiver, b"250 OK\r\n")
+        assert stage.sender.written == b"552 too big\r\n" + b"250 OK\r\n" * 4
+
+    assert staged(script).repaired == []
+
+
+@pytest.mark.parametrize("doubtful", [b"BDAT 0\r\n", b"MAIL FROM:<a@b>\r\n"], ids=["BDAT 0", "MAIL"])
+def test_a_chunk_in_a_group_waits_for_what_may_well_be_refused(doubtful: bytes) -> None:
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, b"BDAT 3\r\nabc" + doubtful + b"BDAT 6 LAST\r\nRSET\r\nNOOP\r\n")
+        assert stage.receiver.written.endswith(b"BDAT 3\r\nabc" + doubtful)
+        await stage.feed(stage.receiver, b"250 OK\r\n503 no\r\n")
+        assert stage.receiver.written.endswith(doubtful + b"NOOP\r\n")
+        assert stage.sender.written.endswith(b"250 OK\r\n503 no\r\n503 no\r\n")
+
+    assert staged(script).repaired == []
+
+
+def test_of_a_group_of_chunks_those_that_come_behind_a_refusal_are_not_forwarded() -> None:
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, b"BDAT 3\r\nabcBDAT 3\r\nabcBDAT 6 LAST\r\n")
+        await stage.feed(stage.receiver, b"552 too big\r\n")
+        before = bytes(stage.receiver.written)
+        await stage.feed(stage.sender, b"RSET\r\nBDAT 1\r\nxNOOP\r\n")
+        await stage.feed(stage.receiver, b"503 no\r\n503 no\r\n")
+        assert stage.receiver.written == before + b"RSET\r\nNOOP\r\n"
+        assert [line[:3] for line in stage.sender.written.splitlines()] == [b"552", b"503", b"503", b"552"]
+
+    assert staged(script).repaired == []
+
+
 # -- replies to what went before
 
 

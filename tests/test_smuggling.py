@@ -315,6 +315,18 @@ CHUNKS = {
     "MAIL behind BDAT": Chunks(
         chunk(TEXT, last=False) + b"MAIL FROM:<b@sender.example>\r\n" + QUIT, [b"250", b"503", b"221"]
     ),
+    # Behind these two, Exim takes what comes for commands until RSET, a chunk's octets too.
+    "BDAT 0 behind a chunk, then one more": Chunks(
+        chunk(TEXT, last=False) + chunk(b"", last=False) + chunk(b"RSET\r\n" + BY_CHUNK) + QUIT,
+        [b"250", b"504", b"504", b"221"],
+    ),
+    "MAIL behind a chunk, then one more": Chunks(
+        chunk(TEXT, last=False) + b"MAIL FROM:<>\r\n" + chunk(b"RSET\r\n" + BY_CHUNK) + QUIT,
+        [b"250", b"503", b"503", b"221"],
+    ),
+    "DATA behind a chunk, then one more": Chunks(
+        chunk(TEXT, last=False) + b"DATA\r\n" + chunk(b"RSET\r\n" + BY_CHUNK) + QUIT, [b"250", b"503", b"421"]
+    ),
     "BDAT behind LAST": Chunks(
         chunk(TEXT + b"\r\n") + chunk(BY_DATA) + QUIT, [b"250", b"503", b"221"], [b"first mail\r\n"]
     ),

@@ -5,7 +5,9 @@ Invariants:
 1. A chunk is as long as its command says, whatever is in it: no octet of it is ever read as a command or an end.
 2. Where the receiver has answered a chunk before it had all of it, the chunk is drained and gets that as its reply, and
    so does each later one until the last: one reply a chunk. Any other command finds the receiver gone.
-3. A BDAT that does not say without a doubt how long its chunk is ends the session.
+3. Behind a refusal of a chunk, or of a command between two, none is forwarded until a new transaction can begin: RFC
+   3030 section 2 has the receiver discard them, but Exim 4.96 reads them as commands (guarantee 6).
+4. A BDAT that does not say without a doubt how long its chunk is ends the session.
 """
 
 from __future__ import annotations
@@ -62,12 +64,16 @@ class Content:
         pipeline = self.pipeline
         receiver = pipeline.receiver
         self.notes.phase = command.verb
-        if chunk is None or pipeline.measure:
-            await pipeline.settle()  # what a mail may measure is known when its recipients are ruled on
+        if chunk is None or pipeline.measure or pipeline.chunks_in_doubt or pipeline.chunk_refusal:
+            # What a mail may measure is known when its recipients are ruled on, and whether it is refused likewise.
+            await pipeline.settle()
+            pipeline.chunks_in_doubt = False
         if chunk is None:
             await self._end()
         elif self._refusal:
             await self._refuse(chunk, self._refusal)
+        elif pipeline.chunk_refusal:
+            await self._refuse(chunk, receiver.last_words if receiver.gone else pipeline.chunk_refusal)
         elif not pipeline.chunks_offered:
             await pipeline.settle()
             await self._refuse(chunk, receiver.last_words if receiver.gone else NOT_OFFERED)
@@ -85,6 +91,8 @@ class Content:
             receiver.queue(command)
             if await pipeline.flush_chunk_command():
                 receiver.mail_data_open = True
+                pipeline.chunks_open = not chunk.last
+                pipeline.chunks_in_doubt = not (chunk.size_octets or chunk.last)  # BDAT 0, which Exim refuses
                 await self._pass_on(Intake.of_chunk(self.sender, self.policy, chunk.size_octets), last=chunk.last)
             else:
                 await self._refuse(chunk, receiver.last_words)
@@ -123,7 +131,7 @@ class Content:
             receiver.note_departure()
             raise Over
         self.sender.put(reply)
-        if chunk.last and self._refusal:
+        if chunk.last and (self._refusal or self.pipeline.chunk_refusal):
             for _ in range(1, self.pipeline.verdicts_due):
                 self.sender.put(reply)
             self._refusal = None

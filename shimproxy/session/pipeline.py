@@ -69,6 +69,12 @@ class Pipeline:
     """How many the receiver has accepted for the transaction."""
     hello: Command | None = None
     """What the sender has said to the receiver last of who it is, since it went over to TLS, if it has."""
+    chunks_open: bool = False
+    """Whether the receiver was given a chunk of a mail, and neither the last nor a new transaction since."""
+    chunk_refusal: Reply | Own | None = None
+    """What refused a chunk of that mail, or a command between two, until a new transaction can begin."""
+    chunks_in_doubt: bool = False
+    """Whether something is outstanding that a receiver may well refuse so."""
     behind_data_octets: int = 0
     """How much the sender had sent behind DATA when its reply came."""
     _keywords: Keywords = attrs.field(factory=dict)
@@ -96,6 +102,8 @@ class Pipeline:
         self.notes.phase = command.verb
         if self.measure and command.verb is Verb.RCPT:
             self.measure.asked(command)
+        if self.chunks_open:
+            self.chunks_in_doubt = True
         self._enter(command.verb)
         self.receiver.queue(command)
 
@@ -272,16 +280,16 @@ class Pipeline:
             receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
             return then
         self._leave()
-        if self.measure and (verb is Verb.RCPT or verb in _OF_TRANSACTIONS):
-            self.measure.ruled(verb, accepted=reply.severity == 2)
+        if self.chunks_open and reply.refuses:
+            self.chunk_refusal = self.chunk_refusal or reply
         if verb is Verb.DATA:
             self.look_behind_data()
             receiver.mail_data_open = reply.asks_for_data
             if receiver.mail_data_open and then is not Then.MAIL_DATA:
                 receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
         elif verb in _OF_TRANSACTIONS and reply.severity == 2:
+            self.reset()
             self.in_transaction = verb is Verb.MAIL
-            self.recipients = 0
             if verb in HELLOS:
                 if verb is Verb.HELO:
                     self.forget()
@@ -290,6 +298,8 @@ class Pipeline:
                 self.hello = receiver.asked
         elif verb is Verb.RCPT:
             self.recipients += reply.severity == 2
+            if self.measure:
+                self.measure.ruled(accepted=reply.severity == 2)
         elif verb is Verb.AUTH and reply.severity == 2:
             self.authenticated = True
         self.sender.put(reply)
@@ -299,6 +309,8 @@ class Pipeline:
         self._leave()
         if delivery.last:
             self.in_transaction = False
+        elif verdict.severity != 2:
+            self.chunk_refusal = self.chunk_refusal or verdict
         delivery.answer(verdict)
 
     def _leave(self) -> None:
@@ -335,13 +347,15 @@ class Pipeline:
 
     def reset(self) -> None:
         """No transaction is open any more."""
-        self.in_transaction = False
+        self.in_transaction = self.chunks_open = False
+        self.recipients, self.chunk_refusal = 0, None
         if self.measure:
             self.measure.reset()
 
     def forget(self) -> None:
         """What the sender was offered, and began, counts no more: it said HELO, or went over to TLS (RFC 3207 4.2)."""
-        self.offered = self.tls_offered = self.chunks_offered = self.in_transaction = False
+        self.offered = self.tls_offered = self.chunks_offered = False
+        self.reset()
         self.sender.enhanced_codes = False
         self.hello, self._keywords = None, {}
 

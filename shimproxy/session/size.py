@@ -44,14 +44,11 @@ class Measure:
         """RCPT is forwarded."""
         self._asked.append(self.sizes.for_domain(domain(command.line)))
 
-    def ruled(self, verb: Verb, *, accepted: bool) -> None:
-        """The receiver has replied to MAIL, RCPT or another command that begins or ends a transaction."""
-        if verb is Verb.RCPT:
-            limit_octets = self._asked.popleft()
-            if accepted and limit_octets is not None:
-                self.limit_octets = min(limit_octets, self.limit_octets or limit_octets)
-        elif accepted:
-            self.reset()
+    def ruled(self, *, accepted: bool) -> None:
+        """The receiver has replied to RCPT."""
+        limit_octets = self._asked.popleft()
+        if accepted and limit_octets is not None:
+            self.limit_octets = min(limit_octets, self.limit_octets or limit_octets)
 
     def reset(self) -> None:
         """Another transaction begins."""

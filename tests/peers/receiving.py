@@ -238,8 +238,7 @@ class Talk:
                 self.say(b"221 2.0.0 closing connection\r\n")
                 return
             else:
-                self.say(self.OFFERED if verb in (b"EHLO", b"LHLO") else b"250 2.1.0 Ok
-")
+                self.say(self.OFFERED if verb in (b"EHLO", b"LHLO") else b"250 2.1.0 Ok\r\n")
 
 
 class Receiver:
