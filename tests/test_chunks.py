@@ -170,6 +170,21 @@ def test_a_refusal_does_not_outlive_its_mail() -> None:
     assert staged(script).repaired == []
 
 
+def test_a_refused_recipient_within_the_group_refuses_no_chunk() -> None:
+    """It was given before them, however late its reply comes."""
+
+    async def script(stage: Stage) -> None:
+        await offered(stage, b"PIPELINING", b"CHUNKING")
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\nRCPT TO:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 2\r\nab")
+        await stage.feed(stage.receiver, b"250 OK\r\n250 OK\r\n550 who\r\n250 go on\r\n")
+        await stage.feed(stage.sender, b"BDAT 2 LAST\r\ncd")
+        assert stage.receiver.written.endswith(b"BDAT 2\r\nabBDAT 2 LAST\r\ncd")
+        await stage.feed(stage.receiver, b"250 queued\r\n")
+        assert stage.sender.written.endswith(b"250 queued\r\n")
+
+    staged(script)
+
+
 @pytest.mark.parametrize("doubtful", [b"BDAT 0\r\n", b"MAIL FROM:<a@b>\r\n"], ids=["BDAT 0", "MAIL"])
 def test_a_chunk_in_a_group_waits_for_what_may_well_be_refused(doubtful: bytes) -> None:
     async def script(stage: Stage) -> None:
@@ -305,6 +320,21 @@ def test_behind_the_last_refused_chunk_the_receiver_is_gone() -> None:
         await stage.feed(stage.receiver, b"552 too big\r\n")
         await stage.feed(stage.sender, b"defghijBDAT 1 LAST\r\nx")
         assert [line[:3] for line in stage.sender.written.splitlines()] == [b"552", b"421"]
+
+    staged(script)
+
+
+def test_a_421_that_comes_while_the_chunk_is_drained_is_the_only_one() -> None:
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        stage.receiver.feed(b"250 extra\r\n2")
+        await stage.settle()
+        await stage.feed(stage.sender, b"BDAT 2\r\na")
+        await stage.pass_time(stage.deadlines.linger_idle)
+        await stage.feed(stage.receiver, b"\r\n421 I go\r\n")
+        await stage.feed(stage.sender, b"b")
+        await stage.feed(stage.sender, b"NOOP\r\n")
+        assert stage.sender.written.count(b"421 ") == 1
 
     staged(script)
 

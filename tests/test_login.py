@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
 
 from shimproxy import Login, SettingsError, Violation, cli
-from shimproxy.session.policy import Policy, SenderTls
+from shimproxy.net.errors import TlsFailed
+from shimproxy.net.leg import Leg
+from shimproxy.session.policy import Policy, ReceiverTls, SenderTls
 from tests.memory import Stage, staged
 from tests.peers.exim import exim
 from tests.peers.processes import poll
@@ -19,7 +21,10 @@ from tests.test_settings import settings
 from tests.test_tls import delivered
 
 if TYPE_CHECKING:
+    import ssl
     from pathlib import Path
+
+    from shimproxy.net.tls import ReceiverSecurity
 
 SECRET = "s3cret"
 PLAIN = b"AUTH PLAIN " + b64encode(b"\0user\0s3cret") + b"\r\n"
@@ -90,6 +95,47 @@ def test_the_secret_is_not_sent_in_the_clear_unasked() -> None:
         assert b"\r\n421 the receiver does not let" in stage.sender.written
 
     staged(script, policy=Policy(sender_tls=SenderTls.OFF, login=Login("user", SECRET)))
+
+
+def test_a_leg_that_was_lost_over_tls_is_logged_in_at_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And TLS is not tried again when the sender goes over to it: the second leg would be lost as well."""
+
+    class Fails:
+        async def secure(self, _leg: Leg) -> None:
+            raise TlsFailed("receiver", "no")
+
+    async def secured(self: Leg, _context: object) -> None:
+        self.secured = True
+
+    offer = b"250-hi\r\n250-AUTH PLAIN\r\n250 STARTTLS\r\n"
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        for reply in (offer, b"220 go\r\n", b"220 hello\r\n", offer):
+            await stage.feed(stage.receiver, reply)
+        assert len(stage.earlier_receivers) == 1
+        for reply in (b"235 welcome\r\n", offer):
+            assert PLAIN in stage.receiver.written
+            await stage.feed(stage.receiver, reply)
+        monkeypatch.setattr(Leg, "secure", secured)
+        await stage.feed(stage.sender, b"STARTTLS\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        await stage.feed(stage.receiver, offer)
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
+        assert stage.receiver.written.count(PLAIN) == 1
+        assert stage.receiver.written.endswith(b"EHLO x\r\nMAIL FROM:<a@b>\r\n")
+        assert len(stage.earlier_receivers) == 1
+
+    policy = Policy(
+        sender_tls=SenderTls.STARTTLS,
+        receiver_tls=ReceiverTls.OPPORTUNISTIC,
+        receiver_security=cast("ReceiverSecurity", Fails()),
+        login=Login("user", SECRET, in_clear=True),
+        clear_allowed=True,
+        sender_context=cast("ssl.SSLContext", object()),
+    )
+    staged(script, policy=policy)
 
 
 def test_a_login_needs_tls_or_leave() -> None:

@@ -115,6 +115,11 @@ async def is_out_of_step(stage: Stage) -> None:
     await stage.feed(stage.receiver, b"250 hi\r\n421 and bye\r\n")
 
 
+async def says_221_to_the_hello(stage: Stage) -> None:
+    await stage.feed(stage.receiver, b"220 hello\r\n")
+    await stage.feed(stage.receiver, b"221 bye\r\n")
+
+
 @pytest.mark.parametrize(
     ("receiver", "reply"),
     [
@@ -125,6 +130,7 @@ async def is_out_of_step(stage: Stage) -> None:
         (never_answers_the_hello, b"421 the receiver is not as it was before, closing connection\r\n"),
         (goes_behind_the_hello, b"421 lost the connection to the receiver\r\n"),
         (is_out_of_step, b"421 and bye\r\n"),
+        (says_221_to_the_hello, b"421 the receiver is not as it was before, closing connection\r\n"),
     ],
 )
 def test_a_receiver_that_is_not_there_again(receiver: Callable[[Stage], Any], reply: bytes) -> None:
@@ -176,6 +182,65 @@ def test_a_session_is_over_once_all_its_receivers_are() -> None:
         assert stage.over
 
     assert staged(script, policy=POLICY).repaired == [Violation.EARLY_REPLY]
+
+
+def test_no_session_has_any_number_of_connections_open() -> None:
+    """With receivers that stay open after an early reply, a mail waits until the first of a few of them is seen off."""
+
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        for _ in range(20):
+            await stage.feed(stage.sender, b"text\r\n")
+            await stage.feed(stage.receiver, b"552 too big\r\n")
+            await stage.feed(stage.sender, b".\r\n")
+            await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
+            assert sum(not sock.closed for sock in (*stage.earlier_receivers, stage.receiver)) <= 6
+            while stage.receiver.closed or stage.receiver.written:
+                await stage.pass_time(stage.deadlines.linger_idle)
+            await stage.feed(stage.receiver, b"220 hello\r\n")
+            await stage.feed(stage.receiver, b"250 hi\r\n")
+            await stage.feed(stage.receiver, b"250 OK\r\n")
+            for command, reply in ((b"RCPT TO:<b@c>\r\n", b"250 OK\r\n"), (b"DATA\r\n", b"354 go\r\n")):
+                await stage.feed(stage.sender, command)
+                await stage.feed(stage.receiver, reply)
+        stage.sender.feed_fin()
+        for sock in (*stage.earlier_receivers, stage.receiver):
+            sock.feed_fin()
+        await stage.settle()
+        octets = sum(len(sock.written) for sock in (*stage.earlier_receivers, stage.receiver))
+        before = len(b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\nDATA\r\n")  # up_to_mail_data forgets those
+        assert stage.notes.records[0].octets_to_receiver == before + octets
+
+    staged(script, policy=POLICY)
+
+
+def test_a_sender_that_was_told_421_within_a_group_is_not_led_on() -> None:
+    async def script(stage: Stage) -> None:
+        await offered(stage, b"PIPELINING")
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n")
+        await stage.feed(stage.receiver, b"421 closing\r\n503 no\r\n")
+        stage.receiver.feed_fin()
+        await stage.settle()
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
+        assert stage.sender.written.endswith(b"\r\n421 closing\r\n")
+        assert not stage.earlier_receivers
+
+    staged(script, policy=POLICY)
+
+
+def test_what_a_leg_before_has_offered_does_not_outlive_a_hello() -> None:
+    async def script(stage: Stage) -> None:
+        await offered(stage, b"CHUNKING")
+        stage.receiver.feed_fin()
+        await stage.settle()
+        await stage.feed(stage.sender, b"EHLO y\r\n")
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.receiver, b"502 what?\r\n")
+        stage.receiver.written.clear()
+        await stage.feed(stage.sender, b"BDAT 20 LAST\r\nMAIL FROM:<evil@x>\r\n")
+        assert not stage.receiver.written
+
+    staged(script, policy=POLICY)
 
 
 def test_a_mail_that_is_too_big_opens_no_leg() -> None:

@@ -27,6 +27,8 @@ POLICY = Policy(sizes=Sizes(1000, {b"small.example": 100}))
         (b"MAIL FROM:<a@b> SIZE=\r\n", None),
         (b"MAIL FROM:<a@b> SIZE=5x\r\n", None),
         (b"MAIL FROM:<SIZE=5@b>\r\n", None),
+        (b'MAIL FROM:<"a SIZE=5 b"@c>\r\n', None),
+        (b'MAIL FROM:<"a SIZE=5 b"@c> SIZE=6\r\n', 6),
         (b"MAIL FROM:<a@b> XSIZE=5\r\n", None),
     ],
     ids=repr,
@@ -43,6 +45,7 @@ def test_a_declared_size(line: bytes, octets: int | None) -> None:
         (b"RCPT TO: a@small.example\r\n", b"small.example"),
         (b'RCPT TO:<"a@x>y"@small.example>\r\n', b"small.example"),
         (b"RCPT TO:<@relay.example:a@small.example>\r\n", b"small.example"),
+        (b"RCPT TO:< a@small.example >\r\n", b"small.example"),
         (b"RCPT TO:<postmaster>\r\n", b""),
         (b"RCPT\r\n", b""),
     ],
@@ -55,10 +58,11 @@ def test_the_domain_of_a_recipient(line: bytes, name: bytes) -> None:
 def test_the_dots_of_transparency_do_not_count() -> None:
     """RFC 1870 section 6.1, at every segmentation."""
     data = b"..a\r\n.b\r\n..\r\nc.\r\n"
-    for cuts in itertools.combinations(range(1, len(data)), 2):
+    end = b".\r\n"
+    for cuts in itertools.combinations(range(1, len(data + end)), 2):
         sut = Size()
-        for start, stop in itertools.pairwise((0, *cuts, len(data))):
-            sut.count(data[start:stop])
+        for start, stop in itertools.pairwise((0, *cuts, len(data + end))):
+            sut.count((data + end)[start:stop], ended=stop == len(data + end))
         assert sut.octets == len(data) - 3
 
 
@@ -118,6 +122,34 @@ def test_a_declared_size_is_refused_at_rcpt_for_its_domain() -> None:
         assert stage.receiver.written == TO_ALL + b"\r\n"
 
     staged(script, policy=POLICY)
+
+
+def test_a_mail_that_is_refused_at_mail_says_nothing_of_the_one_that_is_open() -> None:
+    async def script(stage: Stage) -> None:
+        await opened(stage, MAIL + b" SIZE=50")
+        await stage.feed(stage.sender, MAIL + b" SIZE=1001\r\n")
+        await stage.feed(stage.sender, TO_SMALL + b"\r\n")
+        assert stage.receiver.written == TO_SMALL + b"\r\n"
+
+    staged(script, policy=POLICY)
+
+
+def test_a_mail_that_was_delivered_does_not_count_for_the_next() -> None:
+    """Nor for one that the receiver has refused to begin."""
+
+    async def script(stage: Stage) -> None:
+        await opened(stage, MAIL, TO_SMALL)
+        await stage.feed(stage.sender, b"BDAT 80 LAST\r\n" + b"x" * 80)
+        await stage.feed(stage.receiver, b"250 OK\r\n")
+        for command in (MAIL, TO_SMALL):
+            await stage.feed(stage.sender, command + b"\r\n")
+            await stage.feed(stage.receiver, b"503 no\r\n")
+        stage.sender.written.clear()
+        await stage.feed(stage.sender, b"BDAT 50 LAST\r\n" + b"x" * 50)
+        await stage.feed(stage.receiver, b"503 no\r\n")
+        assert stage.sender.written == b"503 no\r\n"
+
+    assert staged(script, policy=POLICY).repaired == []
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ UNTIDY = {
 TIDY = [
     b"MAIL FROM:<a@b>", b"MAIL FROM:<>", b"mail From:<a@b> SIZE=5", b'RCPT TO:<"a b"@c>', b"RCPT TO:<b@c> NOTIFY=NEVER",
     b"HELO host", b"EHLO host.example", b"EHLO [192.0.2.1]", b"EHLO [IPv6:2001:db8::1]", b"NOOP  x ", b"VRFY  a b",
+    b"RCPT TO:postmaster <a@b>", b"MAIL FROM: John Smith <a@b>", b"RCPT TO: a@b, c@d",
+    b"RCPT TO: a@b c@d", b'RCPT TO:"x" <a@b>', b"MAIL FROM: a@b SIZE=5\x0bX=1",
     b"MAIL FROM:", b"MAIL FROM:<a@b", b"MAIL <a@b>", b"RCPT TO:<a> b>", b"RCPT", b"X  y",
 ]  # fmt: skip
 

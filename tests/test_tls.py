@@ -7,12 +7,13 @@ import functools
 import smtplib
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
 
 from shimproxy import SettingsError, TlsUnusable, Violation
+from shimproxy.net.leg import Leg
 from shimproxy.session.policy import Policy, ReceiverTls, SenderTls
 from tests.memory import Stage, offered, staged
 from tests.peers.mail import SMALL, Mail
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from shimproxy.net.leg import Leg
 
 SECONDS = 60.0
 
@@ -400,6 +400,23 @@ async def test_a_pinned_certificate(right: bool, secure_postfix: Postfix, certif
         async with shim(secure_postfix.port, receiver_tls="required", receiver_fingerprint=pinned) as between:
             said = await delivered(between.port, "many")
     assert said.startswith(b"250" if right else b"421 "), said
+
+
+def test_mail_data_behind_a_data_that_comes_before_the_hello_are_no_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind STARTTLS, EHLO is due; whoever sends a whole mail instead had no 354 for it."""
+
+    async def secured(self: Leg, _context: object) -> None:
+        self.secured = True
+
+    async def script(stage: Stage) -> None:
+        await offered(stage)
+        monkeypatch.setattr(Leg, "secure", secured)
+        await stage.feed(stage.sender, b"STARTTLS\r\n")
+        await stage.feed(stage.sender, b"DATA\r\nSubject: x\r\n\r\nEHLO y\r\nMAIL FROM:<evil@x>\r\n.\r\n")
+        assert stage.receiver.written == b"QUIT\r\n"
+
+    policy = Policy(sender_tls=SenderTls.STARTTLS, sender_context=cast("ssl.SSLContext", object()), clear_allowed=True)
+    assert staged(script, policy=policy).repaired == [Violation.DATA_WITHOUT_354]
 
 
 async def test_a_session_is_resumed_over_tls(secure_postfix: Postfix, certificate: Certificate) -> None:

@@ -91,7 +91,7 @@ class Content:
             receiver.queue(command)
             if await pipeline.flush_chunk_command():
                 receiver.mail_data_open = True
-                pipeline.chunks_open = not chunk.last
+                pipeline.note_chunk(last=chunk.last)
                 pipeline.chunks_in_doubt = not (chunk.size_octets or chunk.last)  # BDAT 0, which Exim refuses
                 await self._pass_on(Intake.of_chunk(self.sender, self.policy, chunk.size_octets), last=chunk.last)
             else:
@@ -111,12 +111,12 @@ class Content:
         if await delivery.pass_on():
             pipeline.await_verdict(delivery)
         else:
-            verdicts = await delivery.verdicts_without_the_end()
             pipeline.answer_earlier()
+            verdicts = await delivery.verdicts_without_the_end()
             for verdict in verdicts:
                 delivery.give(verdict)
             await self.sender.pour()
-            pipeline.in_transaction = False
+            pipeline.end_transaction()
             self._refusal = None if last else verdicts[0]
         if intake.outrun or not pipeline.goes_on:
             await pipeline.settle()
@@ -126,19 +126,18 @@ class Content:
     async def _refuse(self, chunk: Chunk, reply: Reply | Own) -> None:
         """Read and drop the chunk, and give its reply; the last reply of the session if that says so."""
         receiver = self.pipeline.receiver
+        ends = receiver.gone and not self._refusal
         intake = Intake.of_chunk(self.sender, self.policy, chunk.size_octets)
         if not await intake.drain():
             receiver.note_departure()
             raise Over
-        self.sender.put(reply)
-        if chunk.last and (self._refusal or self.pipeline.chunk_refusal):
-            for _ in range(1, self.pipeline.verdicts_due):
-                self.sender.put(reply)
+        if chunk.last and self._refusal:
             self._refusal = None
-        await self.sender.pour()
+            self.pipeline.end_transaction()
+        await self.sender.say(reply)
         if intake.outrun:
             await self._end_outrun()
-        if receiver.gone and reply is receiver.last_words and not self._refusal:
+        if ends:
             self.notes.ended("receiver")
             raise Over
 

@@ -62,13 +62,13 @@ class Delivery:
         return whole
 
     @property
-    def verdicts_due(self) -> int:
+    def verdicts_left(self) -> int:
         """How many replies are still to be given."""
-        return (self.transfer.pipeline.verdicts_due if self.last else 1) - self._given
+        return self.transfer.pipeline.verdicts_due - self._given
 
     def answer(self, verdict: Reply | Own) -> None:
         """Put that as every reply that is still to be given."""
-        for _ in range(self.verdicts_due):
+        for _ in range(self.verdicts_left):
             self.give(verdict)
 
     def give(self, verdict: Reply | Own) -> None:
@@ -76,7 +76,7 @@ class Delivery:
         self.transfer.tell()
         self._given += 1
         self._accepted = self._accepted or verdict.severity == 2
-        if not self.verdicts_due:
+        if not self.verdicts_left:
             if self.last:
                 record = self.notes.record
                 record.transactions += 1
@@ -117,7 +117,7 @@ class Delivery:
                     receiver.drop()
                 else:
                     transfer.hear_earlier()
-                    receiver.give_up(transfer.early, self.verdicts_due)
+                    receiver.give_up(transfer.early, self.verdicts_left)
                 notes.phase = "draining"
                 if not await intake.drain():
                     passage = Passage.VANISHED
@@ -157,10 +157,9 @@ class Delivery:
         return self._verdicts_of_the_departed(await farewell.verdicts()) or self._for_all([MAIL_UNANSWERED])
 
     def _for_all(self, verdicts: list[Reply | Own]) -> list[Reply | Own]:
-        """As many as are due: those that are lacking are like the others, if these agree, else nothing is known."""
-        lacking = self.verdicts_due - len(verdicts)
-        same = all(isinstance(each, Reply) and each.refuses for each in verdicts) or len(verdicts) == 1
-        return verdicts + [verdicts[0] if same else MAIL_UNANSWERED] * lacking
+        """As many as are due: one is that of all of them; of several, those that are lacking are not known."""
+        lacking = self.verdicts_left - len(verdicts)
+        return verdicts + [verdicts[0] if len(verdicts) == 1 else MAIL_UNANSWERED] * lacking
 
     def _tell_refusal(self) -> None:
         intake = self.transfer.intake

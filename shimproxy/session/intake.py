@@ -11,7 +11,7 @@ It does not know where the mail data go.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from shimproxy.session.sender import Sender
     from shimproxy.session.size import Measure
     from shimproxy.smtp.reply import Own
-
-_LAST_LINE: Final = b".\r\n"
 
 
 class End(Protocol):
@@ -151,7 +149,7 @@ class Intake:
             if normaliser.stray_count and self._policy.newlines is Newlines.REJECT and not self._policy.lf_only_devices:
                 self.refusal = BAD_NEWLINES
         if self._measure and self._size:
-            self._size.count(portion[: -len(_LAST_LINE)] if self.ended else portion)
+            self._size.count(portion, ended=self.ended)
             self._measure.octets = self._size.octets
             if self._measure.exceeded:
                 self.refusal = TOO_BIG

@@ -69,6 +69,7 @@ class Opening:
         notes.record.receiver = leg.peer
         receiver = self.receiver
         if receiver:
+            self.security.forget_login()
             receiver.begin_anew(leg)
         else:
             replies = ReplyReader(self.policy.limits.reply_octets)
@@ -101,7 +102,7 @@ class Opening:
 
     async def anew(self, receiver: Receiver) -> None:
         """Open a fresh leg, as the last one was given up. Raises Unopened, Interrupted."""
-        self.security.forget_receiver()
+        await receiver.see_some_off()
         greeting = await self.greeting()
         if greeting.severity != 2:
             receiver.give_up()
@@ -117,6 +118,6 @@ class Opening:
         except DeadlinePassed:
             self.notes.repaired(Violation.NO_REPLY, to=str(hello.verb))
             reply = None
-        if reply is None or reply.severity != 2 or not pipeline.offers_as_before(reply):
+        if reply is None or reply.kind != 2 or not pipeline.offers_as_before(reply):
             receiver.give_up()
             raise Unopened(reply if reply and reply.code == 421 else NOT_AS_BEFORE)

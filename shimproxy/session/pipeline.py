@@ -41,6 +41,8 @@ GROUPED = frozenset({Verb.MAIL, Verb.RCPT, Verb.RSET})
 _OF_TRANSACTIONS = HELLOS | {Verb.MAIL, Verb.RSET}
 _PIPELINING = b"PIPELINING"
 _CHUNKING = b"CHUNKING"
+# How many replies a refused last chunk has in LMTP is for each receiver to say: some give one, some none.
+_OF_CHUNKS = (_CHUNKING, b"BINARYMIME")
 _SIZE = b"SIZE"
 _ENHANCED = b"ENHANCEDSTATUSCODES"
 
@@ -73,6 +75,8 @@ class Pipeline:
     """Whether the receiver was given a chunk of a mail, and neither the last nor a new transaction since."""
     chunk_refusal: Reply | Own | None = None
     """What refused a chunk of that mail, or a command between two, until a new transaction can begin."""
+    _before_chunks: int = 0
+    """How many of those that are outstanding the receiver was given before the first chunk of the mail."""
     chunks_in_doubt: bool = False
     """Whether something is outstanding that a receiver may well refuse so."""
     behind_data_octets: int = 0
@@ -106,6 +110,12 @@ class Pipeline:
             self.chunks_in_doubt = True
         self._enter(command.verb)
         self.receiver.queue(command)
+
+    def note_chunk(self, *, last: bool) -> None:
+        """The receiver is given a chunk of a mail."""
+        if not (self.chunks_open or last):
+            self._before_chunks = len(self.outstanding)
+        self.chunks_open = not last
 
     def await_verdict(self, delivery: Delivery) -> None:
         """The end of its mail data was written: their reply is the receiver's next, behind what is outstanding."""
@@ -144,7 +154,7 @@ class Pipeline:
         while len(outstanding) > but:
             entry = outstanding.pop(0)
             if isinstance(entry, Delivery):
-                entry.answer(MAIL_UNANSWERED)
+                self._answer_delivery(entry, MAIL_UNANSWERED)
             else:
                 self.sender.put(COMMAND_UNANSWERED)
 
@@ -267,7 +277,7 @@ class Pipeline:
         entry = self.outstanding[0]
         if isinstance(entry, Delivery):
             if answer := entry.ruled(reply):
-                if entry.verdicts_due == 1 or self.receiver.gone:
+                if entry.verdicts_left == 1 or self.receiver.gone:
                     self._answer_mail(entry, answer)
                 else:
                     entry.give(answer)
@@ -279,15 +289,16 @@ class Pipeline:
         if verdict is not Verdict.RELAY:
             receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
             return then
+        is_before_chunks = self._before_chunks > 0
         self._leave()
-        if self.chunks_open and reply.refuses:
+        if self.chunks_open and reply.refuses and not is_before_chunks:
             self.chunk_refusal = self.chunk_refusal or reply
         if verb is Verb.DATA:
             self.look_behind_data()
             receiver.mail_data_open = reply.asks_for_data
             if receiver.mail_data_open and then is not Then.MAIL_DATA:
                 receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
-        elif verb in _OF_TRANSACTIONS and reply.severity == 2:
+        elif verb in _OF_TRANSACTIONS and reply.kind == 2:
             self.reset()
             self.in_transaction = verb is Verb.MAIL
             if verb in HELLOS:
@@ -297,9 +308,9 @@ class Pipeline:
                     reply = self._offer(reply)
                 self.hello = receiver.asked
         elif verb is Verb.RCPT:
-            self.recipients += reply.severity == 2
+            self.recipients += reply.kind == 2
             if self.measure:
-                self.measure.ruled(accepted=reply.severity == 2)
+                self.measure.ruled(accepted=reply.kind == 2)
         elif verb is Verb.AUTH and reply.severity == 2:
             self.authenticated = True
         self.sender.put(reply)
@@ -307,15 +318,19 @@ class Pipeline:
 
     def _answer_mail(self, delivery: Delivery, verdict: Reply | Own) -> None:
         self._leave()
-        if delivery.last:
-            self.in_transaction = False
-        elif verdict.severity != 2:
+        if verdict.severity != 2 and not delivery.last:
             self.chunk_refusal = self.chunk_refusal or verdict
+        self._answer_delivery(delivery, verdict)
+
+    def _answer_delivery(self, delivery: Delivery, verdict: Reply | Own) -> None:
         delivery.answer(verdict)
+        if delivery.last:
+            self.end_transaction()
 
     def _leave(self) -> None:
         """What was outstanding first has its answer."""
         self.outstanding.pop(0)
+        self._before_chunks = max(0, self._before_chunks - 1)
         if self.outstanding:
             self._allow(self.outstanding[0])
 
@@ -340,17 +355,24 @@ class Pipeline:
         removed, added = self.security.offer(self.receiver)
         if not self.policy.pipelining:
             removed = (*removed, _PIPELINING)
+        if self.policy.lmtp:
+            removed = (*removed, *_OF_CHUNKS)
         largest_octets = self.policy.sizes.largest_octets if self.policy.sizes else None
         if largest_octets is not None and (size := size_offered(keywords(reply), largest_octets)):
             removed, added = (*removed, _SIZE), (*added, size)
         return offering(reply, removed, added)
 
-    def reset(self) -> None:
-        """No transaction is open any more."""
-        self.in_transaction = self.chunks_open = False
-        self.recipients, self.chunk_refusal = 0, None
+    def end_transaction(self) -> None:
+        """The mail has its verdict."""
+        self.in_transaction = False
+        self.recipients = 0
         if self.measure:
             self.measure.reset()
+
+    def reset(self) -> None:
+        """Nothing is left of what the sender has begun: another transaction may begin."""
+        self.end_transaction()
+        self.chunks_open, self.chunk_refusal = False, None
 
     def forget(self) -> None:
         """What the sender was offered, and began, counts no more: it said HELO, or went over to TLS (RFC 3207 4.2)."""

@@ -11,7 +11,7 @@ It does not know which command comes after which, nor what becomes of a reply.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from shimproxy.session.delivery import Delivery
     from shimproxy.session.limits import Deadlines
     from shimproxy.session.notes import Notes
+
+_MOST_FAREWELLS: Final = 4
 
 
 @attrs.define(eq=False)
@@ -48,7 +50,7 @@ class Receiver:
     gone: bool = False
     """Whether it was given up."""
     farewell: Farewell | None = None
-    """Set once it is given up."""
+    """Set once it is given up, but for one that was dropped."""
     _quit_fits: bool = False
     """Whether its last reply lets a QUIT follow."""
     _unwritten: bytes = b""
@@ -58,8 +60,10 @@ class Receiver:
     _unasked_octets: int = 0
     _last_421: Reply | None = None
     _last_own_words: Own = RECEIVER_LOST
-    _earlier_legs: tuple[Leg, ...] = ()
-    _earlier_farewells: tuple[Farewell, ...] = ()
+    _earlier: list[Farewell] = attrs.field(factory=list)
+    """Farewells to legs before this one that may still go on."""
+    _earlier_octets_in: int = 0
+    _earlier_octets_out: int = 0
 
     # -- what is said
 
@@ -138,13 +142,14 @@ class Receiver:
 
     def begin_anew(self, leg: Leg) -> None:
         """Go on with another leg to the same receiver, which has said nothing yet."""
-        self._earlier_legs = (*self._earlier_legs, self.leg)
+        if self.farewell:
+            self._earlier.append(self.farewell)
+        else:
+            self._count(self.leg)
         self.leg = leg
         self.replies = ReplyReader(self.replies.limit_octets)
         self.gone = self.mail_data_open = self._quit_fits = False
-        if self.farewell:
-            self._earlier_farewells = (*self._earlier_farewells, self.farewell)
-            self.farewell = None
+        self.farewell = None
         self._unwritten, self.asked = b"", None
         self._last_421, self._last_own_words = None, RECEIVER_LOST
 
@@ -292,23 +297,41 @@ class Receiver:
         self.give_up()
 
     @property
-    def legs(self) -> tuple[Leg, ...]:
-        """Its leg, and those that it had before."""
-        return (*self._earlier_legs, self.leg)
+    def octets_in(self) -> int:
+        """What came on its leg, and on those before that are closed."""
+        return self._earlier_octets_in + self.leg.octets_in
+
+    @property
+    def octets_out(self) -> int:
+        """What went out on them."""
+        return self._earlier_octets_out + self.leg.octets_out
+
+    def _count(self, leg: Leg) -> None:
+        self._earlier_octets_in += leg.octets_in
+        self._earlier_octets_out += leg.octets_out
+
+    async def see_some_off(self) -> None:
+        """Return when few farewells go on, so that no session has any number of connections open."""
+        while len(self._earlier) >= _MOST_FAREWELLS:
+            await self._see_off_the_first()
+
+    async def _see_off_the_first(self) -> None:
+        farewell = self._earlier.pop(0)
+        await farewell.over()
+        self._count(farewell.leg)
 
     def hurry(self) -> None:
         """Nobody needs the verdict of a farewell any more."""
-        for farewell in self._farewells:
-            farewell.hurry()
+        for farewell in (*self._earlier, self.farewell):
+            if farewell:
+                farewell.hurry()
 
     async def seen_off(self) -> None:
         """Return when every farewell is over."""
-        for farewell in self._farewells:
-            await farewell.over()
-
-    @property
-    def _farewells(self) -> tuple[Farewell, ...]:
-        return (*self._earlier_farewells, self.farewell) if self.farewell else self._earlier_farewells
+        while self._earlier:
+            await self._see_off_the_first()
+        if self.farewell:
+            await self.farewell.over()
 
     async def part(self) -> None:
         """Close the leg as politely as its state lets it; a farewell goes on, but for a verdict that nobody needs."""

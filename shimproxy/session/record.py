@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from shimproxy.net.leg import Leg
+    from shimproxy.session.receiver import Receiver
     from shimproxy.smtp.catalogue import Violation
     from shimproxy.smtp.reply import Reply
 
@@ -60,12 +59,11 @@ class SessionRecord:
     ended_at: float = 0.0
     """When it was over, in seconds since 1970."""
 
-    def count_octets(self, sender: Leg, receivers: Iterable[Leg]) -> None:
+    def count_octets(self, sender: Leg, receiver: Receiver | None) -> None:
         """Take over what the legs have counted."""
         self.octets_from_sender, self.octets_to_sender = sender.octets_in, sender.octets_out
-        for receiver in receivers:
-            self.octets_from_receiver += receiver.octets_in
-            self.octets_to_receiver += receiver.octets_out
+        if receiver is not None:
+            self.octets_from_receiver, self.octets_to_receiver = receiver.octets_in, receiver.octets_out
 
 
 class Tell(Protocol):

@@ -47,6 +47,8 @@ class Security:
     notes: Notes
     policy: Policy
     _logged_in: bool = False
+    _tls_is_lost: bool = False
+    """Whether a leg was lost over TLS that may be in the clear; it is not tried again."""
     hello_due: bool = False
     """Whether the sender has to say EHLO again, as it has just gone over to TLS."""
 
@@ -95,8 +97,8 @@ class Security:
 
     # -- the receiver leg
 
-    def forget_receiver(self) -> None:
-        """There is to be another leg, on which nobody has logged in."""
+    def forget_login(self) -> None:
+        """There is another leg, or it has gone over to TLS: nobody has logged in there (RFC 3207 section 4.2)."""
         self._logged_in = False
 
     async def secure_at_once(self, leg: Leg) -> bool:
@@ -115,11 +117,13 @@ class Security:
         has to be. Raises Interrupted, and what `greeting_anew` does.
         """
         how = self.policy.receiver_tls
-        if how in (ReceiverTls.OPPORTUNISTIC, ReceiverTls.REQUIRED) and not receiver.leg.secured:
+        starts = how in (ReceiverTls.OPPORTUNISTIC, ReceiverTls.REQUIRED) and not self._tls_is_lost
+        if starts and not receiver.leg.secured:
             try:
                 secured = await self._start_tls(receiver, command)
                 if secured is None and how is ReceiverTls.OPPORTUNISTIC and not receiver.gone:
                     receiver.leg.reset()
+                    self._tls_is_lost = True
                     secured = False if (await greeting_anew()).severity == 2 else None
             except DeadlinePassed as late:
                 self.notes.repaired(Violation.NO_REPLY, to=late.what)
@@ -174,9 +178,10 @@ class Security:
         reply = await receiver.ask(Command(Verb.STARTTLS, b"STARTTLS\r\n"))
         if reply is None:
             return None
-        if reply.severity != 2:
+        if reply.kind != 2:
             return False
         self._discard(receiver.take_unread(), "receiver")
+        self.forget_login()
         return True if await self._handshake(receiver.leg) else None
 
     async def _handshake(self, leg: Leg) -> bool:

@@ -31,6 +31,8 @@ class Sender:
     _deadlines: Deadlines
     enhanced_codes: bool = False
     """Whether the EHLO reply that it was given offers enhanced status codes (RFC 2034)."""
+    told_421: bool = False
+    """Whether it was told that the session ends."""
     _unsaid: bytes = b""
 
     def put(self, reply: Reply | Own) -> None:
@@ -42,6 +44,7 @@ class Sender:
                 notes.said("shim", reply)
         if reply.code == 421:
             notes.phase = AFTER_421
+            self.told_421 = True
         self._unsaid = self._unsaid + reply.octets if self._unsaid else reply.octets
 
     @property

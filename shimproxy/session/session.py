@@ -169,7 +169,7 @@ class Session:
         if receiver and not receiver.farewell:
             receiver.leg.reset()
         self._watch.close()
-        self.notes.record.count_octets(sender, receiver.legs if receiver else ())
+        self.notes.record.count_octets(sender, receiver)
 
     def stop_when_idle(self) -> None:
         """End the session with a 421 as soon as no transaction is open."""
@@ -198,7 +198,7 @@ class Session:
                     await self._end_at_mail_data(len(command.line))
             if notes.telling or notes.secret or command.violation or command.verb in _VERBS_OF_SECRETS:
                 notes.heard(command)
-            if tidy and command.forwardable:
+            if tidy and command.forwardable and not command.refused:
                 command, violation = tidied(command, self.policy.helo_name)
                 if violation:
                     notes.repaired(violation)
@@ -252,15 +252,11 @@ class Session:
         await pipeline.settle()
         if receiver.gone and not self._resumes(pipeline):
             await self._answer_alone(receiver, command.verb)
-        elif security.hello_due and command.verb not in _WITHOUT_HELLO:
-            await self.sender.say(OUT_OF_ORDER)
-        elif command.verb is Verb.STARTTLS and (pipeline.authenticated or not pipeline.tls_offered):
-            await self.sender.say(NOT_OFFERED)
+        elif refusal := self._refusal(pipeline, command):
+            await self._refuse(pipeline, command, refusal)
         elif command.verb is Verb.STARTTLS and security.terminates:
             await self._start_tls(pipeline)
-        elif command.forwardable and not command.refused:
-            if not await receiver.in_step() and not await self._resume(pipeline, command):
-                return
+        elif await receiver.in_step() or await self._resume(pipeline, command):
             if not self._ready and (command.verb in HELLOS or command.verb not in _WITHOUT_HELLO):
                 security.hello_due = False
                 await self._opening.prepare(receiver, command)
@@ -268,12 +264,25 @@ class Session:
             if not await receiver.in_step():
                 await self._answer_alone(receiver, command.verb)
             await self._forward(turns, command)
-        else:
-            if command.verb is Verb.DATA:
-                pipeline.look_behind_data()
-            await self.sender.say(NOT_OFFERED if command.refused else BAD_LINE)
-            if command.verb is Verb.DATA:
-                await self._after_refused_data(pipeline.behind_data_octets)
+
+    def _refusal(self, pipeline: Pipeline, command: Command) -> Own | None:
+        """What the shim answers itself, to a command that is for no receiver."""
+        if command.refused:
+            return NOT_OFFERED
+        if not command.forwardable:
+            return BAD_LINE
+        if self._security.hello_due and command.verb not in _WITHOUT_HELLO:
+            return OUT_OF_ORDER
+        if command.verb is Verb.STARTTLS and (pipeline.authenticated or not pipeline.tls_offered):
+            return NOT_OFFERED
+        return None
+
+    async def _refuse(self, pipeline: Pipeline, command: Command, refusal: Own) -> None:
+        if command.verb is Verb.DATA:
+            pipeline.look_behind_data()
+        await self.sender.say(refusal)
+        if command.verb is Verb.DATA:
+            await self._after_refused_data(pipeline.behind_data_octets)
 
     def _is_too_big(self, pipeline: Pipeline, command: Command) -> bool:
         there = not pipeline.receiver.gone or self._resumes(pipeline)
@@ -295,7 +304,7 @@ class Session:
 
     def _resumes(self, pipeline: Pipeline) -> bool:
         """Whether a receiver that is gone may be dialled anew: not once the sender was told 421, or has logged in."""
-        return self.policy.resume and self.notes.phase != AFTER_421 and not pipeline.authenticated
+        return self.policy.resume and not (self.sender.told_421 or pipeline.authenticated)
 
     async def _resume(self, pipeline: Pipeline, command: Command) -> bool:
         """Go on although the receiver is gone; whether there is another, for this command to be forwarded to.
@@ -315,7 +324,9 @@ class Session:
             return False
         await self._opening.anew(pipeline.receiver)
         self._ready = False
-        if verb is Verb.MAIL and hello:
+        if verb in HELLOS:
+            pipeline.forget()
+        elif hello:
             await self._opening.as_before(pipeline, hello)
             self._ready = True
         return True

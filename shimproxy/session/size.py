@@ -34,11 +34,16 @@ class Measure:
     def refuses(self, command: Command) -> bool:
         """Whether MAIL or RCPT announces a mail that is larger than it may be."""
         if command.verb is Verb.MAIL:
-            self._declared_octets = declared_octets(command.line) or 0
-            limit_octets = self.sizes.largest_octets
-        else:
-            limit_octets = self.sizes.for_domain(domain(command.line))
-        return limit_octets is not None and self._declared_octets > limit_octets
+            declared = declared_octets(command.line) or 0
+            if self._exceeds(declared, self.sizes.largest_octets):
+                return True  # and the mail that is open, if there is one, has declared what it has
+            self._declared_octets = declared
+            return False
+        return self._exceeds(self._declared_octets, self.sizes.for_domain(domain(command.line)))
+
+    @staticmethod
+    def _exceeds(octets: int, limit_octets: int | None) -> bool:
+        return limit_octets is not None and octets > limit_octets
 
     def asked(self, command: Command) -> None:
         """RCPT is forwarded."""
@@ -57,4 +62,4 @@ class Measure:
     @property
     def exceeded(self) -> bool:
         """Whether the mail is too big already."""
-        return self.limit_octets is not None and self.octets > self.limit_octets
+        return self._exceeds(self.octets, self.limit_octets)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 
-_SIZE = re.compile(rb"[ \t]SIZE=(\d{1,20})(?=[ \t\r])", re.IGNORECASE).search
-_PATH = re.compile(rb"[^:]*:[ \t]*<?((?:\"(?:[^\"\\]|\\.)*\"|[^\s>\"])*)").match
+_QUOTED = rb"\"(?:[^\"\\]|\\.)*\""
+_SIZE = re.compile(rb"(?:" + _QUOTED + rb"|[^\"])*?[ \t]SIZE=(\d{1,20})(?=[ \t\r])", re.IGNORECASE).match
+_PATH = re.compile(rb"[^:]*:[ \t]*<?[ \t]*((?:" + _QUOTED + rb"|[^\s>\"])*)").match
 
 
 def declared_octets(line: bytes) -> int | None:

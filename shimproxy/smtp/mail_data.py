@@ -96,10 +96,17 @@ class Size:
 
     octets: int = 0
     _at_line_start: bool = True
+    _held: bytes = b""
+    """What may be the beginning of the last line."""
 
-    def count(self, block: memoryview | bytes) -> None:
-        """Take more mail data into account, without their end."""
-        octets = bytes(block)
+    def count(self, block: memoryview | bytes, *, ended: bool) -> None:
+        """Take more mail data into account, which `ended` says are the last, with the dot and its CRLF."""
+        octets = self._held + bytes(block)
+        if ended:
+            octets = octets.removesuffix(b".\r\n")
+        else:
+            self._held = self._beginning_of_an_end(octets)
+            octets = octets[: len(octets) - len(self._held)]
         if not octets:
             return
         # Most blocks have no dot that could be one, and that is seen at once.
@@ -107,3 +114,9 @@ class Size:
         dots += self._at_line_start and octets.startswith(b".")
         self.octets += len(octets) - dots
         self._at_line_start = octets.endswith(b"\n")
+
+    def _beginning_of_an_end(self, octets: bytes) -> bytes:
+        for tail in (b".", b".\r"):
+            if octets.endswith(b"\n" + tail) or (octets == tail and self._at_line_start):
+                return tail
+        return b""

@@ -18,9 +18,16 @@ from shimproxy.smtp.command import HELLOS, Command, Verb
 
 _QUOTED = rb"\"(?:[^\"\\\r\n]|\\[^\r\n])*\""
 _BRACKETED = rb"<(?:" + _QUOTED + rb"|[^\"<>\r\n])*>"
-_BARE = rb"(?:" + _QUOTED + rb"|[^\"<>\s])+"
+_BARE = rb"(?:" + _QUOTED + rb"|[^\"<>\s,])+"
+_PARAMETERS = rb"(?:[ \t]+[A-Za-z0-9][A-Za-z0-9-]*(?:=[^\s<>]+)?)*"
 _PATH = re.compile(
-    rb"[ \t]*(MAIL|RCPT)[ \t]+(FROM|TO)[ \t]*:[ \t]*(" + _BRACKETED + rb"|" + _BARE + rb")(|[ \t]+[^\r\n]*?)[ \t]*\r\n",
+    rb"[ \t]*(MAIL|RCPT)[ \t]+(FROM|TO)[ \t]*:[ \t]*("
+    + _BRACKETED
+    + rb"|"
+    + _BARE
+    + rb")("
+    + _PARAMETERS
+    + rb")[ \t]*\r\n",
     re.IGNORECASE,
 ).fullmatch
 _HELLO = re.compile(rb"[ \t]*(HELO|EHLO|LHLO)[ \t]*([^\r\n]*?)[ \t]*\r\n", re.IGNORECASE).fullmatch
