@@ -64,17 +64,28 @@ class Running:
     port: int
     log: Path
 
-    @property
-    def cpu_seconds(self) -> float:
-        """User and system time so far, in whole clock ticks. Raises BenchError."""
+    def _pids(self) -> list[int]:
+        """The process and its workers. Raises BenchError."""
+        pid = self.process.pid
         try:
-            stat = Path(f"/proc/{self.process.pid}/stat").read_text()
+            return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
         except OSError:
             raise self.failed("has ended") from None
-        fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces; utime and stime are 14, 15
-        if fields[0] == "Z":
-            raise self.failed("has ended")
-        return (int(fields[11]) + int(fields[12])) / TICKS_A_SECOND
+
+    @property
+    def cpu_seconds(self) -> float:
+        """User and system time so far, with that of its workers, in whole clock ticks. Raises BenchError."""
+        ticks = 0
+        for pid in self._pids():
+            try:
+                stat = Path(f"/proc/{pid}/stat").read_text()
+            except OSError:
+                raise self.failed("has ended") from None
+            fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces; utime and stime are 14, 15
+            if fields[0] == "Z":
+                raise self.failed("has ended")
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / TICKS_A_SECOND
 
     def settled_cpu_seconds(self) -> float:
         """The same once it has stopped growing, as sessions may still be closing."""
@@ -88,12 +99,15 @@ class Running:
         return before
 
     def memory_kib(self, field: str) -> int:
-        """VmRSS or VmHWM. Raises BenchError."""
+        """VmRSS or VmHWM, of the largest of its processes. Raises BenchError."""
+        found: list[int] = []
         with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-                if line.startswith(f"{field}:"):
-                    return int(line.split()[1])
-        raise self.failed("has ended")
+            for pid in self._pids():
+                status = Path(f"/proc/{pid}/status").read_text().splitlines()
+                found += [int(line.split()[1]) for line in status if line.startswith(f"{field}:")]
+        if not found:
+            raise self.failed("has ended")
+        return max(found)
 
     def failed(self, what: str) -> BenchError:
         return BenchError(f"{self.name} {what}{_last_line(self.log)}")

@@ -14,12 +14,12 @@ import trio
 from shimproxy import __version__
 from shimproxy.net.address import Address
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
-from shimproxy.ops import demo, journal
+from shimproxy.ops import demo
 from shimproxy.ops.check import check
 from shimproxy.ops.options import OPTIONS, nearest
-from shimproxy.ops.run import run
 from shimproxy.ops.settings import SettingsError
 from shimproxy.ops.sources import FILE_VARIABLE, Sources
+from shimproxy.ops.supervisor import supervise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,11 +74,8 @@ def _sources(options: argparse.Namespace) -> Sources:
 
 
 def _run(options: argparse.Namespace) -> Callable[[], int]:
-    settings = _sources(options).settings()
-
     def command() -> int:
-        journal.set_up(settings.log_level.upper(), settings.log_format)
-        trio.run(run, settings)
+        trio.run(supervise, partial(_sources, options))
         return 0
 
     return command
@@ -144,7 +141,8 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         _run,
         "stand between senders and a receiver",
-        "Stand between senders and a receiver until SIGTERM or SIGINT.",
+        "Stand between senders and a receiver until SIGTERM or SIGINT; SIGHUP reads the settings anew, SIGUSR2 goes "
+        "over to the code that is installed now.",
     )
     _add_with_options(
         commands,

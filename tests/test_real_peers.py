@@ -34,7 +34,7 @@ CONTENTS = 400
 SESSIONS_AT_ONCE = 20
 SIZE_LIMIT_OCTETS = 100_000
 GIB = 1024 * MIB
-IDLE_SESSIONS = 2000
+IDLE_SESSIONS = {1: 2000, 2: 10_000}  # by workers
 FEW_SESSIONS = 50
 
 
@@ -231,7 +231,7 @@ def test_a_gibibyte_is_drained_in_constant_memory(tmp_path: Path) -> None:
 @pytest.fixture
 def many_files() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * IDLE_SESSIONS + 500
+    needed = max(IDLE_SESSIONS.values()) + 500
     if hard != resource.RLIM_INFINITY and hard < needed:
         pytest.skip(f"ulimit -Hn is {hard}: {needed} files are needed")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
@@ -241,17 +241,20 @@ def many_files() -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("many_files")
-def test_two_thousand_idle_sessions_cost_less_than_40_kib_each(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("workers", "sessions"), IDLE_SESSIONS.items())
+def test_thousands_of_idle_sessions_cost_less_than_40_kib_each(workers: int, sessions: int, tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
-        port = stack.enter_context(smtp_sink("-m", f"{2 * IDLE_SESSIONS}"))
-        between = stack.enter_context(shim_process(port, tmp_path / "log"))
+        port = stack.enter_context(smtp_sink("-m", f"{2 * sessions}"))
+        arguments = ("--workers", f"{workers}", "--sessions", f"{2 * sessions}")
+        between = stack.enter_context(shim_process(port, tmp_path / "log", *arguments))
         open_session = functools.partial(idle_session, stack, between.port)
         for _ in range(FEW_SESSIONS):
             open_session()
         before_kib = between.memory_kib("VmRSS")
-        for _ in range(IDLE_SESSIONS):
+        for _ in range(sessions):
             open_session()
-        cost_kib = (between.memory_kib("VmRSS") - before_kib) / IDLE_SESSIONS
+        cost_kib = (between.memory_kib("VmRSS") - before_kib) / sessions
+        assert len(between.workers) == workers
     assert cost_kib < 40
 
 

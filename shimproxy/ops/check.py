@@ -24,15 +24,12 @@ async def check(settings: Settings) -> list[str]:
     """
     problems: list[str] = []
     remarks: list[str] = []
-    loads: list[Callable[[], object]] = [settings.receiver_security]
-    loads += [partial(settings.sender_context, listener) for listener in settings.listen]
-    for load in loads:
-        try:
-            load()
-        except TlsUnusable as error:
-            problems += [str(error)] if str(error) not in problems else []
     try:
-        await look_up(settings.receiver, settings.deadlines.connect)
+        check_tls(settings)
+    except SettingsError as error:
+        problems += error.problems
+    try:
+        await check_receiver(settings)
     except DialFailed as error:
         problems.append(f"receiver: {error}")
     for listener in settings.listen:
@@ -46,3 +43,22 @@ async def check(settings: Settings) -> list[str]:
     if problems:
         raise SettingsError(*problems)
     return remarks
+
+
+def check_tls(settings: Settings) -> None:
+    """Load what TLS needs. Raises SettingsError with all that can't be."""
+    problems: list[str] = []
+    loads: list[Callable[[], object]] = [settings.receiver_security]
+    loads += [partial(settings.sender_context, listener) for listener in settings.listen]
+    for load in loads:
+        try:
+            load()
+        except TlsUnusable as error:
+            problems += [str(error)] if str(error) not in problems else []
+    if problems:
+        raise SettingsError(*problems)
+
+
+async def check_receiver(settings: Settings) -> None:
+    """Look the receiver's name up. Raises DialFailed."""
+    await look_up(settings.receiver, settings.deadlines.connect)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from shimproxy.session.policy import SenderTls
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,6 +28,10 @@ log = logging.getLogger("shimproxy")
 _Fields = dict[str, int | str | float]
 _WAIT_SECONDS: Final = 0.25
 _MOST_WAITING: Final = 256
+_REMARKS: Final = {
+    SenderTls.OPAQUE: "the receiver's STARTTLS passes unread, and nothing can be repaired there; --cert changes that",
+    SenderTls.OFF: "STARTTLS is taken out of the receiver's EHLO reply: senders stay in the clear",
+}
 
 
 def escaped(octets: bytes) -> str:
@@ -120,9 +126,18 @@ class Journal:
         self.flush()
         _write(logging.ERROR, "observer", {"session": session_id}, error)
 
-    def sender_tls(self, how: str, remark: str) -> None:
-        """Log what is done about TLS on sender legs."""
-        _write(logging.INFO, "start", {"sender_tls": how, "remark": remark})
+    def sender_tls(self, how: SenderTls) -> None:
+        """Log what is done about TLS on sender legs, where that takes something away from repair or from senders."""
+        if remark := _REMARKS.get(how):
+            _write(logging.INFO, "start", {"sender_tls": how.value, "remark": remark})
+
+    def supervised(self, what: str, **fields: str | int | float) -> None:
+        """Log what became of settings and workers."""
+        _write(logging.INFO, "supervisor", {"what": what, **fields})
+
+    def trouble_with_workers(self, what: str, **fields: str | int | float) -> None:
+        """Log the same where it is not as it should be."""
+        _write(logging.WARNING, "supervisor", {"what": what, **fields})
 
     def trouble(self, what: str) -> None:
         """Log what befell a listener."""

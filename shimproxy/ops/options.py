@@ -134,6 +134,14 @@ def _sizes(texts: Sequence[str]) -> Values:
     return {"max_size": general, "max_size_by_domain": by_domain}
 
 
+def _workers(texts: Sequence[str]) -> Values:
+    if texts[-1] == "auto":
+        return {"workers": 0}
+    if not (texts[-1].isascii() and texts[-1].isdigit() and int(texts[-1])):
+        raise ValueError("write a whole number from 1 on, or auto")
+    return {"workers": int(texts[-1])}
+
+
 def _secret(texts: Sequence[str]) -> Values:
     try:
         secret = Path(texts[-1]).read_text().partition("\n")[0]
@@ -406,6 +414,14 @@ OPTIONS: Final = (
         read=_number("sessions", int),
         default=_default("sessions"),
         help="sessions at a time",
+    ),
+    Option(
+        name="workers",
+        group=_RUNNING,
+        metavar="N|auto",
+        read=_workers,
+        default=("1",),
+        help="processes that serve; auto: one a CPU",
     ),
     Option(
         name="grace",

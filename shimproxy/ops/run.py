@@ -1,42 +1,10 @@
-"""`shimproxy run`: serve until a signal says otherwise."""
+"""What `shimproxy run` does for its process: says where it listens, and gets file descriptors enough."""
 
 from __future__ import annotations
 
 import contextlib
 import resource
-import signal
 import sys
-from typing import TYPE_CHECKING
-
-import trio
-
-from shimproxy.ops.serve import Stop, serve
-
-if TYPE_CHECKING:
-    from shimproxy.ops.settings import Settings
-
-
-async def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; a second one ends at once. Says on standard output where it listens.
-
-    Raises ListenFailed, DialFailed.
-    """
-    allow_many_files()
-    stop = Stop()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with trio.open_nursery() as nursery:
-
-            async def obey() -> None:
-                async for _ in signals:
-                    stop.ask()
-
-            async def serve_to_the_end(task_status: trio.TaskStatus[list[str]]) -> None:
-                await serve(settings, stop=stop, task_status=task_status)
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(obey)
-            addresses = await nursery.start(serve_to_the_end)
-            say(f"shimproxy ready: listening on {', '.join(addresses)}, receiver {settings.receiver}")
 
 
 def say(line: str) -> None:

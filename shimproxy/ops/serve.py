@@ -20,7 +20,7 @@ from shimproxy.ops.journal import Journal, Told
 from shimproxy.ops.settings import Listener, SettingsError
 from shimproxy.session.farewell import Beside
 from shimproxy.session.notes import Notes
-from shimproxy.session.policy import Policy, SenderTls
+from shimproxy.session.policy import Policy
 from shimproxy.session.record import SessionRecord
 from shimproxy.session.sender import Sender
 from shimproxy.session.session import Session
@@ -28,7 +28,7 @@ from shimproxy.smtp.reply import Own
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from shimproxy.ops.settings import Settings
     from shimproxy.session.record import Observer
@@ -40,8 +40,9 @@ _SHORTEST_TICK_SECONDS, _LONGEST_TICK_SECONDS = 0.01, 1.0
 
 @attrs.define(eq=False)
 class Stop:
-    """Ends `serve`: first in good order, then at once."""
+    """Ends `serve`: first in good order, then at once; or when its sessions have come to their end."""
 
+    _closing: trio.Event = attrs.field(factory=trio.Event)
     _asked: trio.Event = attrs.field(factory=trio.Event)
     _at_once: trio.Event = attrs.field(factory=trio.Event)
 
@@ -50,6 +51,15 @@ class Stop:
         if self._asked.is_set():
             self._at_once.set()
         self._asked.set()
+        self._closing.set()
+
+    def retire(self) -> None:
+        """Stop accepting, and let every session come to its own end."""
+        self._closing.set()
+
+    async def closing(self) -> None:
+        """Return when nothing more is to be accepted."""
+        await self._closing.wait()
 
     async def asked(self) -> None:
         """Return when a stop has been asked for."""
@@ -58,12 +68,6 @@ class Stop:
     async def insisted(self) -> None:
         """Return when a stop has been asked for twice."""
         await self._at_once.wait()
-
-
-_REMARKS = {
-    SenderTls.OPAQUE: "the receiver's STARTTLS passes unread, and nothing can be repaired there; --cert changes that",
-    SenderTls.OFF: "STARTTLS is taken out of the receiver's EHLO reply: senders stay in the clear",
-}
 
 
 @attrs.define(eq=False)
@@ -152,18 +156,36 @@ async def serve(
     """
     if listeners is None and not settings.listen:
         raise SettingsError("listen: no address to listen on; write HOST:PORT, as in 127.0.0.1:2525, or give listeners")
-    given = Listener(Address("", 0))
-    sockets = dict.fromkeys(listeners or (), given)
-    stop = stop or Stop()
+    sockets = dict.fromkeys(listeners or (), Listener(Address("", 0)))
+    Journal().sender_tls(settings.sender_tls_used)
+    try:
+        if listeners is None:
+            for listener in settings.listen:
+                sockets |= dict.fromkeys(await open_listeners(listener.address), listener)
+        await serve_on(
+            settings, sockets, on_session=on_session, observer=observer, stop=stop or Stop(), task_status=task_status
+        )
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+async def serve_on(
+    settings: Settings,
+    sockets: Mapping[socket.socket, Listener],
+    *,
+    on_session: Callable[[SessionRecord], None] | None = None,
+    observer: Observer | None = None,
+    stop: Stop,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """As `serve`, on listening sockets with what is known of those who connect there."""
     deadlines = settings.deadlines
     driver = Driver(Block(settings.limits.block_octets))
     journal = Journal()
     try:
         dialler = Dialler(settings.receiver, driver)
         await dialler.look_up(deadlines.connect)
-        if listeners is None:
-            for listener in settings.listen:
-                sockets |= dict.fromkeys(await open_listeners(listener.address), listener)
         for sock in sockets:
             prepare(sock)
         tick_seconds = deadlines.shortest_seconds / _TICKS_IN_SHORTEST_DEADLINE
@@ -192,8 +214,6 @@ async def serve(
             )
             for listener in sockets.values()
         }
-        if remark := _REMARKS.get(settings.sender_tls_used):
-            journal.sender_tls(settings.sender_tls_used, remark)
         told = Told(journal if observer is None else observer, journal, on_session)
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run)
@@ -207,17 +227,29 @@ async def serve(
                         begin = partial(sessions.begin, policies[listener])
                         listening.start_soon(accept_forever, sock, sessions, begin, journal.trouble)
                     task_status.started([written(sock.getsockname()) for sock in sockets])
-                    await stop.asked()
+                    await stop.closing()
                     accepting.cancel()
             for sock in sockets:
                 sock.close()
+            await _let_retire(sessions, stop)
             await _let_finish(sessions, stop, settings.grace_seconds)
             nursery.cancel_scope.cancel()
     finally:
         journal.flush()
-        for sock in sockets:
-            sock.close()
         driver.close()
+
+
+async def _let_retire(sessions: _Sessions, stop: Stop) -> None:
+    """Wait until there are no sessions any more, or a stop is asked for."""
+    async with trio.open_nursery() as waiting:
+
+        async def asked() -> None:
+            await stop.asked()
+            waiting.cancel_scope.cancel()
+
+        waiting.start_soon(asked)
+        await sessions.gone()
+        waiting.cancel_scope.cancel()
 
 
 async def _let_finish(sessions: _Sessions, stop: Stop, grace_seconds: float) -> None:

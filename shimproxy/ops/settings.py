@@ -5,6 +5,7 @@ The command line and an embedding program make the same Settings; defaults stand
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -193,6 +194,8 @@ class Settings:
     limits: Limits = attrs.field(factory=Limits)
     sessions: int = attrs.field(default=10_000, validator=at_least(1))
     """How many sessions at a time; further senders wait in the kernel's queue."""
+    workers: int = attrs.field(default=1, validator=at_least(0))
+    """How many processes `shimproxy run` serves with; 0 for one a CPU."""
     grace_seconds: float = attrs.field(default=30.0, validator=not_negative)
     """How long open transactions may go on after the first signal to stop."""
     log_level: str = attrs.field(default="info", validator=attrs.validators.in_(LOG_LEVELS))
@@ -249,6 +252,11 @@ class Settings:
     def login(self) -> Login | None:
         """With what the shim logs in, if it does."""
         return Login(self.login_user, self.login_secret, self.login_in_clear) if self.login_user else None
+
+    @property
+    def workers_used(self) -> int:
+        """What `workers` comes to."""
+        return self.workers or len(os.sched_getaffinity(0))
 
     @property
     def helo_name_used(self) -> str:

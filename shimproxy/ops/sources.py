@@ -61,6 +61,15 @@ class Sources:
         sources.given |= {name: Given(tuple(texts), f"--{name}") for name, texts in flags.items()}
         return sources
 
+    @classmethod
+    def of_texts(cls, texts: Mapping[str, Sequence[str]]) -> Sources:
+        """What `as_texts` gave."""
+        return cls({name: Given(tuple(each), "the supervisor") for name, each in texts.items()})
+
+    def as_texts(self) -> dict[str, list[str]]:
+        """All of it, secrets too, for another process."""
+        return {name: list(given.texts) for name, given in self.given.items()}
+
     def settings(self) -> Settings:
         """What they come to. Raises SettingsError with all that can't be used."""
         problems = [*self.problems]

@@ -89,11 +89,19 @@ class ShimProcess:
     process: subprocess.Popen[bytes]
 
     def memory_kib(self, field: str) -> int:
-        """VmRSS (now) or VmHWM (at most so far) from /proc."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        found = re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)
-        assert found, f"no {field} in /proc"
-        return int(found[1])
+        """VmRSS (now) or VmHWM (at most so far) from /proc, of its workers together."""
+        total_kib = 0
+        for pid in self.workers:
+            found = re.search(rf"^{field}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+            assert found, f"no {field} in /proc"
+            total_kib += int(found[1])
+        return total_kib
+
+    @property
+    def workers(self) -> list[int]:
+        """The process ids of its workers."""
+        pid = self.process.pid
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @contextlib.contextmanager

@@ -1,0 +1,336 @@
+"""`shimproxy run`: holds the listening sockets, and keeps workers running that serve on them.
+
+Invariants:
+
+1. A listening socket stays open as long as the settings name it: no reload, upgrade or crash refuses a connection.
+2. New settings change nothing before all of them can be used and their workers serve.
+3. A worker that a reload or an upgrade has replaced lets its sessions come to their end.
+4. Signals are obeyed here, one after the other; workers are told by a line (worker.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from shimproxy.net.address import written
+from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
+from shimproxy.net.listen import open_listeners
+from shimproxy.ops import journal
+from shimproxy.ops.check import check_receiver, check_tls
+from shimproxy.ops.run import allow_many_files, say
+from shimproxy.ops.settings import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shimproxy.ops.settings import Listener, Settings
+    from shimproxy.ops.sources import Sources
+
+_START_SECONDS: Final = 30.0
+_LEAST_BACK_OFF_SECONDS: Final = 0.1
+_LONGEST_BACK_OFF_SECONDS: Final = 30.0
+_STEADY_SECONDS: Final = 10.0
+"""A worker that has lived so long has not failed to start."""
+_LEFT: Final = "_SHIMPROXY_LEFT_TO_THE_UPGRADE"
+_UNUSABLE: Final = (SettingsError, ListenFailed, DialFailed, TlsUnusable)
+
+
+@attrs.define(eq=False)
+class Worker:
+    """A process that serves."""
+
+    pid: int
+    control: socket.socket
+    started_at: float = attrs.field(factory=trio.current_time)
+    ready: trio.Event = attrs.field(factory=trio.Event)
+    """Set once it accepts, or has ended without."""
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    serves: bool = False
+
+    def tell(self, **order: object) -> None:
+        """Give it an order, if it is there to take one."""
+        line = json.dumps(order).encode() + b"\n"
+        with contextlib.suppress(OSError):  # or it is about to end, or has
+            self.control.sendall(line)
+
+
+@attrs.define(eq=False)
+class Supervisor:
+    """The listening sockets and the workers of one `shimproxy run`."""
+
+    gather: Callable[[], Sources]
+    """Reads the settings anew."""
+    nursery: trio.Nursery
+    _settings: Settings = attrs.field(init=False)
+    _sources: Sources = attrs.field(init=False)
+    _listening: dict[str, list[socket.socket]] = attrs.field(factory=dict)
+    """Address as in the settings -> its sockets."""
+    _current: list[Worker] = attrs.field(factory=list)
+    _all: set[Worker] = attrs.field(factory=set)
+    _stopping: bool = False
+    _failures: int = 0
+    _journal: journal.Journal = attrs.field(factory=journal.Journal)
+
+    # -- starting
+
+    async def start(self) -> None:
+        """Listen and serve. Raises SettingsError, ListenFailed, DialFailed, TlsUnusable."""
+        left = Left.take_over()
+        self._listening = left.listening
+        await self._adopt(self.gather())
+        for worker in left.workers:
+            self._tend(worker)
+            worker.tell(do="retire")
+        addresses = [written(sock.getsockname()) for _, sock in self._sockets(self._settings)]
+        say(f"shimproxy ready: listening on {', '.join(addresses)}, receiver {self._settings.receiver}")
+
+    async def _adopt(self, sources: Sources) -> None:
+        """Go over to these settings. Raises what makes them unusable, and changes nothing then."""
+        settings = sources.settings()
+        check_tls(settings)
+        await check_receiver(settings)
+        opened = {
+            name: await open_listeners(each.address) for name, each in _named(settings) if name not in self._listening
+        }
+        before = self._listening
+        self._listening = {name: before.get(name) or opened[name] for name, _ in _named(settings)}
+        try:
+            workers = [self._spawn(sources, settings) for _ in range(settings.workers_used)]
+            for worker in workers:
+                with trio.move_on_after(_START_SECONDS):
+                    await worker.ready.wait()
+            if not all(worker.serves for worker in workers):
+                for worker in workers:
+                    _kill(worker)
+                raise SettingsError("a worker did not start; what it says stands above")
+        except BaseException:
+            self._listening = before
+            for sock in (sock for sockets in opened.values() for sock in sockets):
+                sock.close()
+            raise
+        for name, sockets in before.items():
+            if name not in self._listening:
+                for sock in sockets:
+                    sock.close()
+        self._sources, self._settings = sources, settings
+        journal.set_up(settings.log_level.upper(), settings.log_format)
+        self._journal.sender_tls(settings.sender_tls_used)
+        replaced, self._current = self._current, workers
+        for worker in replaced:
+            worker.tell(do="retire")
+
+    def _sockets(self, settings: Settings) -> list[tuple[int, socket.socket]]:
+        """Every listening socket, with the index of its listener in the settings."""
+        return [(index, sock) for index, (name, _) in enumerate(_named(settings)) for sock in self._listening[name]]
+
+    def _spawn(self, sources: Sources, settings: Settings) -> Worker:
+        ours, theirs = socket.socketpair()
+        sockets = self._sockets(settings)
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "shimproxy.ops.worker", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno(), *(sock.fileno() for _, sock in sockets)],
+            )
+        process.returncode = 0  # it is waited for here, not by its destructor
+        worker = Worker(process.pid, ours)
+        worker.tell(options=sources.as_texts(), sockets=[(index, sock.fileno()) for index, sock in sockets])
+        self._tend(worker)
+        return worker
+
+    # -- workers
+
+    def _tend(self, worker: Worker) -> None:
+        self._all.add(worker)
+        self.nursery.start_soon(self._tend_to_its_end, worker, name=f"worker {worker.pid}")
+
+    async def _tend_to_its_end(self, worker: Worker) -> None:
+        worker.control.setblocking(False)
+        await self._listen_to(worker)
+        status = await _waited_for(worker.pid)
+        worker.control.close()
+        worker.ready.set()
+        worker.ended.set()
+        self._all.discard(worker)
+        if worker in self._current and not self._stopping:
+            self._current.remove(worker)
+            await self._replace(worker, status)
+
+    async def _listen_to(self, worker: Worker) -> None:
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(worker.control))
+        unread = b""
+        try:
+            while octets := await stream.receive_some():
+                *lines, unread = (unread + octets).split(b"\n")
+                for line in lines:
+                    if json.loads(line).get("ready"):
+                        worker.serves = True
+                        worker.ready.set()
+        except trio.BrokenResourceError:
+            pass  # it was killed
+
+    async def _replace(self, worker: Worker, status: int) -> None:
+        lived_seconds = trio.current_time() - worker.started_at
+        self._failures = 0 if lived_seconds > _STEADY_SECONDS else self._failures + 1
+        pause_seconds = min(_LONGEST_BACK_OFF_SECONDS, _LEAST_BACK_OFF_SECONDS * 2 ** max(0, self._failures - 1))
+        self._journal.trouble_with_workers(
+            "a worker has ended; another starts",
+            pid=worker.pid,
+            how=_how_it_ended(status),
+            after_seconds=round(lived_seconds, 3),
+            pause_seconds=pause_seconds,
+        )
+        await trio.sleep(pause_seconds)
+        if not self._stopping and len(self._current) < self._settings.workers_used:
+            self._current.append(self._spawn(self._sources, self._settings))
+
+    # -- signals
+
+    async def reload(self) -> None:
+        """SIGHUP: settings and certificates read anew, by new workers."""
+        try:
+            await self._adopt(self.gather())
+        except _UNUSABLE as error:
+            for problem in str(error).splitlines():
+                self._journal.trouble_with_workers("not reloaded: nothing has changed", problem=problem)
+        else:
+            self._journal.supervised(
+                "reloaded", workers=len(self._current), retiring=len(self._all) - len(self._current)
+            )
+
+    async def upgrade(self) -> None:
+        """SIGUSR2: the same with the code that is installed now, in this process."""
+        command = [sys.executable, "-m", "shimproxy", *sys.argv[1:]]
+        tried = await trio.run_process(
+            [*command[:3], "check", *command[4:]], capture_stdout=True, capture_stderr=True, check=False
+        )
+        if tried.returncode:
+            problem = tried.stderr.decode(errors="replace").strip().splitlines()[-1:]
+            self._journal.trouble_with_workers("not upgraded: nothing has changed", problem=" ".join(problem))
+            return
+        self._journal.supervised("upgrading")
+        Left(self._listening, list(self._all)).leave()
+        for each in (signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(each, signal.SIG_IGN)  # which lasts until the new code is there to obey
+        os.execv(command[0], command)
+
+    async def stop(self) -> None:
+        """SIGTERM, SIGINT: accept no more, and end in good order; asked again, at once."""
+        self._stopping = True
+        for sock in (sock for sockets in self._listening.values() for sock in sockets):
+            sock.close()
+        for worker in self._all:
+            worker.tell(do="stop")
+
+    async def stopped(self) -> None:
+        """Return when every worker has ended."""
+        while self._all:
+            await next(iter(self._all)).ended.wait()
+
+
+async def supervise(gather: Callable[[], Sources]) -> None:
+    """Serve until SIGTERM or SIGINT; a second one ends at once. Says on standard output where it listens.
+
+    Raises SettingsError, ListenFailed, DialFailed, TlsUnusable.
+    """
+    allow_many_files()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2) as signals:
+        async with trio.open_nursery() as nursery:
+            supervisor = Supervisor(gather, nursery)
+            await supervisor.start()
+
+            async def obey() -> None:
+                async for each in signals:
+                    match each:
+                        case signal.SIGHUP:
+                            await supervisor.reload()
+                        case signal.SIGUSR2:
+                            await supervisor.upgrade()
+                        case _:
+                            await supervisor.stop()
+                            nursery.start_soon(end)
+
+            async def end() -> None:
+                await supervisor.stopped()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(obey)
+
+
+@attrs.define
+class Left:
+    """What a supervisor leaves to the one that takes its place in the same process."""
+
+    listening: dict[str, list[socket.socket]] = attrs.field(factory=dict)
+    workers: list[Worker] = attrs.field(factory=list)
+
+    @classmethod
+    def take_over(cls) -> Left:
+        """What was left, if this is such a one."""
+        left = json.loads(os.environ.pop(_LEFT, "{}"))
+        listening = {
+            name: [socket.socket(fileno=fileno) for fileno in filenos]
+            for name, filenos in left.get("listening", {}).items()
+        }
+        workers = [Worker(pid, socket.socket(fileno=fileno), serves=True) for pid, fileno in left.get("workers", [])]
+        for sock in (
+            *(sock for sockets in listening.values() for sock in sockets),
+            *(each.control for each in workers),
+        ):
+            sock.set_inheritable(False)
+        return cls(listening, workers)
+
+    def leave(self) -> None:
+        """See to it that the program to be executed finds it."""
+        sockets = [sock for sockets in self.listening.values() for sock in sockets]
+        for sock in (*sockets, *(worker.control for worker in self.workers)):
+            sock.set_inheritable(True)
+        os.environ[_LEFT] = json.dumps(
+            {
+                "listening": {name: [sock.fileno() for sock in socks] for name, socks in self.listening.items()},
+                "workers": [(worker.pid, worker.control.fileno()) for worker in self.workers],
+            }
+        )
+
+
+def _named(settings: Settings) -> list[tuple[str, Listener]]:
+    """Each listener with a name for its sockets: its address, told apart from another with the same, as of port 0."""
+    seen: Counter[str] = Counter()
+    named: list[tuple[str, Listener]] = []
+    for listener in settings.listen:
+        address = str(listener.address)
+        named.append((f"{address} {seen[address]}", listener))
+        seen[address] += 1
+    return named
+
+
+def _kill(worker: Worker) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(worker.pid, signal.SIGKILL)
+
+
+async def _waited_for(pid: int) -> int:
+    """The wait status of a child, once it has ended."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        await trio.lowlevel.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
+    return os.waitpid(pid, 0)[1]  # noqa: ASYNC222 - it has ended
+
+
+def _how_it_ended(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    return signal.Signals(-code).name if code < 0 else f"exit status {code}"

@@ -1,0 +1,437 @@
+"""Workers, as an operator has them: reload, upgrade, crash and stop, with mail going on.
+
+Nothing here waits for time: every step follows from what was heard, logged or counted before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import select
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Self
+
+import attrs
+import pytest
+
+from tests.peers.processes import poll
+from tests.peers.receiving import HOST, SECONDS, Receiver, Talk
+from tests.peers.tls import make_certificate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@attrs.define(eq=False)
+class Run:
+    """A `shimproxy run` with its settings in a file."""
+
+    file: Path
+    log_file: Path
+    process: subprocess.Popen[str]
+    ports: list[int] = attrs.field(factory=list)
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    @property
+    def workers(self) -> list[int]:
+        pid = self.process.pid
+        with open(f"/proc/{pid}/task/{pid}/children") as children:
+            return [int(each) for each in children.read().split()]
+
+    def logged(self, words: str, times: int = 1) -> None:
+        """Wait until that was logged so often."""
+        poll(lambda: self.log.count(words) >= times, f"{words!r} logged")
+
+    def reload(self, text: str | None = None, words: str = "what=reloaded") -> None:
+        """Change the file, and wait until it was read anew, or the `words` are logged."""
+        times = self.log.count(words) + 1
+        if text is not None:
+            self.file.write_text(text)
+        self.process.send_signal(signal.SIGHUP)
+        self.logged(words, times)
+
+    def upgrade(self, words: str = "what=upgrading") -> None:
+        self.process.send_signal(signal.SIGUSR2)
+        self.logged(words)
+        if words == "what=upgrading":
+            self.await_ready()
+
+    def await_ready(self) -> None:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line.startswith("shimproxy ready: listening on "), (line, self.log)
+        addresses = line.partition(" on ")[2].partition(", receiver ")[0]
+        self.ports[:] = [int(address.rpartition(":")[2]) for address in addresses.split(", ")]
+
+
+@contextlib.contextmanager
+def running(folder: Path, text: str, *arguments: str) -> Iterator[Run]:
+    file, log_file = folder / "shimproxy.toml", folder / "log"
+    file.write_text(text)
+    command = [sys.executable, "-m", "shimproxy", "run", "--config", str(file), *arguments]
+    with log_file.open("w") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
+    run = Run(file, log_file, process)
+    try:
+        run.await_ready()
+        yield run
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(SECONDS)
+        process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+    assert "Traceback" not in run.log, run.log
+
+
+class Session:
+    """A sender's session by hand."""
+
+    def __init__(self, port: int, greeting: bytes = b"220") -> None:
+        self.sock = socket.create_connection((HOST, port), SECONDS)
+        self.file = self.sock.makefile("rb")
+        self.expect(greeting)
+
+    def expect(self, code: bytes) -> bytes:
+        reply = self.file.readline()
+        while reply[3:4] == b"-":
+            reply = self.file.readline()
+        assert reply.startswith(code), reply
+        return reply
+
+    def say(self, line: bytes, code: bytes) -> bytes:
+        self.sock.sendall(line + b"\r\n")
+        return self.expect(code)
+
+    def mail(self, text: bytes = b"text") -> None:
+        for command, code in (
+            (b"MAIL FROM:<a@b>", b"250"),
+            (b"RCPT TO:<b@c>", b"250"),
+            (b"DATA", b"354"),
+            (text + b"\r\n.", b"250"),
+        ):
+            self.say(command, code)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        self.sock.close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver(Talk.accept) as running:
+        yield running
+
+
+def settings(receiver: Receiver, more: str = "") -> str:
+    return f'listen = "{HOST}:0"\nreceiver = "{HOST}:{receiver.port}"\n{more}'
+
+
+# -- reload
+
+
+def test_a_reload_is_for_new_sessions_and_breaks_no_old_one(receiver: Receiver, tmp_path: Path) -> None:
+    with running(tmp_path, settings(receiver)) as run:
+        with Session(run.ports[0]) as old:
+            assert b"SIZE 0" in offered(old)
+            run.reload(settings(receiver, "max-size = '1MiB'\n"))
+            with Session(run.ports[0]) as new:
+                assert b"SIZE 1048576" in offered(new)
+                new.mail()
+            assert b"SIZE 0" in offered(old)
+            old.mail()
+            assert len(run.workers) == 2
+            old.say(b"QUIT", b"221")
+        poll(lambda: len(run.workers) == 1, "the old worker's end")
+
+
+def offered(session: Session) -> bytes:
+    session.sock.sendall(b"EHLO x\r\n")
+    lines = [session.file.readline()]
+    while lines[-1][3:4] == b"-":
+        lines.append(session.file.readline())
+    return b"".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("bad", "problem"),
+    [
+        ("recever = 1\n", "did you mean receiver?"),
+        ("cert = '/no/cert.pem'\nreceiver-tls = 'required'\n", "/no/cert.pem: No such file"),
+        ("receiver = ", "not TOML"),
+        (f"listen = ['{HOST}:0', '192.0.2.1:0']\n", "this machine has no such address"),
+    ],
+)
+def test_a_bad_file_changes_nothing_and_says_so(bad: str, problem: str, receiver: Receiver, tmp_path: Path) -> None:
+    with running(tmp_path, settings(receiver)) as run:
+        before = run.workers
+        with Session(run.ports[0]) as old:
+            given = settings(receiver)
+            text = bad if bad.startswith(("receiver", "listen")) else given + bad
+            text = text if "receiver" in text or bad.startswith("receiver") else text + given.splitlines()[1]
+            run.reload(text, "not reloaded: nothing has changed")
+            assert problem in run.log
+            old.mail()
+        with Session(run.ports[0]) as new:
+            new.mail()
+        assert run.workers == before
+
+
+def test_addresses_come_and_go(receiver: Receiver, tmp_path: Path) -> None:
+    """A connection to one that stays waits for no reload, nor is it refused."""
+    with running(tmp_path, settings(receiver)) as run:
+        first = run.ports[0]
+        with socket.create_server((HOST, 0)) as free:
+            second = free.getsockname()[1]
+        both = settings(receiver).replace(f'"{HOST}:0"', f'["{HOST}:0", "{HOST}:{second}"]')
+        run.reload(both)
+        for port in (first, second):
+            with Session(port) as session:
+                session.mail()
+        run.reload(settings(receiver).replace(f"{HOST}:0", f"{HOST}:{second}"))
+        with Session(second) as session:
+            session.mail()
+        poll(lambda: len(run.workers) == 1, "the old workers' end")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((HOST, first), SECONDS)
+
+
+def test_a_certificate_is_read_anew(receiver: Receiver, tmp_path: Path) -> None:
+    def shown(port: int) -> str:
+        with Session(port) as session:
+            session.say(b"EHLO x", b"250")
+            session.say(b"STARTTLS", b"220")
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            with context.wrap_socket(session.sock) as secured:
+                return ssl.DER_cert_to_PEM_cert(secured.getpeercert(binary_form=True) or b"")
+
+    old = make_certificate(tmp_path)
+    pem = old.certificate.read_text()
+    more = f"cert = '{old.certificate}'\nkey = '{old.key}'\nallow-clear = true\n"
+    with running(tmp_path, settings(receiver, more)) as run:
+        assert shown(run.ports[0]) in pem
+        new = make_certificate(tmp_path)
+        assert new.certificate == old.certificate
+        assert new.certificate.read_text() != pem
+        run.reload()
+        assert shown(run.ports[0]) in new.certificate.read_text()
+
+
+def test_the_log_level_and_the_number_of_workers_are_changed_by_a_reload(receiver: Receiver, tmp_path: Path) -> None:
+    with running(tmp_path, settings(receiver, "log-level = 'warning'\n")) as run:
+        with Session(run.ports[0]) as session:
+            session.say(b"QUIT", b"221")
+        run.process.send_signal(signal.SIGHUP)
+        run.file.write_text(settings(receiver, "log-level = 'debug'\nworkers = 3\n"))
+        run.reload()
+        poll(lambda: len(run.workers) == 3, "three workers")
+        with Session(run.ports[0]) as session:
+            session.say(b"NOOP", b"250")
+            session.say(b"QUIT", b"221")
+        run.logged("sender=NOOP")
+
+
+# -- crash, upgrade, stop
+
+
+def test_a_worker_that_was_killed_is_replaced_and_no_connection_refused(receiver: Receiver, tmp_path: Path) -> None:
+    with running(tmp_path, settings(receiver)) as run:
+        (before,) = run.workers
+        os.kill(before, signal.SIGKILL)
+        with Session(run.ports[0]) as session:
+            session.mail()
+        run.logged("how=SIGKILL")
+        (after,) = run.workers
+        assert after != before
+
+
+def test_an_upgrade_is_the_same_process_with_new_workers(receiver: Receiver, tmp_path: Path) -> None:
+    with running(tmp_path, settings(receiver)) as run:
+        (before,) = run.workers
+        port = run.ports[0]
+        with Session(port) as old:
+            old.say(b"EHLO x", b"250")
+            run.upgrade()
+            assert run.ports == [port]
+            with Session(port) as new:
+                new.mail()
+            old.mail()
+            old.say(b"QUIT", b"221")
+        poll(lambda: before not in run.workers, "the old worker's end")
+        assert len(run.workers) == 1
+        run.reload()
+        with Session(port) as new:
+            new.mail()
+
+
+def test_an_upgrade_that_would_fail_is_not_made(receiver: Receiver, tmp_path: Path) -> None:
+    with running(tmp_path, settings(receiver)) as run:
+        before = run.workers
+        run.file.write_text("listen = 5\n")
+        run.upgrade("not upgraded: nothing has changed")
+        with Session(run.ports[0]) as session:
+            session.mail()
+        assert run.workers == before
+
+
+def test_a_stop_reaches_every_worker(receiver: Receiver, tmp_path: Path) -> None:
+    """Also one that a reload has replaced: the idle are told, and a transaction comes to its end."""
+    with running(tmp_path, settings(receiver, "workers = 2\n")) as run, contextlib.ExitStack() as stack:
+        old = stack.enter_context(Session(run.ports[0]))
+        run.reload()
+        idle = [stack.enter_context(Session(run.ports[0])) for _ in range(6)]
+        busy = stack.enter_context(Session(run.ports[0]))
+        busy.say(b"MAIL FROM:<a@b>", b"250")
+        run.process.send_signal(signal.SIGTERM)
+        for session in (old, *idle):
+            session.expect(b"421 ")
+            session.__exit__()
+        busy.say(b"RCPT TO:<a@b>", b"250")
+        busy.say(b"DATA", b"354")
+        busy.say(b"text\r\n.", b"250")
+        busy.expect(b"421 ")
+        busy.__exit__()
+        assert run.process.wait(SECONDS) == 0
+
+
+def test_workers_do_not_outlive_their_supervisor(receiver: Receiver, tmp_path: Path) -> None:
+    with running(tmp_path, settings(receiver, "workers = 2\n")) as run:
+        workers = [os.pidfd_open(pid) for pid in run.workers]
+        with Session(run.ports[0]) as idle:
+            run.process.kill()
+            idle.expect(b"421 ")
+        for worker in workers:
+            poll(lambda worker=worker: is_over(worker), "the end of a worker")  # type: ignore[misc]
+            os.close(worker)
+
+
+def is_over(pidfd: int) -> bool:
+    return bool(select.select([pidfd], [], [], 0)[0])
+
+
+def test_a_worker_that_cannot_start_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "shimproxy.toml"
+    file.write_text(f'listen = "{HOST}:0"\nreceiver = "{HOST}:25"\n')
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "sitecustomize.py").write_text(
+        "import os, sys\nif 'shimproxy.ops.worker' in sys.orig_argv:\n    os._exit(1)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "shimproxy", "run", "--config", str(file)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(broken), *sys.path[:1]])},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "a worker did not start" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- under load
+
+
+@attrs.define(eq=False)
+class Load:
+    """Senders that send one mail after the other, each on a connection of its own, and count what they believe."""
+
+    port: int
+    believed: list[bytes] = attrs.field(factory=list)
+    refused: int = 0
+    broken: int = 0
+    _numbers: Iterator[int] = attrs.field(factory=itertools.count)
+    _changed: threading.Condition = attrs.field(factory=threading.Condition)
+    _ends: bool = False
+
+    def send(self) -> None:
+        while not self._ends:
+            name = b"mail-%d" % next(self._numbers)
+            try:
+                with Session(self.port) as session:
+                    session.say(b"EHLO x", b"250")
+                    session.mail(name)
+                    with self._changed:
+                        self.believed.append(name)
+                        self._changed.notify_all()
+                    session.say(b"QUIT", b"221")
+            except ConnectionRefusedError:
+                self.refused += 1
+            except (OSError, AssertionError):  # a session that was cut off ends with an empty line
+                self.broken += 1
+
+    def reached(self, count: int) -> None:
+        """Wait until so many mails are believed delivered."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.believed) >= count, SECONDS)
+
+    @contextlib.contextmanager
+    def by(self, senders: int) -> Iterator[None]:
+        threads = [threading.Thread(target=self.send) for _ in range(senders)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._ends = True
+            for thread in threads:
+                thread.join(SECONDS)
+
+
+def check_counts(load: Load, receiver: Receiver) -> None:
+    """Every mail that is believed delivered is there once; no connection was refused."""
+    has = [data.removesuffix(b"\r\n") for data in receiver.seen.mails]
+    assert len(set(has)) == len(has)
+    assert set(load.believed) <= set(has)
+    # What was there and is not believed is of sessions that were cut off before the verdict was relayed.
+    assert len(has) - len(load.believed) <= load.broken
+    assert load.refused == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [Run.reload, lambda run: run.upgrade()], ids=["reload", "upgrade"])
+def test_under_load_no_session_is_broken_by_a_change(
+    change: Callable[[Run], None], receiver: Receiver, tmp_path: Path
+) -> None:
+    with running(tmp_path, settings(receiver, "workers = 2\nlog-level = 'warning'\n"), "--log-level", "info") as run:
+        load = Load(run.ports[0])
+        with load.by(6):
+            for count in range(100, 900, 200):
+                load.reached(count)
+                change(run)
+            load.reached(1000)
+    check_counts(load, receiver)
+    assert load.broken == 0
+    assert len(load.believed) == len(receiver.seen.mails)
+
+
+@pytest.mark.slow
+def test_under_load_killed_workers_cost_their_own_sessions_only(receiver: Receiver, tmp_path: Path) -> None:
+    with running(tmp_path, settings(receiver, "workers = 2\n")) as run:
+        load = Load(run.ports[0])
+        with load.by(6):
+            for count in range(200, 1000, 200):
+                load.reached(count)
+                os.kill(run.workers[0], signal.SIGKILL)
+                run.reload()
+            load.reached(1200)
+    check_counts(load, receiver)
+    assert load.broken <= 4 * 6
