@@ -14,7 +14,7 @@ import trio
 from shimproxy import __version__
 from shimproxy.net.address import Address
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
-from shimproxy.ops import demo
+from shimproxy.ops import demo, probe
 from shimproxy.ops.check import check
 from shimproxy.ops.options import OPTIONS, nearest
 from shimproxy.ops.settings import SettingsError
@@ -110,6 +110,18 @@ def _demo(options: argparse.Namespace) -> Callable[[], int]:
     return partial(demo.run, play)
 
 
+def _probe(options: argparse.Namespace) -> Callable[[], int]:
+    plan = probe.Plan(
+        receiver=Address.parse(options.receiver),
+        reverse_path=options.reverse_path,
+        recipient=options.recipient,
+        octets=options.octets,
+        patience_seconds=options.patience,
+        helo_name=options.helo_name,
+    )
+    return partial(probe.run, plan, agreed=options.yes, as_json=options.json)
+
+
 # -- what there is
 
 
@@ -153,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         "each one stands. Exit status: 0 if they can be used, 2 if not.",
     )
     _add_demo(commands)
+    _add_probe(commands)
     return parser
 
 
@@ -234,3 +247,39 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument(
         "--to", dest="recipient", default="<recipient@example.com>", metavar="ADDRESS", help="(default: %(default)s)"
     )
+
+
+def _add_probe(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "probe",
+        help="see how a receiver behaves before mail depends on it",
+        description="Say how a receiver behaves, what it does wrong, and what shimproxy does about that. No mail is "
+        "completed; a large one is begun only if you say yes.",
+        epilog="Exit status: 0 if the probe was made, whatever was found; 2 if it can't be.",
+    )
+    command.set_defaults(prepare=_probe)
+    command.add_argument("receiver", metavar="HOST:PORT", help="the receiver")
+    command.add_argument(
+        "--yes", action="store_true", help="begin the large mail without a question; without a terminal, only so"
+    )
+    command.add_argument(
+        "--from", dest="reverse_path", default="<>", metavar="ADDRESS", help="its reverse-path (default: %(default)s)"
+    )
+    command.add_argument(
+        "--to", dest="recipient", default="<postmaster>", metavar="ADDRESS", help="its recipient (default: %(default)s)"
+    )
+    command.add_argument(
+        "--octets",
+        type=int,
+        metavar="N",
+        help="its size (default: a little more than the SIZE that is offered, 20 MiB without one, 64 MiB at most)",
+    )
+    command.add_argument(
+        "--patience",
+        type=float,
+        default=probe.PATIENCE_SECONDS,
+        metavar="SECONDS",
+        help="how long each wait for the receiver may be (default: %(default)g)",
+    )
+    command.add_argument("--helo-name", metavar="NAME", help="(default: this machine's)")
+    command.add_argument("--json", action="store_true", help="one JSON object instead of text")

@@ -1,0 +1,350 @@
+"""`shimproxy probe`: how a receiver behaves, before mail depends on it.
+
+A few sessions one after the other, each on a connection of its own: a dialogue without a mail, the same commands one
+by one and in one write, EHLO before the greeting, a command that ends in LF alone; and, only if that was agreed to, a
+large mail (probe_mail.py). What was seen is in the Account; probe_report.py puts it into words.
+
+1. Nothing that could be delivered is sent unasked, and no mail is completed, asked or not.
+2. Every wait has a deadline: a receiver that hangs is something seen.
+3. Whatever the receiver does, the probe was made; only one that can't be reached is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from shimproxy.net.address import Address, written
+from shimproxy.net.errors import AddressError, DialFailed
+from shimproxy.ops import probe_report as report
+from shimproxy.ops.probe_account import Account, Heard
+from shimproxy.ops.probe_mail import Interrupted
+from shimproxy.ops.probe_wire import Place, Talk, reach
+from shimproxy.ops.run import say
+from shimproxy.smtp.dialogue import Answers
+from shimproxy.smtp.ehlo import keywords
+from shimproxy.smtp.reply import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from shimproxy.ops.probe_account import BareNewline, Dialogue, EarlyTalk, MailData, Pipelining
+    from shimproxy.smtp.catalogue import Violation
+
+PATIENCE_SECONDS: Final = 30.0
+"""Less than RFC 5321 4.5.3.2 allows a receiver, as somebody waits."""
+MOST_OCTETS: Final = 64 * 1024 * 1024
+"""What is written at most to a receiver that offers a larger SIZE, if nothing else is said."""
+_OCTETS_WITHOUT_SIZE: Final = 20 * 1024 * 1024
+_BEYOND_SIZE_OCTETS: Final = 256 * 1024
+_LISTEN_SECONDS: Final = 1.0
+_CLOSE_SECONDS: Final = 5.0
+_UNKNOWN_COMMAND: Final = "XSHIMPROXY"
+_MOST_COLUMNS: Final = 100
+_EXIT_INTERRUPTED: Final = 130
+
+
+def _path(value: str) -> str:
+    address = value.removeprefix("<").removesuffix(">")
+    if not (address.isascii() and address.isprintable()) or set(address) & set(" <>"):
+        raise ValueError(f"{value!r} is no mail address; write LOCAL@DOMAIN")
+    return f"<{address}>"
+
+
+def _helo_name(value: str | None) -> str:
+    name = socket.gethostname() if value is None else value
+    if not name or not (name.isascii() and name.isprintable()) or " " in name:
+        raise ValueError(f"--helo-name {name!r}: write a host name, as in mail.example")
+    return name
+
+
+def _reachable(_: object, __: object, value: Address) -> None:
+    if not (value.host and value.port):
+        raise AddressError(f"{value}: write HOST:PORT, as in 127.0.0.1:25")
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What is to be probed, and how. Raises ValueError for what can't be."""
+
+    receiver: Address = attrs.field(validator=_reachable)
+    reverse_path: str = attrs.field(default="<>", converter=_path)
+    """The null one is taken by every receiver (RFC 5321 4.5.5), and nobody could be bounced to."""
+    recipient: str = attrs.field(default="<postmaster>", converter=_path)
+    """That one is, too, even without a domain (4.5.1)."""
+    octets: int | None = None
+    """How much mail data to write; None for a little more than the SIZE that is offered."""
+    patience_seconds: float = PATIENCE_SECONDS
+    """How long each wait for the receiver may be."""
+    listen_seconds: float = _LISTEN_SECONDS
+    """How long to listen for what comes unasked."""
+    helo_name: str = attrs.field(default=None, converter=_helo_name)
+    """Who the probe says it is; None for this machine's name."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.octets is not None and self.octets < 1:
+            raise ValueError(f"--octets must be a number from 1 on, not {self.octets}")
+        if not 0 < self.patience_seconds < math.inf:
+            raise ValueError(f"--patience must be a number of seconds above 0, not {self.patience_seconds:g}")
+
+    @property
+    def close_seconds(self) -> float:
+        """How long a receiver may take to close after its reply to QUIT."""
+        return min(self.patience_seconds, _CLOSE_SECONDS)
+
+
+@attrs.define(eq=False)
+class Probe:
+    """A probe on its way; `account` is what it has seen so far."""
+
+    plan: Plan
+    tell: Callable[[report.Line], None] = lambda _: None
+    """Called with each line of the report, as soon as it is known."""
+    account: Account = attrs.field(init=False)
+    _place: Place | None = None
+
+    @account.default
+    def _new_account(self) -> Account:
+        plan = self.plan
+        return Account(str(plan.receiver), patience_seconds=plan.patience_seconds)
+
+    async def without_mail(self) -> None:
+        """All that needs no mail. Raises DialFailed if the receiver can't be reached."""
+        plan, account = self.plan, self.account
+        try:
+            sock, self._place = await reach(plan.receiver, plan.patience_seconds)
+        except DialFailed as failed:
+            raise DialFailed(
+                f"no connection to {plan.receiver} ({failed}); see whether a receiver listens there"
+            ) from None
+        account.address = written(self._place.sockaddr)
+        await self._dialogue(sock, account.dialogue)
+        self._tell(report.of_dialogue(account))
+        await self._pipelining(account.pipelining)
+        self._tell(report.of_pipelining(account))
+        await self._early_talk(account.early_talk)
+        self._tell(report.of_early_talk(account))
+        await self._bare_newline(account.bare_newline)
+        self._tell(report.of_bare_newline(account))
+        self._plan_mail(account.mail_data)
+
+    async def mail_data(self) -> None:
+        """The large mail, which is not completed."""
+        data = self.account.mail_data
+
+        async def send(talk: Talk) -> None:
+            await Interrupted(talk, data, self.plan.listen_seconds).send()
+            if data.left_out:
+                await talk.leave(self.plan.close_seconds)
+
+        await self._session(data, send)
+        self.tell_of_mail_data()
+
+    def tell_of_mail_data(self) -> None:
+        """The report's lines on it, also if it was left out."""
+        self._tell(report.of_mail_data(self.account))
+
+    def _tell(self, lines: list[report.Line]) -> None:
+        for line in lines:
+            self.tell(line)
+
+    # -- the parts
+
+    async def _dialogue(self, sock: socket.socket, seen: Dialogue) -> None:
+        plan = self.plan
+        with Talk(sock, plan.patience_seconds, self.account.saw) as talk:
+            seen.greeting = await talk.hear(Answers.GREETING, "the connection")
+            await talk.listen(plan.listen_seconds, "after the greeting")
+            await self._hello(talk, seen)
+            if seen.greeting is None or seen.greeting.code // 100 != 2:
+                seen.left_out = "without a 220 there is no session"
+            elif seen.hello_reply is None or seen.hello_reply.code // 100 != 2:
+                seen.left_out = "without EHLO or HELO there is no session"
+            else:
+                seen.noop = await talk.ask("NOOP")
+                seen.unknown_command = await talk.ask(_UNKNOWN_COMMAND)
+                if seen.size_octets:
+                    seen.larger_mail = await talk.ask(f"MAIL FROM:{plan.reverse_path} SIZE={seen.size_octets + 1}")
+                await talk.ask("RSET")
+                await talk.listen(plan.listen_seconds, "after the reply to RSET")
+            seen.quit = await talk.leave(plan.close_seconds)
+            seen.end = talk.end
+
+    async def _hello(self, talk: Talk, seen: Dialogue) -> None:
+        for seen.hello in ("EHLO", "HELO"):
+            seen.hello_reply = await talk.ask(f"{seen.hello} {self.plan.helo_name}")
+            if seen.hello_reply is None or seen.hello_reply.code // 100 != 5:
+                break
+        if seen.hello == "EHLO" and seen.hello_reply and seen.hello_reply.code == 250:
+            octets = "".join(f"{line}\r\n" for line in seen.hello_reply.lines).encode()
+            offered = keywords(Reply(250, octets))
+            seen.keywords = {keyword.decode(): parameters.decode() for keyword, parameters in offered.items()}
+            size = seen.keywords.get("SIZE", "")
+            # "SIZE 0" and SIZE alone: no fixed limit (RFC 1870 section 4).
+            seen.size_octets = (int(size) or None) if size.isdigit() and len(size) < 20 else None
+
+    async def _pipelining(self, seen: Pipelining) -> None:
+        if "PIPELINING" not in self.account.dialogue.keywords:
+            seen.left_out = self.account.dialogue.left_out or "PIPELINING is not offered"
+            return
+        seen.offered = True
+        # All may stand in a group (RFC 2920 3.1). RCPT comes without a MAIL: its 503 shows the order.
+        mail = f"MAIL FROM:{self.plan.reverse_path}"
+        seen.commands = ["RSET", f"RCPT TO:{self.plan.recipient}", mail, "RSET", "QUIT"]
+
+        async def one_by_one(talk: Talk) -> None:
+            for command in seen.commands[:-1]:
+                if heard := await talk.ask(command):
+                    seen.one_by_one.append(heard)
+            if heard := await talk.leave(self.plan.close_seconds):
+                seen.one_by_one.append(heard)
+
+        async def together(talk: Talk) -> None:
+            await talk.write("".join(f"{command}\r\n" for command in seen.commands).encode())
+            for command in seen.commands:
+                answers = Answers.QUIT if command == "QUIT" else Answers.COMMAND
+                heard = await talk.hear(answers, f"{command} in a group")
+                if heard is None:
+                    break
+                seen.together.append(heard)
+            else:
+                await talk.see_off(self.plan.close_seconds)
+            seen.end = talk.end
+
+        await self._session(seen, one_by_one)
+        if not seen.left_out:
+            await self._session(seen, together)
+
+    async def _early_talk(self, seen: EarlyTalk) -> None:
+        async def listen(talk: Talk) -> None:
+            talk.saw = _blame_nobody
+            for answers, command in ((Answers.GREETING, "the connection"), (Answers.COMMAND, "EHLO")):
+                heard = await talk.hear(answers, command)
+                if heard is None:
+                    break
+                seen.replies.append(heard)
+            seen.end = talk.end
+            await talk.leave(self.plan.close_seconds)
+
+        await self._session(seen, listen, first=f"EHLO {self.plan.helo_name}\r\n".encode())
+
+    async def _bare_newline(self, seen: BareNewline) -> None:
+        async def ask(talk: Talk) -> None:
+            talk.saw = _blame_nobody
+            await talk.write(b"NOOP\n")
+            seen.reply = await talk.hear(Answers.COMMAND, "NOOP that ends in LF")
+            seen.end = talk.end
+            await talk.leave(self.plan.close_seconds)
+
+        await self._session(seen, ask)
+
+    def _plan_mail(self, data: MailData) -> None:
+        plan, size_octets = self.plan, self.account.dialogue.size_octets
+        data.reverse_path, data.recipient = plan.reverse_path, plan.recipient
+        planned_octets = _OCTETS_WITHOUT_SIZE if size_octets is None else size_octets + _BEYOND_SIZE_OCTETS
+        data.octets_planned = plan.octets or min(planned_octets, MOST_OCTETS)
+        data.left_out = self.account.dialogue.left_out
+
+    # -- sessions
+
+    async def _session(
+        self,
+        seen: Pipelining | EarlyTalk | BareNewline | MailData,
+        converse: Callable[[Talk], Awaitable[None]],
+        first: bytes = b"",
+    ) -> None:
+        """Converse on a connection of its own: with `first` at once, else after greeting and EHLO."""
+        account, plan = self.account, self.plan
+        seen.left_out = account.dialogue.left_out
+        if seen.left_out or self._place is None:
+            return
+        try:
+            sock = await self._place.connect(plan.patience_seconds)
+        except DialFailed as failed:
+            seen.left_out = f"it let nobody connect once more ({failed})"
+            return
+        with Talk(sock, plan.patience_seconds, account.saw) as talk:
+            if first:
+                await talk.write(first)
+            else:
+                hello = account.dialogue.hello
+                for command, heard in (
+                    ("the connection", await talk.hear(Answers.GREETING, "the connection")),
+                    (hello, await talk.ask(f"{hello} {plan.helo_name}")),
+                ):
+                    if not _welcomes(heard):
+                        seen.left_out = f"{command} was answered by {heard or talk.end or 'nothing'} this time"
+                        await talk.leave(plan.close_seconds)
+                        return
+            await converse(talk)
+
+
+def _blame_nobody(_: Violation, __: str) -> None:
+    """For what a receiver does where the probe itself breaks the rules."""
+
+
+def _welcomes(heard: Heard | None) -> bool:
+    return heard is not None and heard.code // 100 == 2
+
+
+# -- the command
+
+
+def run(plan: Plan, *, agreed: bool = False, as_json: bool = False) -> int:
+    """`shimproxy probe`: the exit status. Raises DialFailed."""
+    columns = min(shutil.get_terminal_size((_MOST_COLUMNS, 24)).columns, _MOST_COLUMNS)
+
+    def tell(line: report.Line) -> None:
+        if not as_json:
+            for each in report.drawn(line, columns):
+                say(each)
+
+    probe = Probe(plan, tell)
+    if not trio.run(_undisturbed, probe.without_mail):
+        return _EXIT_INTERRUPTED
+    data = probe.account.mail_data
+    if not (data.left_out or agreed or _agreed_to(probe.account)):
+        data.left_out = "it was not agreed to; with --yes it is sent without a question"
+    if data.left_out:
+        probe.tell_of_mail_data()
+    elif not trio.run(_undisturbed, probe.mail_data):
+        return _EXIT_INTERRUPTED
+    if as_json:
+        say(json.dumps(probe.account.as_json(), indent=2))
+    else:
+        for text in report.violations(probe.account, columns):
+            say(text)
+    return 0
+
+
+def _agreed_to(account: Account) -> bool:
+    """Whether somebody at the terminal says yes; nobody there means no."""
+    if sys.stdin is None or not sys.stdin.isatty() or sys.stderr is None:
+        return False
+    print(report.question(account), end=" ", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+async def _undisturbed(work: Callable[[], Awaitable[None]]) -> bool:
+    """Do it; False if a signal has ended it. Raises what it raises, wrapped or not."""
+    done = False
+    async with trio.open_nursery() as nursery:
+
+        async def stop_at_signal() -> None:
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+
+        nursery.start_soon(stop_at_signal)
+        await work()
+        done = True
+        nursery.cancel_scope.cancel()
+    return done

@@ -1,0 +1,169 @@
+"""What a probe has seen of a receiver: one value for each part of it, and all of it as JSON.
+
+1. A part that was not tried, or not to its end, says why in `left_out`; the other fields then hold what there is.
+2. The JSON has the same keys whatever was seen: null, "" or an empty list stand for what was not.
+3. Whatever the receiver sent is escaped.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import attrs
+
+from shimproxy.ops.journal import escaped
+
+if TYPE_CHECKING:
+    from shimproxy.smtp.catalogue import Violation
+    from shimproxy.smtp.reply import Reply
+
+_MOST_EVIDENCE: Final = 5
+
+
+class End(enum.StrEnum):
+    """How the receiver has ended a connection."""
+
+    NOT = ""
+    FIN = "FIN"
+    RST = "RST"
+
+
+@attrs.frozen
+class Heard:
+    """A reply as the receiver gave it, escaped."""
+
+    code: int
+    """Its reply code, 0 if it has none that can be used."""
+    lines: tuple[str, ...]
+
+    @classmethod
+    def of(cls, reply: Reply) -> Self:
+        """The reply in printable form; one of bad form is already in its canonical one."""
+        return cls(reply.code, tuple(escaped(line) for line in reply.octets.splitlines()))
+
+    def __str__(self) -> str:
+        return " / ".join(self.lines)
+
+
+@attrs.define(eq=False)
+class Dialogue:
+    """A session without a mail."""
+
+    left_out: str = ""
+    greeting: Heard | None = None
+    hello: str = ""
+    """EHLO, or HELO where EHLO was refused."""
+    hello_reply: Heard | None = None
+    keywords: dict[str, str] = attrs.field(factory=dict)
+    """What the EHLO reply offers: keyword -> its parameters."""
+    size_octets: int | None = None
+    """The limit that SIZE names; None without one."""
+    larger_mail: Heard | None = None
+    """The reply to a MAIL that declares one octet more."""
+    noop: Heard | None = None
+    unknown_command: Heard | None = None
+    quit: Heard | None = None
+    end: End = End.NOT
+    """How it closed after QUIT."""
+
+
+@attrs.define(eq=False)
+class Pipelining:
+    """The same commands one by one, and in one write."""
+
+    left_out: str = ""
+    offered: bool = False
+    commands: list[str] = attrs.field(factory=list)
+    one_by_one: list[Heard] = attrs.field(factory=list)
+    together: list[Heard] = attrs.field(factory=list)
+    end: End = End.NOT
+
+    @property
+    def same(self) -> bool:
+        """Whether both ways gave the same codes in the same order."""
+        return [each.code for each in self.one_by_one] == [each.code for each in self.together]
+
+
+@attrs.define(eq=False)
+class EarlyTalk:
+    """EHLO that arrives before the greeting was sent."""
+
+    left_out: str = ""
+    replies: list[Heard] = attrs.field(factory=list)
+    """The greeting is the first of them."""
+    end: End = End.NOT
+
+
+@attrs.define(eq=False)
+class BareNewline:
+    """NOOP that ends in LF alone."""
+
+    left_out: str = ""
+    reply: Heard | None = None
+    end: End = End.NOT
+
+
+@attrs.frozen
+class InData:
+    """A reply in mail data."""
+
+    after_octets: int
+    """How much mail data had been written when it was read: an upper bound of what the receiver had read."""
+    reply: Heard
+
+
+@attrs.define(eq=False)
+class MailData:
+    """A large mail, never completed."""
+
+    left_out: str = ""
+    reverse_path: str = ""
+    recipient: str = ""
+    octets_planned: int = 0
+    octets_written: int = 0
+    """What the connection took; the kernels of both sides may hold some of it unread."""
+    replies: list[InData] = attrs.field(factory=list)
+    end: End = End.NOT
+    reset_behind_fin: bool = False
+    """Whether what was written behind the receiver's FIN was answered by RST."""
+    stalled: bool = False
+    """Whether it took nothing more for as long as was waited."""
+
+    @property
+    def verdict(self) -> InData | None:
+        """The first reply that is more than a repeated 354."""
+        return next((each for each in self.replies if each.reply.code != 354), None)
+
+
+@attrs.define(eq=False)
+class Account:
+    """All of it."""
+
+    receiver: str
+    """HOST:PORT as it was given."""
+    address: str = ""
+    """The address that was probed."""
+    patience_seconds: float = 0
+    dialogue: Dialogue = attrs.field(factory=Dialogue)
+    pipelining: Pipelining = attrs.field(factory=Pipelining)
+    early_talk: EarlyTalk = attrs.field(factory=EarlyTalk)
+    bare_newline: BareNewline = attrs.field(factory=BareNewline)
+    mail_data: MailData = attrs.field(factory=MailData)
+    violations: dict[Violation, list[str]] = attrs.field(factory=dict)
+    """Each that was seen -> where and how, the first few times."""
+
+    def saw(self, violation: Violation, evidence: str) -> None:
+        """Note a violation."""
+        seen = self.violations.setdefault(violation, [])
+        if len(seen) < _MOST_EVIDENCE and evidence not in seen:
+            seen.append(evidence)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, as values that JSON has."""
+        found = attrs.asdict(self, filter=lambda field, _: field.name != "violations")
+        found["violations"] = [
+            {"name": str(each), "by": each.by, "rule": each.rule, "repair": each.repair, "seen": seen}
+            for each, seen in self.violations.items()
+        ]
+        return found

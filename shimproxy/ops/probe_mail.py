@@ -1,0 +1,148 @@
+"""A large mail that is never completed: what a receiver does while it is on its way.
+
+1. No octet of it can end it: CRLF stands at the end of whole lines, and no line begins with a dot.
+2. From before DATA on, the connection ends by RST and never by FIN, however the probe ends (guarantee 5's reason: a
+   receiver could take a FIN for the end).
+3. No line of it is an SMTP command: a receiver that takes the rest of a mail for commands (guarantee 6's reason)
+   answers 500 and does nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from shimproxy.ops.probe_account import End, InData, MailData
+from shimproxy.ops.probe_wire import MOST_UNASKED, Talk
+from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.dialogue import Answers, Verdict, ruling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from shimproxy.smtp.reply import Reply
+
+_BLOCK_OCTETS: Final = 16 * 1024
+_LINE: Final = b"> shimproxy sees what this receiver makes of a large mail; it is never completed\r\n"
+_NAMES: Final = {
+    Verdict.HOLD: Violation.EARLY_REPLY,
+    Verdict.NEVER: Violation.EARLY_SUCCESS,
+    Verdict.DROP: Violation.FURTHER_REPLY,
+    Verdict.OUT_OF_STEP: Violation.IMPLAUSIBLE_REPLY,
+}
+
+
+def mail_blocks(data: MailData) -> Iterator[bytes]:
+    """Mail data of `octets_planned` in whole lines, up to a line more."""
+    head = (
+        f"From: {data.reverse_path}\r\nTo: {data.recipient}\r\nDate: {formatdate(localtime=True)}\r\n"
+        "Subject: shimproxy probe\r\n\r\n"
+    ).encode()
+    yield head
+    lines = max(0, -((len(head) - data.octets_planned) // len(_LINE)))
+    a_block = _BLOCK_OCTETS // len(_LINE)
+    for start in range(0, lines, a_block):
+        yield _LINE * min(a_block, lines - start)
+
+
+@attrs.define(eq=False)
+class Interrupted:
+    """The mail on its way; what it meets goes into `data`."""
+
+    talk: Talk
+    data: MailData
+    listen_seconds: float
+    """How long to listen after the last octet, and to wait for a receiver that has replied already."""
+    _enough: trio.Event = attrs.field(factory=trio.Event)  # the receiver has ended, or said more than anybody reads
+    _waiting: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+
+    async def send(self) -> None:
+        """Go through MAIL, RCPT and DATA, write the mail data, listen, and leave the connection to be reset."""
+        talk, data = self.talk, self.data
+        for command in (f"MAIL FROM:{data.reverse_path}", f"RCPT TO:{data.recipient}"):
+            heard = await talk.ask(command)
+            if heard is None or heard.code // 100 != 2:
+                data.left_out = f"{command} was answered by {heard or talk.end or 'nothing'}"
+                return
+        talk.reset_when_closed()
+        heard = await talk.ask("DATA", Answers.DATA)
+        if heard is None or heard.code != 354:
+            data.left_out = f"DATA was answered by {heard or talk.end or 'nothing'}"
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._listen)
+            await self._write()
+            with trio.move_on_after(self.listen_seconds):
+                await self._enough.wait()
+            nursery.cancel_scope.cancel()
+        data.end = talk.end
+        self._name_the_end()
+
+    async def _listen(self) -> None:
+        talk = self.talk
+        while True:
+            while reply := talk.replies.next_reply():
+                self._heard(reply)
+                if len(self.data.replies) >= MOST_UNASKED:
+                    self._enough.set()
+                    return
+            if talk.end:
+                break
+            await talk.read()
+        if cut_off := talk.replies.cut_off():
+            self._heard(cut_off)
+        self._enough.set()
+
+    def _heard(self, reply: Reply) -> None:
+        data = self.data
+        verdict, _ = ruling(Answers.IN_MAIL_DATA, reply)
+        name = Violation.FURTHER_REPLY if data.verdict else _NAMES[verdict]
+        heard = self.talk.judge(reply, "in mail data")
+        self.talk.saw(name, f"in mail data, {data.octets_written:,} octets written: {heard}")
+        data.replies.append(InData(data.octets_written, heard))
+        # Who has spoken need not be waited for any longer.
+        self._waiting.deadline = min(self._waiting.deadline, trio.current_time() + self.listen_seconds)
+
+    async def _write(self) -> None:
+        """Write until all is written, the receiver resets or takes no more, or enough was heard."""
+        data, sock = self.data, self.talk.sock
+        for block in mail_blocks(data):
+            rest = memoryview(block)
+            patience_seconds = self.listen_seconds if data.replies else self.talk.patience_seconds
+            with trio.move_on_after(patience_seconds) as self._waiting:
+                while rest and not (self._enough.is_set() and not self.talk.end):
+                    await trio.lowlevel.wait_writable(sock)
+                    try:
+                        written_octets = sock.send(rest)
+                    except BlockingIOError:
+                        continue
+                    except OSError as error:
+                        self._note_reset(error)
+                        return
+                    data.octets_written += written_octets
+                    rest = rest[written_octets:]
+            if rest:
+                data.stalled = self._waiting.cancelled_caught
+                return
+
+    def _note_reset(self, error: OSError) -> None:
+        if error.errno == errno.EPIPE and self.talk.end is not End.RST:
+            self.data.reset_behind_fin = True
+        else:
+            # What it said before is still to be read, and ends like a FIN.
+            self.talk.reset_was_told()
+
+    def _name_the_end(self) -> None:
+        data, talk = self.data, self.talk
+        octets = f"{data.octets_written:,} octets written"
+        announced = bool(data.replies) and data.replies[-1].reply.code == 421
+        if data.end is End.RST:
+            talk.saw(Violation.RESET_IN_DATA, octets)
+        elif data.end is End.FIN and not announced:  # behind a 421 it may (RFC 5321 3.8)
+            talk.saw(Violation.CLOSED_IN_DATA, octets)
+        elif data.stalled and not data.replies:
+            talk.saw(Violation.STALLED_IN_DATA, f"{octets}, no more within {talk.patience_seconds:g} s")

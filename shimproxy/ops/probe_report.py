@@ -1,0 +1,200 @@
+"""The account of a probe in words: a line for each part, and what is wrong under its name in the catalogue.
+
+Pure. What is not in the account is not said, and what was not tried is said to be so.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Final
+
+from shimproxy.ops.probe_account import End
+from shimproxy.smtp.ehlo import NEVER_OFFERED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from shimproxy.ops.probe_account import Account, Heard, MailData
+
+Line = tuple[str, str]
+"""A label, empty to go on under the last one, and what is said."""
+
+_LABEL_COLUMNS: Final = 13
+
+
+def drawn(line: Line, columns: int) -> list[str]:
+    """A line as it is printed, in as many as it needs."""
+    label, text = line
+    return _wrapped(text, columns, label.ljust(_LABEL_COLUMNS), " " * _LABEL_COLUMNS)
+
+
+def _wrapped(text: str, columns: int, first: str, rest: str) -> list[str]:
+    return textwrap.wrap(text, columns, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+
+
+def _not_tried(why: str) -> str:
+    return f"not tried: {why}"
+
+
+def of_dialogue(account: Account) -> list[Line]:
+    """The session without a mail."""
+    seen, patience = account.dialogue, account.patience_seconds
+    lines: list[Line] = [("Receiver", account.address)]
+    lines.append(("Greeting", str(seen.greeting or f"none: {seen.end or f'silence for {patience:g} s'}")))
+    if seen.hello_reply:
+        lines.append((seen.hello, _hello(seen.hello_reply)))
+    if withheld := sorted(NEVER_OFFERED.intersection(keyword.encode() for keyword in seen.keywords)):
+        lines.append(("", f"not offered through shimproxy: {b', '.join(withheld).decode()}"))
+    if "STARTTLS" in seen.keywords:
+        lines.append(("", "all that follows was seen in the clear; STARTTLS was not used"))
+    if seen.hello_reply and not seen.left_out:
+        lines.append(("SIZE", _size(account)))
+        asked = (("NOOP", seen.noop), ("an unknown command", seen.unknown_command))
+        lines.append(("Commands", "; ".join(f"{name}: {reply or 'no reply'}" for name, reply in asked)))
+    if seen.left_out:
+        lines.append(("Session", seen.left_out))
+    if seen.quit:
+        closes = "closes" if seen.end is End.FIN else "resets" if seen.end else "does not close"
+        lines.append(("QUIT", f"{seen.quit}; {closes}"))
+    return lines
+
+
+def _hello(reply: Heard) -> str:
+    first, *others = reply.lines
+    offers = ", ".join(line[4:] for line in others)
+    return f"{reply.code} {first[4:]}" + (f"; offers {offers}" if offers else "")
+
+
+def _size(account: Account) -> str:
+    seen = account.dialogue
+    if seen.size_octets is None:
+        return "no limit is told" + (" (SIZE without one)" if "SIZE" in seen.keywords else " (SIZE is not offered)")
+    return f"{seen.size_octets:,} octets; to a MAIL that declares one more: {seen.larger_mail or 'no reply'}"
+
+
+def of_pipelining(account: Account) -> list[Line]:
+    """The commands in one write."""
+    seen = account.pipelining
+    if not seen.offered:
+        return [("Pipelining", f"{_not_tried(seen.left_out)}; a sender that does it is served one command at a time")]
+    if seen.left_out:
+        return [("Pipelining", f"offered; {_not_tried(seen.left_out)}")]
+    group, together = ", ".join(command.split()[0] for command in seen.commands), _codes(seen.together)
+    if seen.same:
+        order = "" if len({each.code for each in seen.together}) > 2 else ", whose order their codes can't tell"
+        return [("Pipelining", f"offered; {group} in one write: a reply each, as one by one ({together}){order}")]
+    text = f"offered; {group} one by one: {_codes(seen.one_by_one)}; in one write: {together}"
+    lost = len(seen.commands) - len(seen.together)
+    remark = f"{lost} without a reply; run shimproxy with --no-pipelining" if lost else "not the same"
+    return [("Pipelining", f"{text}; {remark}")]
+
+
+def _codes(replies: Iterable[Heard]) -> str:
+    return " ".join(f"{each.code:03}" for each in replies) or "no reply"
+
+
+def of_early_talk(account: Account) -> list[Line]:
+    """EHLO before the greeting."""
+    seen = account.early_talk
+    if seen.left_out:
+        return [("Early talk", _not_tried(seen.left_out))]
+    text = f"EHLO before the greeting: {_all(seen.replies)}"
+    if len(seen.replies) == 2 and all(each.code // 100 == 2 for each in seen.replies):
+        text = "EHLO before the greeting is taken, and answered after it"
+    elif seen.end:
+        text += f"; {seen.end}"
+    elif len(seen.replies) < 2:
+        text += f"; nothing more for {account.patience_seconds:g} s"
+    return [("Early talk", f"{text}; shimproxy holds a sender's until the greeting was relayed")]
+
+
+def _all(replies: Iterable[Heard]) -> str:
+    return ", then ".join(map(str, replies)) or "no reply"
+
+
+def of_bare_newline(account: Account) -> list[Line]:
+    """A command that ends in LF."""
+    seen = account.bare_newline
+    if seen.left_out:
+        return [("Bare LF", _not_tried(seen.left_out))]
+    if seen.reply:
+        end = f"; {seen.end}" if seen.end else ""
+        text = f"NOOP that ends in LF alone: {seen.reply}{end}; "
+        text += "it takes LF for a line end" if seen.reply.code // 100 == 2 else "it refuses that"
+    else:
+        how = seen.end or f"no reply within {account.patience_seconds:g} s"
+        text = f"NOOP that ends in LF alone: {how}; it does not take LF for a line end"
+    return [
+        ("Bare LF", text),
+        ("", "in mail data: only a whole mail could tell; --newlines normalise leaves none there"),
+    ]
+
+
+# -- the mail
+
+
+def question(account: Account) -> str:
+    """What is asked before the mail."""
+    data = account.mail_data
+    return (
+        f"Send MAIL FROM:{data.reverse_path}, RCPT TO:{data.recipient}, DATA and {data.octets_planned:,} octets of\n"
+        "mail data, and reset the connection before their end? A receiver that keeps to RFC 5321 delivers\n"
+        "nothing of it. [y/N]"
+    )
+
+
+def of_mail_data(account: Account) -> list[Line]:
+    """The large mail."""
+    data = account.mail_data
+    if data.left_out:
+        return [("Large mail", _not_tried(data.left_out))]
+    lines = [("Large mail", f"to {data.recipient}, from {data.reverse_path}: {_how_it_went(account, data)}")]
+    if data.verdict and data.verdict.reply.code // 100 == 2:
+        lines.append(("", "it has said that it takes the mail, and may deliver what it has of it"))
+    else:
+        lines.append(("", "reset before its end: nothing of it may be delivered"))
+    size_octets = account.dialogue.size_octets
+    if not data.replies and size_octets and data.octets_written <= size_octets:
+        lines.append(("", f"its SIZE was not reached; --octets {size_octets + 1} or more would"))
+    return lines
+
+
+def _how_it_went(account: Account, data: MailData) -> str:
+    written = f"{data.octets_written:,} octets written"
+    size_octets = account.dialogue.size_octets
+    if size_octets and data.octets_written > size_octets:
+        written += ", more than its SIZE"
+    if not data.replies:
+        if data.end:
+            return f"{written}; {_end(data)} without a reply"
+        if data.stalled:
+            return f"{written}, then it took no more for {account.patience_seconds:g} s, and said nothing"
+        return f"{written}; no reply before the end, as it should be"
+    first, *further = data.replies
+    told = f"{first.reply} when {first.after_octets:,} octets were written"
+    if further:
+        told += f"; then {further[0].reply}" + (f" and {len(further) - 1} more replies" if further[1:] else "")
+    after_octets = data.octets_written - first.after_octets
+    goes_on = "after that it took no more" if data.stalled else f"{after_octets:,} octets could be written after that"
+    return f"{told}; {_end(data)}; {goes_on}" if data.end else f"{told}; {goes_on}; it stays"
+
+
+def _end(data: MailData) -> str:
+    return f"{data.end}, and RST to what came behind it" if data.reset_behind_fin else str(data.end)
+
+
+# -- the catalogue
+
+
+def violations(account: Account, columns: int) -> list[str]:
+    """What was wrong, under the names of the catalogue, and what the shim would do about it."""
+    if not account.violations:
+        left_out = "; the large mail was not" if account.mail_data.left_out else ""
+        return ["", f"No violation was seen in what was tried{left_out}: shimproxy would repair nothing there."]
+    lines = ["", "Violations that were seen, and what shimproxy does about them:"]
+    for violation, seen in account.violations.items():
+        lines += ["", f"{violation} ({violation.rule})"]
+        for each in seen:
+            lines += _wrapped(each, columns, "  seen      ", " " * 12)
+        lines += _wrapped(violation.repair, columns, "  shimproxy ", " " * 12)
+    return lines
