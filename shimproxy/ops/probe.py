@@ -46,6 +46,7 @@ MOST_OCTETS: Final = 64 * 1024 * 1024
 _OCTETS_WITHOUT_SIZE: Final = 20 * 1024 * 1024
 _BEYOND_SIZE_OCTETS: Final = 256 * 1024
 _LISTEN_SECONDS: Final = 1.0
+_STALL_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 5.0
 _UNKNOWN_COMMAND: Final = "XSHIMPROXY"
 _MOST_COLUMNS: Final = 100
@@ -86,6 +87,8 @@ class Plan:
     """How long each wait for the receiver may be."""
     listen_seconds: float = _LISTEN_SECONDS
     """How long to listen for what comes unasked."""
+    stall_seconds: float = _STALL_SECONDS
+    """How long a receiver that has replied to mail data may take nothing more of it."""
     helo_name: str = attrs.field(default=None, converter=_helo_name)
     """Who the probe says it is; None for this machine's name."""
 
@@ -108,8 +111,9 @@ class Probe:
     plan: Plan
     tell: Callable[[report.Line], None] = lambda _: None
     """Called with each line of the report, as soon as it is known."""
+    place: Place | None = None
+    """The address that all connections go to, once it is known."""
     account: Account = attrs.field(init=False)
-    _place: Place | None = None
 
     @account.default
     def _new_account(self) -> Account:
@@ -120,12 +124,12 @@ class Probe:
         """All that needs no mail. Raises DialFailed if the receiver can't be reached."""
         plan, account = self.plan, self.account
         try:
-            sock, self._place = await reach(plan.receiver, plan.patience_seconds)
+            sock, self.place = await reach(plan.receiver, plan.patience_seconds)
         except DialFailed as failed:
             raise DialFailed(
                 f"no connection to {plan.receiver} ({failed}); see whether a receiver listens there"
             ) from None
-        account.address = written(self._place.sockaddr)
+        account.address = written(self.place.sockaddr)
         await self._dialogue(sock, account.dialogue)
         self._tell(report.of_dialogue(account))
         await self._pipelining(account.pipelining)
@@ -134,15 +138,14 @@ class Probe:
         self._tell(report.of_early_talk(account))
         await self._bare_newline(account.bare_newline)
         self._tell(report.of_bare_newline(account))
-        self._plan_mail(account.mail_data)
+        self.plan_mail()
 
     async def mail_data(self) -> None:
         """The large mail, which is not completed."""
         data = self.account.mail_data
 
         async def send(talk: Talk) -> None:
-            await Interrupted(talk, data, self.plan.listen_seconds).send()
-            if data.left_out:
+            if await Interrupted(talk, data, self.plan.listen_seconds, self.plan.stall_seconds).send():
                 await talk.leave(self.plan.close_seconds)
 
         await self._session(data, send)
@@ -186,7 +189,9 @@ class Probe:
         if seen.hello == "EHLO" and seen.hello_reply and seen.hello_reply.code == 250:
             octets = "".join(f"{line}\r\n" for line in seen.hello_reply.lines).encode()
             offered = keywords(Reply(250, octets))
-            seen.keywords = {keyword.decode(): parameters.decode() for keyword, parameters in offered.items()}
+            seen.keywords = {
+                keyword.decode(): parameters.decode() for keyword, parameters in offered.items() if keyword
+            }
             size = seen.keywords.get("SIZE", "")
             # "SIZE 0" and SIZE alone: no fixed limit (RFC 1870 section 4).
             seen.size_octets = (int(size) or None) if size.isdigit() and len(size) < 20 else None
@@ -231,8 +236,8 @@ class Probe:
                 if heard is None:
                     break
                 seen.replies.append(heard)
-            seen.end = talk.end
-            await talk.leave(self.plan.close_seconds)
+            if await talk.leave(self.plan.close_seconds) is None:
+                seen.end = talk.end
 
         await self._session(seen, listen, first=f"EHLO {self.plan.helo_name}\r\n".encode())
 
@@ -241,13 +246,14 @@ class Probe:
             talk.saw = _blame_nobody
             await talk.write(b"NOOP\n")
             seen.reply = await talk.hear(Answers.COMMAND, "NOOP that ends in LF")
-            seen.end = talk.end
-            await talk.leave(self.plan.close_seconds)
+            if await talk.leave(self.plan.close_seconds) is None:
+                seen.end = talk.end
 
         await self._session(seen, ask)
 
-    def _plan_mail(self, data: MailData) -> None:
-        plan, size_octets = self.plan, self.account.dialogue.size_octets
+    def plan_mail(self) -> None:
+        """Say in the account what would be sent, by what is known so far."""
+        plan, data, size_octets = self.plan, self.account.mail_data, self.account.dialogue.size_octets
         data.reverse_path, data.recipient = plan.reverse_path, plan.recipient
         planned_octets = _OCTETS_WITHOUT_SIZE if size_octets is None else size_octets + _BEYOND_SIZE_OCTETS
         data.octets_planned = plan.octets or min(planned_octets, MOST_OCTETS)
@@ -264,10 +270,11 @@ class Probe:
         """Converse on a connection of its own: with `first` at once, else after greeting and EHLO."""
         account, plan = self.account, self.plan
         seen.left_out = account.dialogue.left_out
-        if seen.left_out or self._place is None:
+        if seen.left_out:
             return
+        assert self.place, "the receiver is reached first"
         try:
-            sock = await self._place.connect(plan.patience_seconds)
+            sock = await self.place.connect(plan.patience_seconds, speaks_first=bool(first))
         except DialFailed as failed:
             seen.left_out = f"it let nobody connect once more ({failed})"
             return

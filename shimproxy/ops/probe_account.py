@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from shimproxy.smtp.catalogue import Violation
     from shimproxy.smtp.reply import Reply
 
+MOST_UNASKED: Final = 20
+"""Replies that nobody asked for, of which nobody needs to see more."""
 _MOST_EVIDENCE: Final = 5
 
 
@@ -52,7 +54,7 @@ class Dialogue:
 
     left_out: str = ""
     greeting: Heard | None = None
-    hello: str = ""
+    hello: str = "EHLO"
     """EHLO, or HELO where EHLO was refused."""
     hello_reply: Heard | None = None
     keywords: dict[str, str] = attrs.field(factory=dict)
@@ -93,6 +95,7 @@ class EarlyTalk:
     replies: list[Heard] = attrs.field(factory=list)
     """The greeting is the first of them."""
     end: End = End.NOT
+    """How it closed instead of going on."""
 
 
 @attrs.define(eq=False)
@@ -102,6 +105,7 @@ class BareNewline:
     left_out: str = ""
     reply: Heard | None = None
     end: End = End.NOT
+    """How it closed instead of going on."""
 
 
 @attrs.frozen
@@ -109,7 +113,7 @@ class InData:
     """A reply in mail data."""
 
     after_octets: int
-    """How much mail data had been written when it was read: an upper bound of what the receiver had read."""
+    """As octets_taken, when it was read."""
     reply: Heard
 
 
@@ -121,12 +125,12 @@ class MailData:
     reverse_path: str = ""
     recipient: str = ""
     octets_planned: int = 0
-    octets_written: int = 0
-    """What the connection took; the kernels of both sides may hold some of it unread."""
+    octets_taken: int = 0
+    """What the receiver's host has acknowledged; its program may not have read it all."""
     replies: list[InData] = attrs.field(factory=list)
     end: End = End.NOT
     reset_behind_fin: bool = False
-    """Whether what was written behind the receiver's FIN was answered by RST."""
+    """Whether what came behind the receiver's FIN was answered by RST."""
     stalled: bool = False
     """Whether it took nothing more for as long as was waited."""
 

@@ -10,23 +10,29 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import socket
+import struct
+import termios
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
-from shimproxy.ops.probe_account import End, InData, MailData
-from shimproxy.ops.probe_wire import MOST_UNASKED, Talk
+from shimproxy.ops.probe_account import MOST_UNASKED, End, InData, MailData
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import Answers, Verdict, ruling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from shimproxy.ops.probe_wire import Talk
     from shimproxy.smtp.reply import Reply
 
 _BLOCK_OCTETS: Final = 16 * 1024
+_UNSENT_OCTETS: Final = 4 * _BLOCK_OCTETS
+_PAUSE_SECONDS: Final = 0.02
 _LINE: Final = b"> shimproxy sees what this receiver makes of a large mail; it is never completed\r\n"
 _NAMES: Final = {
     Verdict.HOLD: Violation.EARLY_REPLY,
@@ -56,31 +62,41 @@ class Interrupted:
     talk: Talk
     data: MailData
     listen_seconds: float
-    """How long to listen after the last octet, and to wait for a receiver that has replied already."""
+    """How long to listen after the last octet."""
+    stall_seconds: float
+    """How long a receiver that has replied already may take nothing."""
+    _written_octets: int = 0
     _enough: trio.Event = attrs.field(factory=trio.Event)  # the receiver has ended, or said more than anybody reads
     _waiting: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
-    async def send(self) -> None:
-        """Go through MAIL, RCPT and DATA, write the mail data, listen, and leave the connection to be reset."""
+    async def send(self) -> bool:
+        """Go through MAIL, RCPT and DATA, write the mail data, and listen.
+
+        False if the connection must be reset now; True if the receiver has refused before, so that QUIT may follow.
+        """
         talk, data = self.talk, self.data
         for command in (f"MAIL FROM:{data.reverse_path}", f"RCPT TO:{data.recipient}"):
             heard = await talk.ask(command)
             if heard is None or heard.code // 100 != 2:
                 data.left_out = f"{command} was answered by {heard or talk.end or 'nothing'}"
-                return
+                return True
         talk.reset_when_closed()
+        talk.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_OCTETS)
         heard = await talk.ask("DATA", Answers.DATA)
         if heard is None or heard.code != 354:
             data.left_out = f"DATA was answered by {heard or talk.end or 'nothing'}"
-            return
+            return heard is not None and heard.code >= 400
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._listen)
-            await self._write()
+            if await self._write():
+                await self._until_taken()
+            self._count()
             with trio.move_on_after(self.listen_seconds):
                 await self._enough.wait()
             nursery.cancel_scope.cancel()
         data.end = talk.end
         self._name_the_end()
+        return False
 
     async def _listen(self) -> None:
         talk = self.talk
@@ -99,21 +115,38 @@ class Interrupted:
 
     def _heard(self, reply: Reply) -> None:
         data = self.data
+        self._count()
         verdict, _ = ruling(Answers.IN_MAIL_DATA, reply)
         name = Violation.FURTHER_REPLY if data.verdict else _NAMES[verdict]
         heard = self.talk.judge(reply, "in mail data")
-        self.talk.saw(name, f"in mail data, {data.octets_written:,} octets written: {heard}")
-        data.replies.append(InData(data.octets_written, heard))
+        self.talk.saw(name, f"in mail data, after {data.octets_taken:,} octets: {heard}")
+        data.replies.append(InData(data.octets_taken, heard))
         # Who has spoken need not be waited for any longer.
-        self._waiting.deadline = min(self._waiting.deadline, trio.current_time() + self.listen_seconds)
+        self._waiting.deadline = min(self._waiting.deadline, trio.current_time() + self.stall_seconds)
 
-    async def _write(self) -> None:
-        """Write until all is written, the receiver resets or takes no more, or enough was heard."""
+    def _count(self) -> None:
+        (unacknowledged_octets,) = struct.unpack("i", fcntl.ioctl(self.talk.sock, termios.TIOCOUTQ, bytes(4)))
+        self.data.octets_taken = self._written_octets - unacknowledged_octets
+
+    def _may_take(self) -> trio.CancelScope:
+        self._waiting = trio.move_on_after(self.stall_seconds if self.data.replies else self.talk.patience_seconds)
+        return self._waiting
+
+    async def _until_taken(self) -> None:
+        """Wait until the receiver's host has all that was written, or has ended."""
+        with self._may_take():
+            self._count()
+            while self.data.octets_taken < self._written_octets and not self._enough.is_set():
+                await trio.sleep(_PAUSE_SECONDS)  # of this, no socket tells
+                self._count()
+        self.data.stalled = self._waiting.cancelled_caught
+
+    async def _write(self) -> bool:
+        """Write until the receiver resets or takes no more, or enough was heard; whether all was written."""
         data, sock = self.data, self.talk.sock
         for block in mail_blocks(data):
             rest = memoryview(block)
-            patience_seconds = self.listen_seconds if data.replies else self.talk.patience_seconds
-            with trio.move_on_after(patience_seconds) as self._waiting:
+            with self._may_take():
                 while rest and not (self._enough.is_set() and not self.talk.end):
                     await trio.lowlevel.wait_writable(sock)
                     try:
@@ -122,12 +155,13 @@ class Interrupted:
                         continue
                     except OSError as error:
                         self._note_reset(error)
-                        return
-                    data.octets_written += written_octets
+                        return False
+                    self._written_octets += written_octets
                     rest = rest[written_octets:]
             if rest:
                 data.stalled = self._waiting.cancelled_caught
-                return
+                return False
+        return True
 
     def _note_reset(self, error: OSError) -> None:
         if error.errno == errno.EPIPE and self.talk.end is not End.RST:
@@ -138,7 +172,7 @@ class Interrupted:
 
     def _name_the_end(self) -> None:
         data, talk = self.data, self.talk
-        octets = f"{data.octets_written:,} octets written"
+        octets = f"after {data.octets_taken:,} octets"
         announced = bool(data.replies) and data.replies[-1].reply.code == 421
         if data.end is End.RST:
             talk.saw(Violation.RESET_IN_DATA, octets)

@@ -8,18 +8,21 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Final
 
-from shimproxy.ops.probe_account import End
+from shimproxy.ops.probe_account import MOST_UNASKED, End
 from shimproxy.smtp.ehlo import NEVER_OFFERED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from shimproxy.ops.probe_account import Account, Heard, MailData
+    from shimproxy.ops.probe_account import Account, Heard
 
 Line = tuple[str, str]
 """A label, empty to go on under the last one, and what is said."""
 
 _LABEL_COLUMNS: Final = 13
+_MOST_REPLIES: Final = 3
+_TO_NO_COMMAND: Final = (500, 501, 502, 503)
+"""What a line gets that is no command, or no command here (RFC 5321 4.2.4)."""
 
 
 def drawn(line: Line, columns: int) -> list[str]:
@@ -61,14 +64,15 @@ def of_dialogue(account: Account) -> list[Line]:
 
 def _hello(reply: Heard) -> str:
     first, *others = reply.lines
-    offers = ", ".join(line[4:] for line in others)
+    offers = ", ".join(line[4:] for line in others if line[4:])
     return f"{reply.code} {first[4:]}" + (f"; offers {offers}" if offers else "")
 
 
 def _size(account: Account) -> str:
     seen = account.dialogue
     if seen.size_octets is None:
-        return "no limit is told" + (" (SIZE without one)" if "SIZE" in seen.keywords else " (SIZE is not offered)")
+        offered = f"SIZE {seen.keywords['SIZE']}".rstrip() if "SIZE" in seen.keywords else "SIZE is not offered"
+        return f"no limit is told ({offered})"
     return f"{seen.size_octets:,} octets; to a MAIL that declares one more: {seen.larger_mail or 'no reply'}"
 
 
@@ -76,7 +80,8 @@ def of_pipelining(account: Account) -> list[Line]:
     """The commands in one write."""
     seen = account.pipelining
     if not seen.offered:
-        return [("Pipelining", f"{_not_tried(seen.left_out)}; a sender that does it is served one command at a time")]
+        remark = "a sender that does it is served one command at a time (unoffered-pipelining)"
+        return [("Pipelining", f"{_not_tried(seen.left_out)}; {remark}")]
     if seen.left_out:
         return [("Pipelining", f"offered; {_not_tried(seen.left_out)}")]
     group, together = ", ".join(command.split()[0] for command in seen.commands), _codes(seen.together)
@@ -105,7 +110,7 @@ def of_early_talk(account: Account) -> list[Line]:
         text += f"; {seen.end}"
     elif len(seen.replies) < 2:
         text += f"; nothing more for {account.patience_seconds:g} s"
-    return [("Early talk", f"{text}; shimproxy holds a sender's until the greeting was relayed")]
+    return [("Early talk", f"{text}; shimproxy holds what a sender says so early (early-talk)")]
 
 
 def _all(replies: Iterable[Heard]) -> str:
@@ -126,7 +131,7 @@ def of_bare_newline(account: Account) -> list[Line]:
         text = f"NOOP that ends in LF alone: {how}; it does not take LF for a line end"
     return [
         ("Bare LF", text),
-        ("", "in mail data: only a whole mail could tell; --newlines normalise leaves none there"),
+        ("", "in mail data: only a whole mail could tell; shimproxy makes CRLF of it (bare-newline)"),
     ]
 
 
@@ -145,42 +150,36 @@ def question(account: Account) -> str:
 
 def of_mail_data(account: Account) -> list[Line]:
     """The large mail."""
-    data = account.mail_data
+    data, patience = account.mail_data, account.patience_seconds
     if data.left_out:
         return [("Large mail", _not_tried(data.left_out))]
-    lines = [("Large mail", f"to {data.recipient}, from {data.reverse_path}: {_how_it_went(account, data)}")]
-    if data.verdict and data.verdict.reply.code // 100 == 2:
-        lines.append(("", "it has said that it takes the mail, and may deliver what it has of it"))
+    size_octets = account.dialogue.size_octets
+    more_than_size = bool(size_octets and data.octets_taken > size_octets)
+    taken = f"it took {data.octets_taken:,} octets" + (", more than its SIZE" if more_than_size else "")
+    end = f"{data.end}, and RST to what came behind it" if data.reset_behind_fin else str(data.end)
+    lines = [f"to {data.recipient}, from {data.reverse_path}"]
+    if data.replies:
+        lines += [f"after {each.after_octets:,} octets: {each.reply}" for each in data.replies[:_MOST_REPLIES]]
+        if further := data.replies[_MOST_REPLIES:]:
+            lines.append(f"and {len(further)} more" + (" at least" if len(data.replies) >= MOST_UNASKED else ""))
+        more_octets = data.octets_taken - data.replies[0].after_octets
+        none = ", then none" if data.stalled else ""
+        lines.append(f"{end or 'no close'}; after its first reply it took {more_octets:,} octets more{none}")
+    elif data.end:
+        lines.append(f"{taken}; {end} without a reply")
+    elif data.stalled:
+        lines.append(f"{taken}, then none for {patience:g} s, and said nothing")
     else:
-        lines.append(("", "reset before its end: nothing of it may be delivered"))
-    size_octets = account.dialogue.size_octets
-    if not data.replies and size_octets and data.octets_written <= size_octets:
-        lines.append(("", f"its SIZE was not reached; --octets {size_octets + 1} or more would"))
-    return lines
-
-
-def _how_it_went(account: Account, data: MailData) -> str:
-    written = f"{data.octets_written:,} octets written"
-    size_octets = account.dialogue.size_octets
-    if size_octets and data.octets_written > size_octets:
-        written += ", more than its SIZE"
-    if not data.replies:
-        if data.end:
-            return f"{written}; {_end(data)} without a reply"
-        if data.stalled:
-            return f"{written}, then it took no more for {account.patience_seconds:g} s, and said nothing"
-        return f"{written}; no reply before the end, as it should be"
-    first, *further = data.replies
-    told = f"{first.reply} when {first.after_octets:,} octets were written"
-    if further:
-        told += f"; then {further[0].reply}" + (f" and {len(further) - 1} more replies" if further[1:] else "")
-    after_octets = data.octets_written - first.after_octets
-    goes_on = "after that it took no more" if data.stalled else f"{after_octets:,} octets could be written after that"
-    return f"{told}; {_end(data)}; {goes_on}" if data.end else f"{told}; {goes_on}; it stays"
-
-
-def _end(data: MailData) -> str:
-    return f"{data.end}, and RST to what came behind it" if data.reset_behind_fin else str(data.end)
+        lines.append(f"{taken}; no reply before the end, as it should be")
+    if sum(each.reply.code in _TO_NO_COMMAND for each in data.replies) > 1:
+        lines.append("it seems to take the rest of a mail for commands: no octet more goes to it from shimproxy")
+    if data.verdict and data.verdict.reply.code // 100 == 2:
+        lines.append("it has said that it takes the mail, and may deliver what it has of it")
+    else:
+        lines.append("reset before its end: a receiver that keeps to RFC 5321 delivers nothing of it")
+    if size_octets and not (data.replies or data.end or data.stalled or more_than_size):
+        lines.append(f"its SIZE was not reached; --octets {size_octets + 1} would")
+    return [("Large mail", lines[0]), *(("", line) for line in lines[1:])]
 
 
 # -- the catalogue
@@ -190,7 +189,8 @@ def violations(account: Account, columns: int) -> list[str]:
     """What was wrong, under the names of the catalogue, and what the shim would do about it."""
     if not account.violations:
         left_out = "; the large mail was not" if account.mail_data.left_out else ""
-        return ["", f"No violation was seen in what was tried{left_out}: shimproxy would repair nothing there."]
+        text = f"No violation was seen in what was tried{left_out}: shimproxy would repair nothing there."
+        return ["", *_wrapped(text, columns, "", "")]
     lines = ["", "Violations that were seen, and what shimproxy does about them:"]
     for violation, seen in account.violations.items():
         lines += ["", f"{violation} ({violation.rule})"]

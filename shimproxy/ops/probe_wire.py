@@ -21,7 +21,7 @@ import trio
 
 from shimproxy.net.errors import DialFailed
 from shimproxy.ops.demo_wire import reason
-from shimproxy.ops.probe_account import End, Heard
+from shimproxy.ops.probe_account import MOST_UNASKED, End, Heard
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import OUT_OF_STEP, Answers, ruling
 from shimproxy.smtp.reply import Reply, ReplyReader
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from shimproxy.net.address import Address
 
 READ_OCTETS: Final = 64 * 1024
-MOST_UNASKED: Final = 20
-"""Replies of which nobody needs to see more."""
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -46,14 +44,18 @@ class Place:
     family: socket.AddressFamily
     sockaddr: Any
 
-    async def connect(self, seconds: float) -> socket.socket:
-        """A connection. The first octets written to it at once arrive with the handshake. Raises DialFailed."""
+    async def connect(self, seconds: float, *, speaks_first: bool = False) -> socket.socket:
+        """A connection; with `speaks_first`, what is written to it at once arrives with the handshake.
+
+        Raises DialFailed.
+        """
         sock = socket.socket(self.family, socket.SOCK_STREAM)
         sock.setblocking(False)
         try:
-            # The kernel keeps the last segment of the handshake back for what is written next, so that a receiver
-            # can't have accepted the connection, let alone greeted, before that is there (tcp(7)).
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+            if speaks_first:
+                # The kernel keeps the last segment of the handshake back for what is written next, so that a receiver
+                # can't have accepted the connection, let alone greeted, before that is there (tcp(7)).
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
             code = sock.connect_ex(self.sockaddr)
             if code == errno.EINPROGRESS:
                 with trio.fail_after(seconds):
@@ -98,6 +100,7 @@ class Talk:
     _last: Reply | None = None
     _heard_count: int = 0
     _reset: bool = False
+    _end_noted: bool = False
 
     def __attrs_post_init__(self) -> None:
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -164,11 +167,11 @@ class Talk:
 
     async def ask(self, command: str, what: Answers = Answers.COMMAND) -> Heard | None:
         """The reply to a command; None if there is none, which is noted."""
-        if not self.goes_on:
+        if self.silent or self._end_noted:
             return None
         self.unasked(f"before {command}")
         if self.end:
-            self._note_close(command, asked=False)
+            self._note_close(what, command, asked=False)
             return None
         await self.write(command.encode() + b"\r\n")
         return await self.hear(what, command)
@@ -184,7 +187,7 @@ class Talk:
         if reply is None:
             self.silent = waiting.cancelled_caught
             if not self.silent:
-                self._note_close(command, asked=True)
+                self._note_close(what, command, asked=True)
             elif what is Answers.GREETING:
                 self.saw(Violation.NO_GREETING, f"none within {self.patience_seconds:g} s")
             else:
@@ -223,7 +226,8 @@ class Talk:
                 await trio.lowlevel.wait_readable(self.sock)
                 count += self.unasked(where)
 
-    def _note_close(self, command: str, *, asked: bool) -> None:
+    def _note_close(self, what: Answers, command: str, *, asked: bool) -> None:
+        self._end_noted = True
         announced = self._last is not None and self._last.code == 421
         if not self._heard_count:
             self.saw(Violation.NO_GREETING, f"{self.end} instead")
@@ -233,7 +237,7 @@ class Talk:
             self.saw(Violation.GREETING_THEN_CLOSE, f"{self.end} before it had answered {command}")
         elif not asked:
             self.saw(Violation.CLOSED_WHILE_IDLE, f"{self.end} before {command}")
-        elif command == "QUIT":
+        elif what is Answers.QUIT:
             self.saw(Violation.NO_221, f"{self.end} instead")
         else:
             self.saw(Violation.CLOSED_WITH_COMMANDS_OPEN, f"{self.end} instead of a reply to {command}")

@@ -106,6 +106,14 @@ class Talk:
         del self._unread[: end + 1]
         return line
 
+    def lines_there(self) -> list[bytes]:
+        """What lies there when something does, in lines with their ends: at least one, whole or not."""
+        if not self._unread:
+            self._more()
+        lines = bytes(self._unread).splitlines(keepends=True)
+        self._unread.clear()
+        return lines
+
     # -- mail data
 
     def begin(self, line: bytes) -> None:

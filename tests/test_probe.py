@@ -1,0 +1,523 @@
+"""The probe against receivers that behave and that don't: it tells the truth about each, and no mail comes of it.
+
+Where a receiver is to be silent, patience is small; everywhere else it is long and waits for nothing. A mail is large
+against the buffers between the two, so that a receiver has read, and so has spoken, before the last of it is written.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+import trio
+
+from shimproxy.cli import main
+from shimproxy.net.address import Address
+from shimproxy.net.errors import DialFailed
+from shimproxy.ops import probe_report
+from shimproxy.ops.probe import Plan, Probe, run
+from shimproxy.ops.probe_account import MOST_UNASKED, End, MailData
+from shimproxy.ops.probe_mail import mail_blocks
+from shimproxy.ops.probe_wire import Place
+from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.command import Verb
+from tests.peers import faults, form, silence  # noqa: F401 - their rows enter the table
+from tests.peers.exim import exim
+from tests.peers.postfix import MAILBOX_DOMAIN, postfix
+from tests.peers.processes import poll
+from tests.peers.programs import smtp_sink
+from tests.peers.receiving import EHLO, HOST, Receiver, Talk
+from tests.peers.table import FAULTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SECONDS = 60.0
+OCTETS = 4 * 1024 * 1024
+SHORT_SECONDS = 0.7
+PLAN = Plan(receiver=Address(HOST, 25), patience_seconds=30, listen_seconds=0.05, octets=OCTETS)
+RECIPIENT = f"contents@{MAILBOX_DOMAIN}"
+V = Violation
+
+
+@attrs.define(eq=False)
+class Probed:
+    """A probe that was made, and what it has told."""
+
+    probe: Probe
+    lines: list[tuple[str, str]]
+
+    @property
+    def names(self) -> set[Violation]:
+        return set(self.probe.account.violations)
+
+    @property
+    def text(self) -> str:
+        told = [f"{label}: {text}" for label, text in self.lines]
+        return "\n".join(told + probe_report.violations(self.probe.account, 500))
+
+
+async def probed(port: int, *, without_mail: bool = True, mail: bool = False, **changes: Any) -> Probed:
+    lines: list[tuple[str, str]] = []
+    plan = attrs.evolve(PLAN, receiver=Address(HOST, port), **changes)
+    probe = Probe(plan, lines.append, Place(socket.AF_INET, (HOST, port)))
+    with trio.fail_after(SECONDS):
+        if without_mail:
+            await probe.without_mail()
+        else:
+            probe.plan_mail()
+        if mail:
+            await probe.mail_data()
+    return Probed(probe, lines)
+
+
+def never(talk: Talk) -> None:
+    raise AssertionError("DATA")
+
+
+def speaking(dialogue: Callable[[Talk], None]) -> Receiver:
+    """A receiver all of whose dialogue is this."""
+
+    class Speaking(Talk):
+        def serve(self, on_data: Callable[[Talk], None]) -> None:
+            dialogue(self)
+
+    return Receiver(never, talk=Speaking)
+
+
+def scripted(replies: dict[str, bytes], greeting: bytes = b"220 hello\r\n") -> Receiver:
+    """A receiver whose replies to some verbs are these, as they stand; it closes after QUIT."""
+    known = {"EHLO": b"250-here\r\n250 PIPELINING\r\n", "QUIT": b"221 bye\r\n"} | replies
+
+    def dialogue(talk: Talk) -> None:
+        talk.say(greeting)
+        verb = ""
+        while verb != "QUIT":
+            verb = talk.line()[:4].decode()
+            talk.say(known.get(verb, b"250 ok\r\n"))
+
+    return speaking(dialogue)
+
+
+# -- real receivers
+
+
+async def test_postfix_has_nothing_wrong_and_no_mail() -> None:
+    with postfix(size_limit_octets=1_000_000) as receiver:
+        seen = await probed(receiver.port, mail=True, octets=None, recipient=RECIPIENT)
+        poll(lambda: "lost connection after DATA" in receiver.log, "told by Postfix's log")
+        delivered, log = receiver.count("contents"), receiver.log
+    account = seen.probe.account
+    assert seen.names == set(), seen.text
+    assert (delivered, "status=" in log) == (0, False)
+    assert account.dialogue.keywords["SIZE"] == "1000000"
+    assert account.dialogue.larger_mail is not None
+    assert account.dialogue.larger_mail.code == 552
+    assert account.pipelining.same
+    assert [reply.code for reply in account.pipelining.together] == [250, 503, 250, 250, 221]
+    assert [reply.code for reply in account.early_talk.replies] == [220, 250]
+    assert account.bare_newline.reply is not None
+    assert account.mail_data.octets_taken > 1_000_000
+    assert "more than its SIZE; no reply before the end, as it should be" in seen.text
+    assert "No violation was seen in what was tried: " in seen.text
+
+
+async def test_exim_has_nothing_wrong_and_no_mail() -> None:
+    with exim(daemon=True) as receiver:
+        seen = await probed(receiver.port, mail=True, octets=100_000, recipient=RECIPIENT)
+        poll(lambda: "lost while reading message data" in receiver.log, "told by Exim's log")
+        delivered, log = receiver.count("contents"), receiver.log
+    assert seen.names == set(), seen.text
+    assert (delivered, " => " in log) == (0, False)
+    assert [reply.code for reply in seen.probe.account.early_talk.replies] == [220, 250]  # it offers PIPECONNECT
+    assert seen.probe.account.mail_data.replies == []
+
+
+async def test_smtp_sink_that_violates_smtp_is_found_out() -> None:
+    with smtp_sink("-A", "0") as port:
+        seen = await probed(port, mail=True, patience_seconds=SHORT_SECONDS)
+    assert V.EARLY_REPLY in seen.names
+    assert seen.names - {V.EARLY_REPLY} <= {V.CLOSED_IN_DATA, V.RESET_IN_DATA}
+    assert "octets: 550 This violates SMTP" in seen.text
+    assert V.EARLY_REPLY.repair in seen.text
+    assert seen.probe.account.bare_newline.reply is None  # it waits for CRLF
+    assert "not offered through shimproxy: XCLIENT, XFORWARD" in seen.text
+
+
+# -- receivers with a fault in mail data
+
+
+GONE = {V.CLOSED_IN_DATA, V.RESET_IN_DATA}
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "ends", "told"),
+    [
+        ("no_reply_at_all", set(), {End.NOT}, "no reply before the end, as it should be"),
+        ("q152940", {V.EARLY_REPLY, V.FURTHER_REPLY}, {End.FIN}, "FIN; after its first reply it took"),
+        ("q152940_rst", {V.EARLY_REPLY, V.FURTHER_REPLY, V.RESET_IN_DATA}, {End.RST}, "octets: 421 Service not"),
+        ("iis_reset", {V.EARLY_REPLY, V.RESET_IN_DATA}, {End.RST}, "552 4.3.1 Session size exceeds"),
+        ("early_552_drains", {V.EARLY_REPLY}, {End.NOT}, "no close; after its first reply it took"),
+        ("early_552_shuts_its_window", {V.EARLY_REPLY}, {End.NOT}, " octets more, then none"),
+        (
+            "cisco_second_552_at_twice",
+            {V.EARLY_REPLY, V.FURTHER_REPLY, *GONE},
+            {End.FIN, End.RST},
+            "octets: 552 #5.3.4",
+        ),
+        ("mailpit", {V.EARLY_REPLY, V.FURTHER_REPLY}, {End.NOT}, "it seems to take the rest of a mail for commands"),
+        ("early_250", {V.EARLY_SUCCESS}, {End.NOT}, "may deliver what it has of it"),
+        ("repeated_354", {V.FURTHER_REPLY}, {End.NOT}, "354"),
+        ("both_354_and_552_in_one_segment", {V.EARLY_REPLY}, {End.NOT}, "552"),
+        ("early_bare_newline", {V.EARLY_REPLY, V.REPLY_BARE_NEWLINE}, {End.NOT}, "552 5.3.4 too big"),
+        ("no_crlf_before_fin", {V.EARLY_REPLY, V.CUT_OFF, V.CLOSED_IN_DATA}, {End.FIN}, "552 5.3.4 too big"),
+        ("early_nonsense", {V.NOT_A_REPLY, V.IMPLAUSIBLE_REPLY, *GONE}, {End.FIN, End.RST}, "panic: runtime error"),
+        ("fin_without_a_verdict", {V.CLOSED_IN_DATA}, {End.FIN}, "FIN without a reply"),
+        ("rst_without_a_verdict", {V.RESET_IN_DATA}, {End.RST}, "RST without a reply"),
+        ("says_250_to_data", {V.IMPLAUSIBLE_REPLY}, {End.NOT}, "not tried: DATA was answered by 250 Ok"),
+    ],
+)
+async def test_a_fault_in_mail_data(name: str, names: set[Violation], ends: set[End], told: str) -> None:
+    with Receiver(FAULTS[name].on_data, tight=True) as receiver:
+        seen = await probed(receiver.port, without_mail=False, mail=True, listen_seconds=0.2, stall_seconds=0.3)
+    if names >= GONE:  # which of the two depends on what lay unread
+        assert len(seen.names & GONE) == 1
+        assert seen.names | GONE == names, seen.text
+    else:
+        assert seen.names == names, seen.text
+    assert seen.probe.account.mail_data.end in ends
+    assert told in seen.text
+    assert all(violation.repair in seen.text for violation in seen.names)
+    assert receiver.seen.mails == []
+    assert not {line[:4] for line in receiver.seen.run} & {verb.value.encode() for verb in Verb}
+
+
+async def test_a_receiver_that_takes_no_more() -> None:
+    with Receiver(FAULTS["shuts_its_window_in_silence"].on_data, tight=True) as receiver:
+        seen = await probed(receiver.port, without_mail=False, mail=True, patience_seconds=SHORT_SECONDS)
+    assert seen.names == {V.STALLED_IN_DATA}
+    assert f"octets, then none for {SHORT_SECONDS:g} s, and said nothing" in seen.text
+    assert receiver.seen.mails == []
+
+
+async def test_a_receiver_that_refuses_the_recipient_sees_no_mail_data() -> None:
+    with scripted({"RCPT": b"550 5.7.1 relaying denied\r\n"}) as receiver:
+        seen = await probed(receiver.port, mail=True)
+    assert seen.names == set(), seen.text
+    assert "Large mail: not tried: RCPT TO:<postmaster> was answered by 550 5.7.1 relaying denied" in seen.text
+
+
+# -- receivers with a fault elsewhere
+
+
+@pytest.mark.parametrize(
+    ("replies", "names", "told"),
+    [
+        ({"NOOP": b"250 ok\r\n250 once more\r\n"}, {V.EXTRA_REPLY}, "250 once more"),
+        ({"NOOP": b"250 ok\n"}, {V.REPLY_BARE_NEWLINE}, "to NOOP: 250 ok"),
+        ({"NOOP": b"250\r\n"}, {V.MISSING_TEXT}, "to NOOP: 250"),
+        ({"NOOP": b"334 go on\r\n"}, {V.IMPLAUSIBLE_REPLY}, "to NOOP: 334 go on"),
+        ({"NOOP": b"250-a\r\n251 b\r\n"}, {V.MIXED_CODES}, "to NOOP: 251-a / 251 b"),
+        ({"NOOP": b"250 " + b"x" * 600 + b"\r\n"}, {V.REPLY_LONG_LINE}, "to NOOP: 250-xxx"),
+        ({"QUIT": b""}, {V.NO_221}, "FIN instead"),
+        ({"QUIT": b"221 bye\r\n500 what?\r\n"}, {V.EXTRA_REPLY}, "after its reply to QUIT: 500 what?"),
+        ({"EHLO": b"502 what?\r\n", "NOOP": b"250 \x1b[31mred\r\n"}, set(), "HELO: 250 ok"),
+    ],
+)
+async def test_a_fault_in_the_dialogue(replies: dict[str, bytes], names: set[Violation], told: str) -> None:
+    with scripted(replies) as receiver:
+        seen = await probed(receiver.port)
+    assert seen.names == names, seen.text
+    assert told in seen.text
+    assert seen.text.isascii()
+    assert "\x1b" not in seen.text
+
+
+async def test_a_greeting_and_something_behind_it() -> None:
+    with scripted({}, b"220 hello\r\n250 I talk out of turn\r\n") as receiver:
+        seen = await probed(receiver.port)
+    assert seen.names == {V.EXTRA_REPLY}
+    assert "250 I talk out of turn" in seen.text
+
+
+async def test_a_receiver_that_floods() -> None:
+    with scripted({"NOOP": b"250 ok\r\n" * 10_000}) as receiver:
+        seen = await probed(receiver.port)
+    assert V.EXTRA_REPLY in seen.names
+    assert all(len(evidence) <= MOST_UNASKED for evidence in seen.probe.account.violations.values())
+
+
+async def test_a_receiver_that_says_nothing() -> None:
+    with speaking(Talk.read_on) as receiver:
+        seen = await probed(receiver.port, mail=True, patience_seconds=0.2)
+    assert seen.names == {V.NO_GREETING}
+    assert "Greeting: none: silence for 0.2 s" in seen.text
+    assert seen.text.count("without a 220 there is no session") == 5
+
+
+@pytest.mark.parametrize(
+    ("greeting", "names"),
+    [
+        (b"", {V.NO_GREETING}),
+        (b"220 hello\r\n", {V.GREETING_THEN_CLOSE}),
+        (b"220 he", {V.CUT_OFF, V.GREETING_THEN_CLOSE}),
+        (b"421 go away\r\n", set()),
+    ],
+)
+async def test_a_receiver_that_greets_and_goes(greeting: bytes, names: set[Violation]) -> None:
+    def dialogue(talk: Talk) -> None:
+        talk.say(greeting)
+        talk.fin()
+        talk.read_on()
+
+    with speaking(dialogue) as receiver:
+        seen = await probed(receiver.port, mail=True)
+    assert seen.names == names, seen.text
+    assert "there is no session" in seen.text
+
+
+async def test_a_receiver_that_stays_after_221() -> None:
+    def dialogue(talk: Talk) -> None:
+        talk.say(b"554 no service\r\n")
+        talk.line()
+        talk.say(b"503 bad\r\n")
+        talk.line()
+        talk.say(b"503 bad\r\n")
+        talk.line()
+        talk.say(b"221 bye\r\n")
+        talk.read_on()
+
+    with speaking(dialogue) as receiver:
+        seen = await probed(receiver.port, patience_seconds=SHORT_SECONDS)
+    assert seen.names == {V.NO_CLOSE}
+    assert "QUIT: 221 bye; does not close" in seen.text
+
+
+def obeys_one_of_a_group(which: int) -> Receiver:
+    """A receiver that, of several commands that come together, obeys one."""
+
+    def dialogue(talk: Talk) -> None:
+        talk.say(b"220 hello\r\n")
+        verb = ""
+        while verb != "QUIT":
+            verb = talk.lines_there()[which][:4].decode()
+            talk.say({"EHLO": EHLO, "QUIT": b"221 bye\r\n", "RCPT": b"503 no MAIL\r\n"}.get(verb, b"250 ok\r\n"))
+
+    return speaking(dialogue)
+
+
+async def test_a_receiver_that_loses_what_was_pipelined() -> None:
+    with obeys_one_of_a_group(0) as receiver:
+        seen = await probed(receiver.port, patience_seconds=SHORT_SECONDS)
+    assert seen.names == {V.NO_REPLY}
+    assert "one by one: 250 503 250 250 221; in one write: 250; 4 without a reply; run shimproxy with" in seen.text
+
+
+async def test_a_receiver_that_obeys_only_quit_of_a_group() -> None:
+    """Frontbridge, Exchange 2010 SP1, as Postfix' workarounds have it."""
+    with obeys_one_of_a_group(-1) as receiver:
+        seen = await probed(receiver.port)
+    assert seen.names == {V.CLOSED_WITH_COMMANDS_OPEN}
+    assert "in one write: 221; 4 without a reply; run shimproxy with --no-pipelining" in seen.text
+
+
+async def test_a_receiver_that_refuses_early_talk_and_bare_lf_is_not_blamed() -> None:
+    def dialogue(talk: Talk) -> None:
+        talk.sock.setblocking(False)
+        try:
+            early = talk.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            early = b""
+        talk.sock.settimeout(SECONDS)
+        if early:
+            talk.say(b"554 synchronization error\r\n")
+            talk.fin()
+            return talk.read_on()
+        talk.say(b"220 hello\r\n")
+        while True:
+            line = talk.lines_there()[0]
+            if line == b"NOOP\n":
+                talk.say(b"521 5.5.2 bare LF\r\n")
+                talk.fin()
+                return talk.read_on()
+            if line == b"QUIT\r\n":
+                return talk.say(b"221 bye\r\n")
+            talk.say(b"250 ok\r\n")
+
+    with speaking(dialogue) as receiver:
+        seen = await probed(receiver.port)
+    assert seen.names == set(), seen.text
+    assert "Early talk: EHLO before the greeting: 554 synchronization error; FIN" in seen.text
+    assert "NOOP that ends in LF alone: 521 5.5.2 bare LF; FIN; it refuses that" in seen.text
+    assert "PIPELINING is not offered" in seen.text
+
+
+# -- what is never sent
+
+
+def test_nothing_in_the_mail_data_ends_it_or_is_a_command() -> None:
+    for octets in (1, 500, 100_000):
+        data = MailData(reverse_path="<>", recipient="<postmaster>", octets_planned=octets)
+        whole = b"".join(mail_blocks(data))
+        lines = whole.split(b"\r\n")
+
+        assert lines.pop() == b""
+        assert octets <= len(whole) <= octets + 300
+        assert b"\n" not in b"".join(lines)
+        assert not any(line.startswith(b".") for line in lines)
+        assert not {line[:4].upper() for line in lines} & {verb.value.encode() for verb in Verb}
+
+
+def test_a_probe_that_is_killed_in_mail_data_sends_no_fin() -> None:
+    reached, ends = threading.Event(), list[str]()
+
+    def on_data(talk: Talk) -> None:
+        talk.first_part()
+        reached.set()
+        try:
+            while talk.sock.recv(65536):
+                pass
+            ends.append("FIN")
+        except ConnectionResetError:
+            ends.append("RST")
+        talk.sock.close()
+
+    with Receiver(on_data) as receiver:
+        command = [
+            sys.executable,
+            "-m",
+            "shimproxy",
+            "probe",
+            f"{HOST}:{receiver.port}",
+            "--yes",
+            "--octets",
+            "999999999",
+        ]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            assert reached.wait(SECONDS)
+            process.send_signal(signal.SIGKILL)
+    assert ends == ["RST"]
+    assert receiver.seen.mails == []
+
+
+# -- the command
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stdin", "agreed", "sent"),
+    [
+        (io.StringIO("y\n"), False, False),
+        (Terminal("\n"), False, False),
+        (Terminal("n\n"), False, False),
+        (Terminal("y\n"), False, True),
+        (io.StringIO(), True, True),
+    ],
+    ids=["no-terminal", "enter", "no", "yes", "--yes"],
+)
+def test_mail_data_is_sent_only_where_that_was_agreed_to(
+    stdin: io.StringIO, agreed: bool, sent: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", stdin)
+    asked_for_data = threading.Event()
+
+    def on_data(talk: Talk) -> None:
+        asked_for_data.set()
+        talk.accept()
+
+    with Receiver(on_data) as receiver:
+        plan = attrs.evolve(PLAN, receiver=Address(HOST, receiver.port), octets=1000, recipient="a@b.example")
+        assert run(plan, agreed=agreed) == 0
+    assert asked_for_data.is_set() is sent
+    captured = capsys.readouterr()
+    assert ("it was not agreed to" not in captured.out) is sent
+    assert ("RCPT TO:<a@b.example>" in captured.err) is stdin.isatty()
+    assert max(map(len, captured.out.splitlines())) <= 100
+    assert receiver.seen.mails == []
+
+
+def shape_of(value: Any) -> Any:
+    """The keys of it, at every depth that does not depend on what was seen."""
+    return {key: shape_of(each) for key, each in value.items()} if isinstance(value, dict) else None
+
+
+def test_json_has_the_same_keys_whatever_was_seen(capsys: pytest.CaptureFixture[str]) -> None:
+    found = []
+    silent = speaking(Talk.read_on)
+    for receiver, patience_seconds in ((Receiver(FAULTS["early_552_drains"].on_data, tight=True), 30.0), (silent, 0.2)):
+        with receiver:
+            address = f"{HOST}:{receiver.port}"
+            plan = attrs.evolve(PLAN, receiver=Address.parse(address), patience_seconds=patience_seconds)
+            assert run(plan, agreed=True, as_json=True) == 0
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        found.append(json.loads(captured.out))
+        assert (found[-1]["receiver"], found[-1]["address"]) == (address, address)
+    whole, little = found
+    for each in (whole["dialogue"], little["dialogue"]):
+        each["keywords"] = None
+    replies = [key for key, value in whole["dialogue"].items() if isinstance(value, dict)]
+    assert replies == ["greeting", "hello_reply", "noop", "unknown_command", "quit"]
+    assert [little["dialogue"][key] for key in replies] == [None] * 5
+    for each in (whole["dialogue"], little["dialogue"]):
+        each.update(dict.fromkeys(replies))
+    for each in (whole["bare_newline"], little["bare_newline"]):
+        each["reply"] = None
+    assert shape_of(whole) == shape_of(little)
+
+    (in_data,) = whole["mail_data"]["replies"]
+    assert in_data["reply"] == {
+        "code": 552,
+        "lines": ["552 Requested mail action aborted: exceeded storage allocation"],
+    }
+    assert (whole["mail_data"]["left_out"], whole["mail_data"]["stalled"]) == ("", False)
+    (violation,) = whole["violations"]
+    assert {key: violation[key] for key in ("name", "by", "rule", "repair")} == {
+        "name": "early-reply",
+        "by": "receiver",
+        "rule": V.EARLY_REPLY.rule,
+        "repair": V.EARLY_REPLY.repair,
+    }
+    assert [each["name"] for each in little["violations"]] == ["no-greeting"]
+    assert little["mail_data"]["left_out"] == "without a 220 there is no session"
+
+
+async def test_a_receiver_that_is_not_there() -> None:
+    with pytest.raises(DialFailed, match="see whether a receiver listens there"):
+        await probed(1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["127.0.0.1:1"],
+        ["127.0.0.1"],
+        ["127.0.0.1:0"],
+        [":25"],
+        ["a..b:25"],
+        ["127.0.0.1:1", "--octets", "0"],
+        ["127.0.0.1:1", "--patience", "nan"],
+        ["127.0.0.1:1", "--from", "a b@example.com"],
+        ["127.0.0.1:1", "--to", "a@example.com>\r\nDATA"],
+        ["127.0.0.1:1", "--helo-name", "a b"],
+    ],
+)
+def test_what_cannot_be_probed_is_one_line_and_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["probe", *arguments]) == 2
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("shimproxy: ")
+    assert captured.err.count("\n") == 1
