@@ -35,6 +35,7 @@ from tests.peers.postfix import MAILBOX_DOMAIN, postfix
 from tests.peers.processes import poll
 from tests.peers.programs import smtp_sink
 from tests.peers.receiving import EHLO, HOST, Receiver, Talk
+from tests.peers.shim import shim
 from tests.peers.table import FAULTS
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 SECONDS = 60.0
 OCTETS = 4 * 1024 * 1024
 SHORT_SECONDS = 0.7
-PLAN = Plan(receiver=Address(HOST, 25), patience_seconds=30, listen_seconds=0.05, octets=OCTETS)
+PLAN = Plan(receiver=Address(HOST, 25), patience_seconds=30, listen_seconds=0.02, octets=OCTETS)
 RECIPIENT = f"contents@{MAILBOX_DOMAIN}"
 V = Violation
 
@@ -150,6 +151,17 @@ async def test_smtp_sink_that_violates_smtp_is_found_out() -> None:
     assert V.EARLY_REPLY.repair in seen.text
     assert seen.probe.account.bare_newline.reply is None  # it waits for CRLF
     assert "not offered through shimproxy: XCLIENT, XFORWARD" in seen.text
+
+
+async def test_through_the_shim_the_same_receiver_violates_nothing() -> None:
+    with smtp_sink("-A", "0") as port:
+        async with shim(port) as between:
+            seen = await probed(between.port, mail=True)
+            with trio.fail_after(SECONDS):
+                await between.watcher.sessions_ended(6)
+    assert seen.names == set(), seen.text
+    assert "no reply before the end, as it should be" in seen.text
+    assert {repair.violation for repair in between.watcher.repairs} >= {V.EARLY_TALK, V.BARE_NEWLINE}
 
 
 # -- receivers with a fault in mail data

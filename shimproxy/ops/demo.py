@@ -25,7 +25,7 @@ from shimproxy.net.errors import DialFailed
 from shimproxy.ops import journal
 from shimproxy.ops.demo_judge import Check, Witness, how_it_went, judge_real, judge_with, judge_without, report
 from shimproxy.ops.demo_peers import Receiver, Sender, SenderAccount
-from shimproxy.ops.demo_wire import PIECE_OCTETS, Mail, Trace
+from shimproxy.ops.demo_wire import PIECE_OCTETS, Mail, Trace, path
 from shimproxy.ops.ladder import Ladder, drawn
 from shimproxy.ops.run import say
 from shimproxy.ops.serve import serve
@@ -56,13 +56,6 @@ class Shim(Protocol):
         """Serve until cancelled."""
 
 
-def _path(value: str) -> str:
-    address = value.removeprefix("<").removesuffix(">")
-    if not (address.isascii() and address.isprintable()) or set(address) & set(" <>"):
-        raise ValueError(f"{value!r} is no mail address; write LOCAL@DOMAIN")
-    return f"<{address}>"
-
-
 @attrs.frozen(kw_only=True)
 class Play:
     """What is to be played. Raises ValueError for what can't be."""
@@ -75,8 +68,8 @@ class Play:
     """How long the sender without the shim may be blocked until it is called blocked."""
     wait_seconds: float = attrs.field()
     """How long every other wait may be."""
-    reverse_path: str = attrs.field(default="<sender@example.com>", converter=_path)
-    recipient: str = attrs.field(default="<recipient@example.com>", converter=_path)
+    reverse_path: str = attrs.field(default="<sender@example.com>", converter=path)
+    recipient: str = attrs.field(default="<recipient@example.com>", converter=path)
     mail: Mail = attrs.field(init=False)
 
     @wait_seconds.default

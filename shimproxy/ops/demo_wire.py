@@ -142,6 +142,14 @@ class Line:
             self.sock.shutdown(socket.SHUT_WR)
 
 
+def path(value: str) -> str:
+    """The mail address in brackets, as MAIL and RCPT have it. Raises ValueError for one that can't stand there."""
+    address = value.removeprefix("<").removesuffix(">")
+    if not (address.isascii() and address.isprintable()) or set(address) & set(" <>"):
+        raise ValueError(f"{value!r} is no mail address; write LOCAL@DOMAIN")
+    return f"<{address}>"
+
+
 def replies_in(octets: bytes) -> str:
     """What lies unread, on one line."""
     return escaped(octets.replace(b"\r\n", b" / ").removesuffix(b" / "))

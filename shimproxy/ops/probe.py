@@ -25,6 +25,7 @@ import trio
 from shimproxy.net.address import Address, written
 from shimproxy.net.errors import AddressError, DialFailed
 from shimproxy.ops import probe_report as report
+from shimproxy.ops.demo_wire import path
 from shimproxy.ops.probe_account import Account, Heard
 from shimproxy.ops.probe_mail import Interrupted
 from shimproxy.ops.probe_wire import Place, Talk, reach
@@ -53,13 +54,6 @@ _MOST_COLUMNS: Final = 100
 _EXIT_INTERRUPTED: Final = 130
 
 
-def _path(value: str) -> str:
-    address = value.removeprefix("<").removesuffix(">")
-    if not (address.isascii() and address.isprintable()) or set(address) & set(" <>"):
-        raise ValueError(f"{value!r} is no mail address; write LOCAL@DOMAIN")
-    return f"<{address}>"
-
-
 def _helo_name(value: str | None) -> str:
     name = socket.gethostname() if value is None else value
     if not name or not (name.isascii() and name.isprintable()) or " " in name:
@@ -77,9 +71,9 @@ class Plan:
     """What is to be probed, and how. Raises ValueError for what can't be."""
 
     receiver: Address = attrs.field(validator=_reachable)
-    reverse_path: str = attrs.field(default="<>", converter=_path)
+    reverse_path: str = attrs.field(default="<>", converter=path)
     """The null one is taken by every receiver (RFC 5321 4.5.5), and nobody could be bounced to."""
-    recipient: str = attrs.field(default="<postmaster>", converter=_path)
+    recipient: str = attrs.field(default="<postmaster>", converter=path)
     """That one is, too, even without a domain (4.5.1)."""
     octets: int | None = None
     """How much mail data to write; None for a little more than the SIZE that is offered."""
