@@ -257,7 +257,7 @@ def _add_probe(commands: argparse._SubParsersAction[_Parser]) -> None:
         "completed; a large one is begun only if you say yes.",
         epilog="Exit status: 0 if the probe was made, whatever was found; 2 if it can't be.",
     )
-    command.set_defaults(prepare=_probe)
+    command.set_defaults(prepare=_probe, parser=command)
     command.add_argument("receiver", metavar="HOST:PORT", help="the receiver")
     command.add_argument(
         "--yes", action="store_true", help="begin the large mail without a question; without a terminal, only so"
