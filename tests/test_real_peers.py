@@ -80,6 +80,7 @@ def receiver(request: pytest.FixtureRequest) -> Iterator[Postfix | Exim]:
 
 
 @pytest.mark.slow
+@pytest.mark.volume
 async def test_thousands_of_mails_arrive_once_each(receiver: Postfix | Exim) -> None:
     arguments = ["-m", f"{MAILS}", "-s", f"{SESSIONS_AT_ONCE}", "-l", "1000", "-t", f"many@{MAILBOX_DOMAIN}"]
     with trio.fail_after(SECONDS):
@@ -93,6 +94,7 @@ async def test_thousands_of_mails_arrive_once_each(receiver: Postfix | Exim) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.volume
 async def test_mails_arrive_octet_for_octet(receiver: Postfix | Exim) -> None:
     recipient = f"contents@{MAILBOX_DOMAIN}"
     replies: list[bytes] = []
@@ -125,6 +127,7 @@ def relaying(program: str, port: int) -> Iterator[Postfix | Exim]:
 
 
 @pytest.mark.slow
+@pytest.mark.volume
 @pytest.mark.parametrize("program", ["postfix", "exim"])
 async def test_thousands_of_mails_pass_between_two_of_a_kind(program: str) -> None:
     """With all that they offer each other: groups, and Exim's chunks; octet for octet."""
@@ -200,6 +203,7 @@ def send_gibibyte(port: int) -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.volume
 def test_a_gibibyte_passes_in_constant_memory(tmp_path: Path) -> None:
     taken_octets: list[int] = []
 
@@ -215,6 +219,7 @@ def test_a_gibibyte_passes_in_constant_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.volume
 def test_a_gibibyte_is_drained_in_constant_memory(tmp_path: Path) -> None:
     def refuses(talk: Talk) -> None:
         talk.first_part()
@@ -240,6 +245,7 @@ def many_files() -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.volume
 @pytest.mark.usefixtures("many_files")
 @pytest.mark.parametrize(("workers", "sessions"), IDLE_SESSIONS.items())
 def test_thousands_of_idle_sessions_cost_less_than_40_kib_each(workers: int, sessions: int, tmp_path: Path) -> None:

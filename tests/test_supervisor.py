@@ -407,6 +407,7 @@ def check_counts(load: Load, receiver: Receiver) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.volume
 @pytest.mark.parametrize("change", [Run.reload, lambda run: run.upgrade()], ids=["reload", "upgrade"])
 def test_under_load_no_session_is_broken_by_a_change(
     change: Callable[[Run], None], receiver: Receiver, tmp_path: Path
@@ -424,6 +425,7 @@ def test_under_load_no_session_is_broken_by_a_change(
 
 
 @pytest.mark.slow
+@pytest.mark.volume
 def test_under_load_killed_workers_cost_their_own_sessions_only(receiver: Receiver, tmp_path: Path) -> None:
     with running(tmp_path, settings(receiver, "workers = 2\n")) as run:
         load = Load(run.ports[0])
