@@ -14,9 +14,10 @@ import trio
 from shimproxy import __version__
 from shimproxy.net.address import Address
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
-from shimproxy.ops import demo, probe
+from shimproxy.ops import demo, health, probe
 from shimproxy.ops.check import check
-from shimproxy.ops.options import OPTIONS, nearest
+from shimproxy.ops.options import OPTIONS
+from shimproxy.ops.readers import nearest
 from shimproxy.ops.settings import SettingsError
 from shimproxy.ops.sources import FILE_VARIABLE, Sources
 from shimproxy.ops.supervisor import supervise
@@ -75,7 +76,7 @@ def _sources(options: argparse.Namespace) -> Sources:
 
 def _run(options: argparse.Namespace) -> Callable[[], int]:
     def command() -> int:
-        trio.run(supervise, partial(_sources, options))
+        trio.run(supervise, partial(_sources, options), __version__)
         return 0
 
     return command
@@ -90,6 +91,23 @@ def _check(options: argparse.Namespace) -> Callable[[], int]:
             print(f"shimproxy: {remark}", file=sys.stderr)
         print("\n".join(sources.as_file()))
         return 0
+
+    return command
+
+
+def _health(options: argparse.Namespace) -> Callable[[], int]:
+    given = {"admin": [options.admin]} if options.admin else {}
+    sources = Sources.gather(given, os.environ, options.config)
+    if "admin" not in sources.given:
+        raise SettingsError(
+            "admin: say where to ask: --admin HOST:PORT, SHIMPROXY_ADMIN, or admin in a file (--config)"
+        )
+    path = "/readyz" + ("?receiver" if options.receiver else "") if options.ready or options.receiver else "/healthz"
+
+    def command() -> int:
+        is_well, said = health.ask(sources.given["admin"].texts[-1], path)
+        print(said, file=sys.stdout if is_well else sys.stderr)
+        return 0 if is_well else 1
 
     return command
 
@@ -164,6 +182,7 @@ def _parser() -> argparse.ArgumentParser:
         "Say all that is wrong with the settings; or show them, as the lines of a file that says the same, with where "
         "each one stands. Exit status: 0 if they can be used, 2 if not.",
     )
+    _add_health(commands)
     _add_demo(commands)
     _add_probe(commands)
     return parser
@@ -185,9 +204,7 @@ def _add_with_options(
         "before the file. Deadlines and limits are explained in README.",
     )
     command.set_defaults(prepare=prepare, parser=command)
-    command.add_argument(
-        "--config", default="", metavar="FILE", help=f"a file of settings, in TOML ({FILE_VARIABLE} in the environment)"
-    )
+    _add_config(command)
     groups = {option.group: command.add_argument_group(option.group) for option in OPTIONS}
     for option in OPTIONS:
         if not option.secret:
@@ -208,6 +225,26 @@ def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:
         metavar = option.metavar or f"{{{','.join(option.choices)}}}"
         # Of one that takes one value, the last counts: a start script may be added to.
         group.add_argument(flag, dest=option.name, action="append", metavar=metavar, help=help)
+
+
+def _add_health(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "health",
+        help="ask a running shimproxy how it is",
+        description="Ask the admin address of a running shimproxy how it is.",
+        epilog="Exit status: 0 if it is well, 1 if not (it says why), 2 if it can't be asked.",
+    )
+    command.set_defaults(prepare=_health, parser=command)
+    _add_config(command)
+    command.add_argument("--admin", metavar="HOST:PORT|unix:PATH", help="where it is asked (SHIMPROXY_ADMIN)")
+    command.add_argument("--ready", action="store_true", help="whether it takes new sessions, too")
+    command.add_argument("--receiver", action="store_true", help="whether its receiver greets, too")
+
+
+def _add_config(command: _Parser) -> None:
+    command.add_argument(
+        "--config", default="", metavar="FILE", help=f"a file of settings, in TOML ({FILE_VARIABLE} in the environment)"
+    )
 
 
 def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -37,6 +37,8 @@ class Run:
     log_file: Path
     process: subprocess.Popen[str]
     ports: list[int] = attrs.field(factory=list)
+    ready: str = ""
+    """What it said when it was ready."""
 
     @property
     def log(self) -> str:
@@ -70,6 +72,7 @@ class Run:
         assert self.process.stdout
         line = self.process.stdout.readline()
         assert line.startswith("shimproxy ready: listening on "), (line, self.log)
+        self.ready = line
         addresses = line.partition(" on ")[2].partition(", receiver ")[0]
         self.ports[:] = [int(address.rpartition(":")[2]) for address in addresses.split(", ")]
 
@@ -103,7 +106,11 @@ class Session:
     def __init__(self, port: int, greeting: bytes = b"220") -> None:
         self.sock = socket.create_connection((HOST, port), SECONDS)
         self.file = self.sock.makefile("rb")
-        self.expect(greeting)
+        try:
+            self.expect(greeting)
+        except BaseException:
+            self.__exit__()
+            raise
 
     def expect(self, code: bytes) -> bytes:
         reply = self.file.readline()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping, Sequence
 
+    from shimproxy.ops.metrics import Metrics
     from shimproxy.ops.settings import Settings
     from shimproxy.session.record import Observer
 
@@ -112,6 +113,10 @@ class _Sessions:
         while self.full:
             await self._waiting.park()
 
+    def phases(self) -> list[str]:
+        """What each of them is doing."""
+        return [session.notes.phase for session in self._open]
+
     async def gone(self) -> None:
         """Return when no session is open."""
         while self._open:
@@ -177,6 +182,7 @@ async def serve_on(
     on_session: Callable[[SessionRecord], None] | None = None,
     observer: Observer | None = None,
     stop: Stop,
+    metrics: Metrics | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """As `serve`, on listening sockets with what is known of those who connect there."""
@@ -221,6 +227,8 @@ async def serve_on(
             nursery.start_soon(journal.flush_forever)
             beside = Beside(nursery, watchdog)
             sessions = _Sessions(settings, told, driver, watchdog, dialler, nursery, beside)
+            if metrics:
+                metrics.phases = sessions.phases
             with trio.CancelScope() as accepting:
                 async with trio.open_nursery() as listening:
                     for sock, listener in sockets.items():

@@ -139,6 +139,16 @@ def _dialable(_: object, attribute: attrs.Attribute[Address], value: Address) ->
         raise SettingsError(f"{attribute.name}: '{value}' names no host and port; write HOST:PORT, as in 127.0.0.1:25")
 
 
+def _admin_address(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if value.startswith("unix:"):
+        if not value.removeprefix("unix:").startswith("/"):
+            raise SettingsError(
+                f"{attribute.name}: {value!r} has no path from the root on; write unix:/run/shimproxy/admin"
+            )
+    elif value:
+        Address.parse(value)
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """Everything that `serve` goes by. Addresses may be given as text, HOST:PORT.
@@ -194,6 +204,8 @@ class Settings:
     limits: Limits = attrs.field(factory=Limits)
     sessions: int = attrs.field(default=10_000, validator=at_least(1))
     """How many sessions at a time; further senders wait in the kernel's queue."""
+    admin: str = attrs.field(default="", validator=_admin_address)
+    """Where `shimproxy run` answers for figures, health and the status page, HOST:PORT or unix:PATH; or nowhere."""
     workers: int = attrs.field(default=1, validator=at_least(0))
     """How many processes `shimproxy run` serves with; 0 for one a CPU."""
     grace_seconds: float = attrs.field(default=30.0, validator=not_negative)

@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 
-from shimproxy.ops.options import BY_NAME, OPTIONS, is_on, nearest
+from shimproxy.ops.options import BY_NAME, OPTIONS
+from shimproxy.ops.readers import is_on, nearest
 from shimproxy.ops.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from shimproxy.ops.options import Option, Values
+    from shimproxy.ops.options import Option
+    from shimproxy.ops.readers import Values
 
 FILE_VARIABLE: Final = "SHIMPROXY_CONFIG"
 _BY_VARIABLE: Final = {option.variable: option for option in OPTIONS}

@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
@@ -27,13 +27,16 @@ from shimproxy.net.address import written
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
 from shimproxy.net.listen import open_listeners
 from shimproxy.ops import journal
+from shimproxy.ops.admin import Admin
 from shimproxy.ops.check import check_receiver, check_tls
 from shimproxy.ops.run import allow_many_files, say
 from shimproxy.ops.settings import SettingsError
+from shimproxy.ops.status import History, Repaired, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shimproxy.ops.metrics import Series
     from shimproxy.ops.settings import Listener, Settings
     from shimproxy.ops.sources import Sources
 
@@ -42,6 +45,8 @@ _LEAST_BACK_OFF_SECONDS: Final = 0.1
 _LONGEST_BACK_OFF_SECONDS: Final = 30.0
 _STEADY_SECONDS: Final = 10.0
 """A worker that has lived so long has not failed to start."""
+_REPORT_SECONDS: Final = 1.0
+_GREETING_SECONDS: Final = 5.0
 _LEFT: Final = "_SHIMPROXY_LEFT_TO_THE_UPGRADE"
 _UNUSABLE: Final = (SettingsError, ListenFailed, DialFailed, TlsUnusable)
 
@@ -57,6 +62,11 @@ class Worker:
     """Set once it accepts, or has ended without."""
     ended: trio.Event = attrs.field(factory=trio.Event)
     serves: bool = False
+    counted: Series = attrs.field(factory=dict)
+    """Its figures, as of its last report."""
+    gauges: Series = attrs.field(factory=dict)
+    reported: int = 0
+    """Which question it has answered last."""
 
     def tell(self, **order: object) -> None:
         """Give it an order, if it is there to take one."""
@@ -71,6 +81,7 @@ class Supervisor:
 
     gather: Callable[[], Sources]
     """Reads the settings anew."""
+    version: str
     nursery: trio.Nursery
     _settings: Settings = attrs.field(init=False)
     _sources: Sources = attrs.field(init=False)
@@ -80,6 +91,10 @@ class Supervisor:
     _all: set[Worker] = attrs.field(factory=set)
     _stopping: bool = False
     _failures: int = 0
+    _admin: Admin | None = None
+    _history: History = attrs.field(factory=History)
+    _questions: int = 0
+    _answered: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     _journal: journal.Journal = attrs.field(factory=journal.Journal)
 
     # -- starting
@@ -88,12 +103,17 @@ class Supervisor:
         """Listen and serve. Raises SettingsError, ListenFailed, DialFailed, TlsUnusable."""
         left = Left.take_over()
         self._listening = left.listening
+        self._history = left.history or self._history
         await self._adopt(self.gather())
         for worker in left.workers:
             self._tend(worker)
             worker.tell(do="retire")
-        addresses = [written(sock.getsockname()) for _, sock in self._sockets(self._settings)]
-        say(f"shimproxy ready: listening on {', '.join(addresses)}, receiver {self._settings.receiver}")
+        admin = f", admin {', '.join(self._admin.addresses)}" if self._admin else ""
+        say(f"shimproxy ready: listening on {', '.join(self._addresses)}, receiver {self._settings.receiver}{admin}")
+
+    @property
+    def _addresses(self) -> list[str]:
+        return [written(sock.getsockname()) for _, sock in self._sockets(self._settings)]
 
     async def _adopt(self, sources: Sources) -> None:
         """Go over to these settings. Raises what makes them unusable, and changes nothing then."""
@@ -103,9 +123,11 @@ class Supervisor:
         opened = {
             name: await open_listeners(each.address) for name, each in _named(settings) if name not in self._listening
         }
-        before = self._listening
+        admin, before = self._admin, self._listening
         self._listening = {name: before.get(name) or opened[name] for name, _ in _named(settings)}
         try:
+            if settings.admin != (admin.where if admin else ""):
+                admin = await Admin.open(settings.admin) if settings.admin else None
             workers = [self._spawn(sources, settings) for _ in range(settings.workers_used)]
             for worker in workers:
                 with trio.move_on_after(_START_SECONDS):
@@ -116,6 +138,8 @@ class Supervisor:
                 raise SettingsError("a worker did not start; what it says stands above")
         except BaseException:
             self._listening = before
+            if admin and admin is not self._admin:
+                await admin.close()
             for sock in (sock for sockets in opened.values() for sock in sockets):
                 sock.close()
             raise
@@ -126,6 +150,12 @@ class Supervisor:
         self._sources, self._settings = sources, settings
         journal.set_up(settings.log_level.upper(), settings.log_format)
         self._journal.sender_tls(settings.sender_tls_used)
+        if admin is not self._admin:
+            if self._admin:
+                await self._admin.close()
+            self._admin = admin
+            if admin:
+                admin.answer(self)
         replaced, self._current = self._current, workers
         for worker in replaced:
             worker.tell(do="retire")
@@ -164,6 +194,8 @@ class Supervisor:
         worker.ready.set()
         worker.ended.set()
         self._all.discard(worker)
+        self._history.over(worker.counted)
+        self._answered.unpark_all()
         if worker in self._current and not self._stopping:
             self._current.remove(worker)
             await self._replace(worker, status)
@@ -175,11 +207,63 @@ class Supervisor:
             while octets := await stream.receive_some():
                 *lines, unread = (unread + octets).split(b"\n")
                 for line in lines:
-                    if json.loads(line).get("ready"):
-                        worker.serves = True
-                        worker.ready.set()
+                    self._hear(worker, json.loads(line))
         except trio.BrokenResourceError:
             pass  # it was killed
+
+    def _hear(self, worker: Worker, what: dict[str, Any]) -> None:
+        if "ready" in what:
+            worker.serves = True
+            worker.ready.set()
+        if "counted" in what:
+            worker.counted, worker.gauges = what["counted"], what["gauges"]
+            worker.reported = what.get("report", worker.reported)
+            self._answered.unpark_all()
+        if "repaired" in what:
+            self._history.repaired(Repaired(**what["repaired"]))
+
+    # -- what the admin address is told
+
+    async def status(self) -> Status:
+        """What is so, and what was done."""
+        self._questions += 1
+        question = self._questions
+        asked = [worker for worker in self._all if worker.serves]
+        for worker in asked:
+            worker.tell(do="report", report=question)
+        with trio.move_on_after(_REPORT_SECONDS):  # a worker that is too busy to answer has said it not long ago
+            while any(worker in self._all and worker.reported < question for worker in asked):
+                await self._answered.park()
+        figures = self._history.figures(figures for worker in self._all for figures in (worker.counted, worker.gauges))
+        figures["workers"] = len(self._all)
+        return Status(
+            version=self.version,
+            receiver=str(self._settings.receiver),
+            listening=[] if self._stopping else self._addresses,
+            started_at=self._history.started_at,
+            serves=any(worker.serves for worker in self._current) and not self._stopping,
+            stopping=self._stopping,
+            workers=len(self._all),
+            figures=figures,
+            recent=[*self._history.recent],
+            habits=self._history.habits(figures),
+        )
+
+    async def receiver_greets(self) -> str:
+        """Why the receiver can't be said to be there, or nothing; it is told QUIT, so that its log has no complaint."""
+        receiver = self._settings.receiver
+        try:
+            with trio.fail_after(_GREETING_SECONDS):
+                stream = await trio.open_tcp_stream(receiver.host, receiver.port)
+                async with stream:
+                    greeting = await stream.receive_some()
+                    await stream.send_all(b"QUIT\r\n")
+                    await stream.receive_some()
+        except trio.TooSlowError:
+            return "no greeting in time"
+        except (OSError, trio.BrokenResourceError) as error:
+            return f"the receiver cannot be reached: {error}"
+        return "" if greeting.startswith(b"220") else "the receiver does not greet"
 
     async def _replace(self, worker: Worker, status: int) -> None:
         lived_seconds = trio.current_time() - worker.started_at
@@ -221,7 +305,7 @@ class Supervisor:
             self._journal.trouble_with_workers("not upgraded: nothing has changed", problem=" ".join(problem))
             return
         self._journal.supervised("upgrading")
-        Left(self._listening, list(self._all)).leave()
+        Left(self._listening, list(self._all), self._history).leave()
         for each in (signal.SIGHUP, signal.SIGUSR2):
             signal.signal(each, signal.SIG_IGN)  # which lasts until the new code is there to obey
         os.execv(command[0], command)
@@ -238,9 +322,11 @@ class Supervisor:
         """Return when every worker has ended."""
         while self._all:
             await next(iter(self._all)).ended.wait()
+        if self._admin:
+            await self._admin.close()
 
 
-async def supervise(gather: Callable[[], Sources]) -> None:
+async def supervise(gather: Callable[[], Sources], version: str) -> None:
     """Serve until SIGTERM or SIGINT; a second one ends at once. Says on standard output where it listens.
 
     Raises SettingsError, ListenFailed, DialFailed, TlsUnusable.
@@ -248,7 +334,7 @@ async def supervise(gather: Callable[[], Sources]) -> None:
     allow_many_files()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2) as signals:
         async with trio.open_nursery() as nursery:
-            supervisor = Supervisor(gather, nursery)
+            supervisor = Supervisor(gather, version, nursery)
             await supervisor.start()
 
             async def obey() -> None:
@@ -275,34 +361,41 @@ class Left:
 
     listening: dict[str, list[socket.socket]] = attrs.field(factory=dict)
     workers: list[Worker] = attrs.field(factory=list)
+    history: History | None = None
 
     @classmethod
     def take_over(cls) -> Left:
         """What was left, if this is such a one."""
-        left = json.loads(os.environ.pop(_LEFT, "{}"))
+        if _LEFT not in os.environ:
+            return cls()
+        with open(int(os.environ.pop(_LEFT)), encoding="utf-8") as file:
+            file.seek(0)
+            left = json.load(file)
         listening = {
-            name: [socket.socket(fileno=fileno) for fileno in filenos]
-            for name, filenos in left.get("listening", {}).items()
+            name: [socket.socket(fileno=fileno) for fileno in filenos] for name, filenos in left["listening"].items()
         }
-        workers = [Worker(pid, socket.socket(fileno=fileno), serves=True) for pid, fileno in left.get("workers", [])]
+        workers = [Worker(pid, socket.socket(fileno=fileno), serves=True) for pid, fileno in left["workers"]]
         for sock in (
             *(sock for sockets in listening.values() for sock in sockets),
             *(each.control for each in workers),
         ):
             sock.set_inheritable(False)
-        return cls(listening, workers)
+        return cls(listening, workers, History.of_json(left["history"]))
 
     def leave(self) -> None:
         """See to it that the program to be executed finds it."""
         sockets = [sock for sockets in self.listening.values() for sock in sockets]
         for sock in (*sockets, *(worker.control for worker in self.workers)):
             sock.set_inheritable(True)
-        os.environ[_LEFT] = json.dumps(
-            {
-                "listening": {name: [sock.fileno() for sock in socks] for name, socks in self.listening.items()},
-                "workers": [(worker.pid, worker.control.fileno()) for worker in self.workers],
-            }
-        )
+        left = {
+            "listening": {name: [sock.fileno() for sock in socks] for name, socks in self.listening.items()},
+            "workers": [(worker.pid, worker.control.fileno()) for worker in self.workers],
+            "history": (self.history or History()).as_json(),
+        }
+        # The environment has no room for everything.
+        descriptor = os.memfd_create("shimproxy", 0)
+        os.write(descriptor, json.dumps(left).encode())
+        os.environ[_LEFT] = str(descriptor)
 
 
 def _named(settings: Settings) -> list[tuple[str, Listener]]:

@@ -1,8 +1,10 @@
 """A process that serves on the supervisor's sockets, and is told what to do by lines on a control socket.
 
 The first line has the settings and the sockets; then `{"do": "retire"}` lets its sessions come to their end, `stop`
-ends them in good order, and `stop` again at once. It says `{"ready": true}` once it accepts. When the control socket
-ends, the supervisor has gone, and it stops. Signals are the supervisor's: a terminal sends them to both.
+ends them in good order, `stop` again at once, and `report` asks for its figures. It says `{"ready": true}` once it
+accepts; its figures when asked, once a second and at its end; and each session in which something was repaired. When
+the control socket ends, the supervisor has gone, and it stops. Signals are the supervisor's: a terminal sends them to
+both.
 """
 
 from __future__ import annotations
@@ -12,18 +14,70 @@ import math
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
 
 from shimproxy.ops import journal
+from shimproxy.ops.metrics import Metrics
 from shimproxy.ops.serve import Stop, serve_on
 from shimproxy.ops.sources import Sources
+from shimproxy.ops.status import Repaired
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from typing import Any
+
+    from shimproxy.session.record import SessionRecord
+
+_REPORT_SECONDS: Final = 1.0
+_MOST_UNSAID: Final = 100
+
+
+@attrs.define(eq=False)
+class Reports:
+    """What the supervisor is told; what it does not take soon enough is left out."""
+
+    control: trio.SocketStream
+    metrics: Metrics = attrs.field(factory=Metrics)
+    _unsaid: trio.MemorySendChannel[dict[str, Any]] = attrs.field(init=False)
+    _to_say: trio.MemoryReceiveChannel[dict[str, Any]] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._unsaid, self._to_say = trio.open_memory_channel(_MOST_UNSAID)
+
+    def ended(self, record: SessionRecord) -> None:
+        """A session is over."""
+        self.metrics.ended(record)
+        if record.first_repairs:
+            self.say(repaired=attrs.asdict(Repaired.of(record)))
+
+    def say(self, **what: object) -> None:
+        """Say that presently."""
+        with suppress(trio.WouldBlock):
+            self._unsaid.send_nowait(what)
+
+    def figures(self, **more: object) -> None:
+        """Say the figures."""
+        self.say(counted=self.metrics.counted, gauges=self.metrics.gauges(), **more)
+
+    async def run(self) -> None:
+        """Say what is to be said, until cancelled."""
+        async for each in self._to_say:
+            await self.control.send_all(json.dumps(each).encode() + b"\n")
+
+    async def run_regularly(self) -> None:
+        """Say the figures once a second, so that little is lost with a worker that is killed."""
+        while True:
+            await trio.sleep(_REPORT_SECONDS)
+            self.figures()
+
+    async def say_the_last(self) -> None:
+        """Say the figures of a worker that is about to end."""
+        last = {"counted": self.metrics.counted, "gauges": {}}
+        with suppress(trio.BrokenResourceError):
+            await self.control.send_all(json.dumps(last).encode() + b"\n")
 
 
 async def work(control: trio.SocketStream) -> None:
@@ -34,24 +88,39 @@ async def work(control: trio.SocketStream) -> None:
     settings = attrs.evolve(settings, sessions=math.ceil(settings.sessions / settings.workers_used))
     sockets = {socket.socket(fileno=fileno): settings.listen[index] for index, fileno in first["sockets"]}
     journal.set_up(settings.log_level.upper(), settings.log_format)
-    stop = Stop()
+    stop, reports = Stop(), Reports(control)
+    counted = bool(settings.admin)
     async with trio.open_nursery() as nursery:
 
         async def obey() -> None:
             async for order in orders:
-                if order["do"] == "retire":
-                    stop.retire()
-                else:
-                    stop.ask()
+                match order["do"]:
+                    case "retire":
+                        stop.retire()
+                    case "report":
+                        reports.figures(report=order["report"])
+                    case _:
+                        stop.ask()
             stop.ask()
 
         async def serve_to_the_end(task_status: trio.TaskStatus[list[str]]) -> None:
-            await serve_on(settings, sockets, stop=stop, task_status=task_status)
+            await serve_on(
+                settings,
+                sockets,
+                stop=stop,
+                on_session=reports.ended if counted else None,
+                metrics=reports.metrics,
+                task_status=task_status,
+            )
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(obey)
         await nursery.start(serve_to_the_end)
-        await control.send_all(b'{"ready": true}\n')
+        nursery.start_soon(reports.run)
+        reports.say(ready=True)
+        if counted:
+            nursery.start_soon(reports.run_regularly)
+    await reports.say_the_last()
 
 
 async def _orders(control: trio.SocketStream) -> AsyncIterator[dict[str, Any]]:

@@ -177,7 +177,7 @@ class Delivery:
     def _verdicts_of_the_departed(self, decided: list[Reply]) -> list[Reply | Own]:
         """The replies to mail data that the receiver did not let come to their end, if it gave any."""
         notes, transfer = self.notes, self.transfer
-        figures = {
+        figures: dict[str, int] = {
             "octets_forwarded": transfer.octets_forwarded,
             # The receiver may have got more than the sender gave: what was stuffed.
             "octets_drained": max(0, transfer.intake.octets_taken - transfer.octets_forwarded),
@@ -193,10 +193,10 @@ class Delivery:
             return []
         refusal = next((reply for reply in decided if reply.refuses), None)
         if refusal:
-            notes.repaired(Violation.EARLY_REPLY, code=refusal.code, **figures)
+            notes.repaired(Violation.EARLY_REPLY, code=refusal.code, reply=refusal.octets, **figures)
         success = next((reply for reply in decided if not reply.refuses), None)
         if success:
-            notes.repaired(Violation.EARLY_SUCCESS, code=success.code, **figures)
+            notes.repaired(Violation.EARLY_SUCCESS, code=success.code, reply=success.octets, **figures)
         return self._for_all([reply if reply.refuses else self.policy.early_success for reply in decided])
 
     def _how_it_went(self) -> Violation:

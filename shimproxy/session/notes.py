@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from shimproxy.session.record import Repair
+from shimproxy.session.record import MOST_REPAIRS_KEPT, Repair
 from shimproxy.smtp.command import Command, Verb
 
 if TYPE_CHECKING:
@@ -76,8 +76,11 @@ class Notes:
         """Count a repair and tell of it."""
         if self.secret:
             detail = {name: b"..." if isinstance(value, bytes) else value for name, value in detail.items()}
-        self.record.repairs[violation] += 1
-        self.observer.repaired(self.record, Repair(violation, self.phase, detail))
+        record, repair = self.record, Repair(violation, self.phase, detail)
+        record.repairs[violation] += 1
+        if len(record.first_repairs) < MOST_REPAIRS_KEPT:
+            record.first_repairs.append(repair)
+        self.observer.repaired(record, repair)
 
     def ended(self, who: str) -> None:
         """`who` has ended the session; only the first time counts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from shimproxy.session.receiver import Receiver
     from shimproxy.smtp.catalogue import Violation
     from shimproxy.smtp.reply import Reply
+
+MOST_REPAIRS_KEPT: Final = 20
 
 
 @attrs.frozen
@@ -39,6 +41,10 @@ class SessionRecord:
     """Mail data that got a reply, whatever it was."""
     accepted: int = 0
     """Mail data that the receiver answered with 2yz, relayed as such."""
+    first_repairs: list[Repair] = attrs.field(factory=list)
+    """The first of them, MOST_REPAIRS_KEPT at most, with what was seen."""
+    replies: list[int] = attrs.field(factory=lambda: [0] * 6)
+    """How many replies the sender was given, by the first digit of their code; 0 for one without."""
     resumed: int = 0
     """How many times a fresh receiver leg was opened after a repair."""
     octets_from_sender: int = 0

@@ -42,6 +42,7 @@ class Sender:
             reply = reply.enhanced if self.enhanced_codes else reply.plain
             if notes.telling:
                 notes.said("shim", reply)
+        notes.record.replies[reply.code // 100] += 1
         if reply.code == 421:
             notes.phase = AFTER_421
             self.told_421 = True

@@ -1,0 +1,149 @@
+"""What the supervisor knows: what its workers do, what was done, and what receivers are in the habit of doing."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from shimproxy.ops.journal import escaped
+from shimproxy.ops.metrics import Series, add
+from shimproxy.smtp.catalogue import Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from shimproxy.session.record import SessionRecord
+
+MOST_RECENT: Final = 20
+"""Repaired sessions that are kept."""
+_OF_SENDERS: Final = frozenset(violation.value for violation in Violation if violation.by == "sender")
+_REPAIRS: Final = re.compile(r'repairs_total\{violation="([^"]*)",receiver="((?:[^"\\]|\\.)*)"\}').fullmatch
+
+
+@attrs.frozen
+class Repaired:
+    """A session in which something was repaired, in words that can be shown anywhere."""
+
+    id: str
+    sender: str
+    receiver: str
+    ended_at: float
+    """In seconds since 1970."""
+    seconds: float
+    ended: str
+    """Who ended it, and in which phase."""
+    repairs: list[dict[str, str]]
+    """For each of the first of them: "violation", "phase" and "detail"."""
+
+    @classmethod
+    def of(cls, record: SessionRecord) -> Repaired:
+        """What is to be kept of a record; whatever a peer sent is escaped."""
+        repairs = [
+            {
+                "violation": repair.violation.value,
+                "phase": repair.phase,
+                "detail": ", ".join(f"{name}: {_shown(value)}" for name, value in repair.detail.items()),
+            }
+            for repair in record.first_repairs
+        ]
+        ended = f"{record.ended_by}/{record.ended_in}"
+        return cls(record.id, record.sender, record.receiver, record.ended_at, record.seconds, ended, repairs)
+
+
+def _shown(value: int | str | bytes) -> str:
+    return escaped(value) if isinstance(value, bytes) else str(value)
+
+
+@attrs.define
+class Habit:
+    """A violation that a receiver's sessions have shown."""
+
+    violation: str
+    count: int
+    first_at: float
+    """In seconds since 1970."""
+    last_at: float
+
+
+@attrs.frozen(kw_only=True)
+class Status:
+    """The answer to what is going on."""
+
+    version: str
+    receiver: str
+    listening: list[str]
+    started_at: float
+    """In seconds since 1970."""
+    serves: bool
+    """Whether new connections are taken."""
+    stopping: bool
+    workers: int
+    figures: Series
+    recent: list[Repaired]
+    """The last first."""
+    habits: dict[str, list[Habit]]
+    """Receiver -> its habits, the most frequent first."""
+
+
+@attrs.define(eq=False)
+class History:
+    """What was done so far: by workers that have ended, and by those that go on as of their last report."""
+
+    started_at: float = attrs.field(factory=time.time)
+    past: Series = attrs.field(factory=dict)
+    """The figures of workers that have ended."""
+    recent: deque[Repaired] = attrs.field(factory=lambda: deque(maxlen=MOST_RECENT))
+    _seen: dict[tuple[str, str], tuple[float, float]] = attrs.field(factory=dict)
+    """(receiver, violation) -> when it was repaired first and last."""
+
+    def repaired(self, session: Repaired) -> None:
+        """Take note of a repaired session."""
+        self.recent.appendleft(session)
+        for repair in session.repairs:
+            key = session.receiver, repair["violation"]
+            first_at, _ = self._seen.get(key, (session.ended_at, 0.0))
+            self._seen[key] = first_at, session.ended_at
+
+    def over(self, figures: Mapping[str, float]) -> None:
+        """A worker has ended with these figures."""
+        add(self.past, figures)
+
+    def figures(self, reports: Iterable[Mapping[str, float]]) -> Series:
+        """All of it, with what those report that go on."""
+        total = dict(self.past)
+        for report in reports:
+            add(total, report)
+        return total
+
+    def habits(self, figures: Mapping[str, float]) -> dict[str, list[Habit]]:
+        """What the receivers of these figures have shown."""
+        habits: dict[str, list[Habit]] = {}
+        for name, count in figures.items():
+            found = _REPAIRS(name)
+            if found and found[1] not in _OF_SENDERS:
+                violation, receiver = found.groups()
+                first_at, last_at = self._seen.get((receiver, violation), (0.0, 0.0))
+                habits.setdefault(receiver, []).append(Habit(violation, int(count), first_at, last_at))
+        for each in habits.values():
+            each.sort(key=lambda habit: -habit.count)
+        return habits
+
+    def as_json(self) -> dict[str, Any]:
+        """For the supervisor that an upgrade puts in this one's place."""
+        return {
+            "started_at": self.started_at,
+            "past": self.past,
+            "recent": [attrs.asdict(each) for each in self.recent],
+        }
+
+    @classmethod
+    def of_json(cls, left: Mapping[str, Any]) -> History:
+        """What `as_json` gave."""
+        history = cls(left["started_at"], dict(left["past"]))
+        for each in reversed(left["recent"]):
+            history.repaired(Repaired(**each))
+        return history
