@@ -16,6 +16,7 @@ from shimproxy.net.address import Address
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
 from shimproxy.ops import demo, health, probe
 from shimproxy.ops.check import check
+from shimproxy.ops.log_output import LogUnusable
 from shimproxy.ops.options import OPTIONS
 from shimproxy.ops.readers import nearest
 from shimproxy.ops.settings import SettingsError
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from shimproxy.ops.options import Option
 
 EXIT_UNUSABLE = 2
-_UNUSABLE = (ListenFailed, DialFailed, TlsUnusable, SettingsError)
+_UNUSABLE = (ListenFailed, DialFailed, TlsUnusable, SettingsError, LogUnusable)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

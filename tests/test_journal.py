@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from shimproxy.ops import journal
-from shimproxy.ops.journal import Journal, JsonFormatter, TextFormatter, Told, escaped
+from shimproxy.ops import log_output
+from shimproxy.ops.journal import Journal, Told, escaped
+from shimproxy.ops.log_output import JsonFormatter, TextFormatter
 from shimproxy.session.record import Repair, SessionRecord
 from shimproxy.smtp.catalogue import Violation
 
@@ -83,7 +84,7 @@ class Lines(logging.Handler):
 @pytest.fixture
 def lines() -> Iterator[Lines]:
     """The log's lines at DEBUG; the logger is afterwards as it was."""
-    log = journal.log
+    log = log_output.log
     before = log.handlers[:], log.level, log.propagate
     handler = Lines()
     log.handlers[:] = [handler]
@@ -356,7 +357,7 @@ def test_the_embedding_program_is_told_at_any_level(lines: Lines, level: int) ->
     """Of each session, once, whatever is logged."""
     told: list[SessionRecord] = []
     session = ended_record()
-    journal.log.setLevel(level)
+    log_output.log.setLevel(level)
     sut = Journal()
     Told(sut, sut, told.append).ended(session)
     sut.flush()
@@ -368,7 +369,7 @@ def test_the_embedding_program_is_told_at_any_level(lines: Lines, level: int) ->
 def test_the_dialogue_is_wanted_at_debug_only(lines: Lines) -> None:
     """So that a session need not tell what nobody logs."""
     assert Journal().wants_dialogue
-    journal.log.setLevel(logging.INFO)
+    log_output.log.setLevel(logging.INFO)
     assert not Journal().wants_dialogue
 
 
@@ -416,8 +417,8 @@ def test_the_log_goes_to_standard_error(
     """In the form and at the level that were asked for, once, however often it is set up."""
     for name in ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile"):
         monkeypatch.setattr(logging, name, getattr(logging, name))  # set_up turns them off for the whole process
-    journal.set_up("DEBUG", format_name)
-    journal.set_up("WARNING", format_name)
+    log_output.set_up("DEBUG", format_name)
+    log_output.set_up("WARNING", format_name)
     log_session(record())
     Journal().repaired(record(), Repair(Violation.EARLY_REPLY, "mail data", {}))
 
@@ -448,9 +449,9 @@ class Away(logging.Handler):
 
 def test_a_handler_that_raises_loses_its_line_and_nothing_else() -> None:
     """Neither the session, nor those whose lines wait with it, nor `serve`."""
-    before = journal.log.handlers[:]
+    before = log_output.log.handlers[:]
     away = Away()
-    journal.log.handlers[:] = [away]
+    log_output.log.handlers[:] = [away]
     try:
         sut = Journal()
         sut.ended(record())
@@ -459,7 +460,7 @@ def test_a_handler_that_raises_loses_its_line_and_nothing_else() -> None:
         sut.repaired(record(), Repair(Violation.NO_221, "QUIT", {}))
         sut.trouble("accept: Too many open files")
     finally:
-        journal.log.handlers[:] = before
+        log_output.log.handlers[:] = before
 
 
 def test_an_observer_that_cannot_say_what_it_wants_is_told_no_dialogue(lines: Lines) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from shimproxy.net.dial import look_up
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
 from shimproxy.net.listen import open_listeners
+from shimproxy.ops import log_output
+from shimproxy.ops.log_output import LogUnusable
 from shimproxy.ops.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -32,6 +34,10 @@ async def check(settings: Settings) -> list[str]:
         await check_receiver(settings)
     except DialFailed as error:
         problems.append(f"receiver: {error}")
+    try:
+        log_output.check(settings.log_to)
+    except LogUnusable as error:
+        problems.append(str(error))
     for listener in settings.listen:
         try:
             for sock in await open_listeners(listener.address):

@@ -22,7 +22,7 @@ import trio
 
 from shimproxy.net.address import Address
 from shimproxy.net.errors import DialFailed
-from shimproxy.ops import journal
+from shimproxy.ops import log_output
 from shimproxy.ops.demo_judge import Check, Witness, how_it_went, judge_real, judge_with, judge_without, report
 from shimproxy.ops.demo_peers import Receiver, Sender, SenderAccount
 from shimproxy.ops.demo_wire import PIECE_OCTETS, Mail, Trace, path
@@ -227,7 +227,7 @@ def run(play: Play) -> int:
 
 def run_serve() -> int:
     """`shimproxy demo --serve`: the shim and the misbehaving receiver until a signal; 0."""
-    journal.set_up("INFO", "text")
+    log_output.set_up("INFO", "text")
     trio.run(_leave_running)
     return 0
 

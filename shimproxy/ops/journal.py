@@ -1,29 +1,27 @@
-"""The journal: sessions, repairs and dialogue as log lines, in text or JSON.
+"""The journal: sessions, repairs and dialogue as log lines.
 
 INFO has one line a session, WARNING one a repair under its catalogue name, DEBUG the dialogue. Whatever a peer sent
-is escaped, so that no peer can write a log line of its own. AUTH and mail data never come here.
+is escaped, so that no peer can write a log line of its own. AUTH and mail data never come here. Where lines go, and how
+they look, is log_output.py's.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
 import logging
-import time
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
+from shimproxy.ops.log_output import log
+from shimproxy.ops.repeats import Repeats
 from shimproxy.session.policy import SenderTls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shimproxy.session.record import Observer, Repair, SessionRecord
-
-log = logging.getLogger("shimproxy")
 
 _Fields = dict[str, int | str | float]
 _WAIT_SECONDS: Final = 0.25
@@ -89,6 +87,8 @@ class Journal:
     on its own costs its session 10 % of its CPU.
     """
 
+    repeats: Repeats = attrs.field(factory=Repeats)
+    """Which repairs have been logged so often of late that they are counted instead."""
     _waiting: list[SessionRecord] = attrs.field(factory=list)
 
     @property
@@ -103,7 +103,9 @@ class Journal:
             _write(logging.DEBUG, "said", {"session": record.id, who: escaped(line)})
 
     def repaired(self, record: SessionRecord, repair: Repair) -> None:
-        """Log a repair."""
+        """Log a repair, unless there have been as many of its kind for its receiver lately."""
+        if not self.repeats.may(repair.violation.value, record.receiver):
+            return
         self.flush()
         fields: _Fields = {"session": record.id, "repair": repair.violation.value, "phase": repair.phase}
         for name, value in repair.detail.items():
@@ -149,6 +151,13 @@ class Journal:
         while True:
             await trio.sleep(_WAIT_SECONDS)
             self.flush()
+            self.tell_repeats()
+
+    def tell_repeats(self, *, all_of_them: bool = False) -> None:
+        """Log how many repairs were counted instead of logged, where that has come to an end."""
+        for (repair, receiver), count in self.repeats.over(all_of_them=all_of_them):
+            fields: _Fields = {"repair": repair, "receiver": receiver, "count": count}
+            _write(logging.WARNING, "repeats", fields)
 
     def flush(self) -> None:
         """Log what waits."""
@@ -185,61 +194,3 @@ def _write(level: int, event: str, fields: _Fields, error: BaseException | None 
     # Whoever's filter or handler it is, there is nobody left to be told.
     with contextlib.suppress(Exception):
         log.handle(line)
-
-
-class TextFormatter(logging.Formatter):
-    """`2026-01-31T12:00:00Z WARNING repair session=... repair=early-reply ...`."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line; a traceback, if any, follows it."""
-        fields: dict[str, object] = getattr(record, "fields", {})
-        words = [f"{name}={_quoted(value) if isinstance(value, str) else value}" for name, value in fields.items()]
-        line = " ".join((_timestamp(record), record.levelname, record.getMessage(), *words))
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line."""
-        fields: dict[str, object] = {
-            "time": _timestamp(record),
-            "level": record.levelname,
-            "event": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields)
-
-
-def _timestamp(record: logging.LogRecord) -> str:
-    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
-
-
-@functools.lru_cache(maxsize=2)
-def _second(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-
-
-def _quoted(value: str) -> str:
-    # Backslashes of what a peer sent are doubled already, so that a quote that ends the field is never a peer's.
-    return '"{}"'.format(value.replace('"', '\\"')) if not value or " " in value or '"' in value else value
-
-
-def set_up(level: str, format_name: str) -> None:
-    """Send shimproxy's log to standard error.
-
-    Args:
-        level: a name of logging's: DEBUG, INFO, WARNING, ERROR.
-        format_name: "text" or "json".
-    """
-    # What the formatters do not show is not gathered (logging HOWTO, "Optimization"): it is half the cost of a line.
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if format_name == "json" else TextFormatter())
-    log.handlers[:] = [handler]
-    log.setLevel(level)
-    log.propagate = False

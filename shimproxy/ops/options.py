@@ -294,5 +294,22 @@ OPTIONS: Final = (
         "info: a line a session; warning: a line a repair; debug: the dialogue",
     ),
     _chosen("log-format", "log_format", _LOG, LOG_FORMATS, "one line an event, as text or as JSON"),
+    Option(
+        name="log-to",
+        group=_LOG,
+        metavar="stderr|syslog[:PATH]",
+        read=readers.text("log_to"),
+        default=_default("log_to"),
+        help="standard error, or syslog's socket, /dev/log unless another is named; facility mail",
+    ),
+    Option(
+        name="log-repeats",
+        group=_LOG,
+        metavar="N",
+        numeric=True,
+        read=readers.number("log_repeats", int),
+        default=_default("log_repeats"),
+        help="after so many repairs of one kind and receiver within ten seconds, count them; 0: log all",
+    ),
 )
 BY_NAME: Final = {option.name: option for option in OPTIONS}

@@ -17,6 +17,7 @@ from shimproxy.net.leg import Leg
 from shimproxy.net.listen import accept_forever, open_listeners, prepare
 from shimproxy.net.watch import Watchdog
 from shimproxy.ops.journal import Journal, Told
+from shimproxy.ops.repeats import Repeats
 from shimproxy.ops.settings import Listener, SettingsError
 from shimproxy.session.farewell import Beside
 from shimproxy.session.notes import Notes
@@ -188,7 +189,7 @@ async def serve_on(
     """As `serve`, on listening sockets with what is known of those who connect there."""
     deadlines = settings.deadlines
     driver = Driver(Block(settings.limits.block_octets))
-    journal = Journal()
+    journal = Journal(Repeats(settings.log_repeats))
     try:
         dialler = Dialler(settings.receiver, driver)
         await dialler.look_up(deadlines.connect)
@@ -244,6 +245,7 @@ async def serve_on(
             nursery.cancel_scope.cancel()
     finally:
         journal.flush()
+        journal.tell_repeats(all_of_them=True)
         driver.close()
 
 

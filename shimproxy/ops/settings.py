@@ -14,6 +14,8 @@ import attrs
 
 from shimproxy.net.address import Address
 from shimproxy.net.tls import VERSIONS, ReceiverSecurity, Verification, fingerprint, sender_context
+from shimproxy.ops.log_output import STANDARD_ERROR, SYSLOG
+from shimproxy.ops.repeats import MOST_IN_A_WINDOW
 from shimproxy.session.limits import Deadlines, Limits, at_least, not_negative
 from shimproxy.session.policy import Login, ReceiverTls, SenderTls, Sizes
 from shimproxy.session.replies import EARLY_SUCCESS
@@ -149,6 +151,11 @@ def _admin_address(_: object, attribute: attrs.Attribute[str], value: str) -> No
         Address.parse(value)
 
 
+def _log_to(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if value not in (STANDARD_ERROR, SYSLOG) and not value.startswith(f"{SYSLOG}:/"):
+        raise SettingsError(f"{attribute.name}: {value!r} is none of stderr, syslog and syslog:/PATH")
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """Everything that `serve` goes by. Addresses may be given as text, HOST:PORT.
@@ -214,6 +221,10 @@ class Settings:
     """What `shimproxy run` logs: "debug", "info", "warning" or "error"."""
     log_format: str = attrs.field(default="text", validator=attrs.validators.in_(LOG_FORMATS))
     """And how: "text" or "json"."""
+    log_to: str = attrs.field(default=STANDARD_ERROR, validator=_log_to)
+    """And where: "stderr", "syslog", or "syslog:PATH" for a socket other than /dev/log."""
+    log_repeats: int = attrs.field(default=MOST_IN_A_WINDOW, validator=at_least(0))
+    """How many repairs of one kind and receiver are logged in ten seconds; the rest is counted. 0: all of them."""
     early_success: str = attrs.field(default=EARLY_SUCCESS.enhanced.octets.decode().rstrip(), validator=_refusal)
     """What answers mail data that the receiver accepted before its end."""
 

@@ -26,9 +26,11 @@ import trio
 from shimproxy.net.address import written
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
 from shimproxy.net.listen import open_listeners
-from shimproxy.ops import journal
+from shimproxy.ops import log_output
 from shimproxy.ops.admin import Admin
 from shimproxy.ops.check import check_receiver, check_tls
+from shimproxy.ops.journal import Journal
+from shimproxy.ops.log_output import LogUnusable
 from shimproxy.ops.run import allow_many_files, say
 from shimproxy.ops.settings import SettingsError
 from shimproxy.ops.status import History, Repaired, Status
@@ -48,7 +50,7 @@ _STEADY_SECONDS: Final = 10.0
 _REPORT_SECONDS: Final = 1.0
 _GREETING_SECONDS: Final = 5.0
 _LEFT: Final = "_SHIMPROXY_LEFT_TO_THE_UPGRADE"
-_UNUSABLE: Final = (SettingsError, ListenFailed, DialFailed, TlsUnusable)
+_UNUSABLE: Final = (SettingsError, ListenFailed, DialFailed, TlsUnusable, LogUnusable)
 
 
 @attrs.define(eq=False)
@@ -95,7 +97,7 @@ class Supervisor:
     _history: History = attrs.field(factory=History)
     _questions: int = 0
     _answered: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
-    _journal: journal.Journal = attrs.field(factory=journal.Journal)
+    _journal: Journal = attrs.field(factory=Journal)
 
     # -- starting
 
@@ -119,6 +121,7 @@ class Supervisor:
         """Go over to these settings. Raises what makes them unusable, and changes nothing then."""
         settings = sources.settings()
         check_tls(settings)
+        log_output.check(settings.log_to)
         await check_receiver(settings)
         opened = {
             name: await open_listeners(each.address) for name, each in _named(settings) if name not in self._listening
@@ -148,7 +151,7 @@ class Supervisor:
                 for sock in sockets:
                     sock.close()
         self._sources, self._settings = sources, settings
-        journal.set_up(settings.log_level.upper(), settings.log_format)
+        log_output.set_up(settings.log_level.upper(), settings.log_format, settings.log_to)
         self._journal.sender_tls(settings.sender_tls_used)
         if admin is not self._admin:
             if self._admin:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
-from shimproxy.ops import journal
+from shimproxy.ops import log_output
 from shimproxy.ops.metrics import Metrics
 from shimproxy.ops.serve import Stop, serve_on
 from shimproxy.ops.sources import Sources
@@ -87,7 +87,7 @@ async def work(control: trio.SocketStream) -> None:
     settings = Sources.of_texts(first["options"]).settings()
     settings = attrs.evolve(settings, sessions=math.ceil(settings.sessions / settings.workers_used))
     sockets = {socket.socket(fileno=fileno): settings.listen[index] for index, fileno in first["sockets"]}
-    journal.set_up(settings.log_level.upper(), settings.log_format)
+    log_output.set_up(settings.log_level.upper(), settings.log_format, settings.log_to)
     stop, reports = Stop(), Reports(control)
     counted = bool(settings.admin)
     async with trio.open_nursery() as nursery:

@@ -1,0 +1,136 @@
+"""Where the log goes: standard error or syslog, the same lines; and lines that repeat themselves are counted."""
+
+from __future__ import annotations
+
+import logging.handlers
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+
+from shimproxy.ops import log_output
+from shimproxy.ops.journal import Journal
+from shimproxy.ops.log_output import LogUnusable, log
+from shimproxy.ops.repeats import MOST_KINDS, WINDOW_SECONDS, Repeats
+from shimproxy.session.record import Repair, SessionRecord
+from shimproxy.smtp.catalogue import Violation
+from tests.peers.receiving import SECONDS, Receiver, Talk
+from tests.test_supervisor import Session, running, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def own_log() -> Iterator[None]:
+    """The handlers and the level as they were, afterwards."""
+    handlers, level, propagate = list(log.handlers), log.level, log.propagate
+    yield
+    for handler in log.handlers:
+        if handler not in handlers:
+            handler.close()
+    log.handlers[:], log.level, log.propagate = handlers, level, propagate
+
+
+# -- syslog
+
+
+def test_syslog_gets_the_lines_with_facility_and_severity(tmp_path: Path) -> None:
+    """From workers and supervisor; a reload goes on there."""
+    path = tmp_path / "log-socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog, Receiver(Talk.accept) as receiver:
+        syslog.bind(str(path))
+        syslog.settimeout(SECONDS)
+        with running(tmp_path, settings(receiver, f"log-to = 'syslog:{path}'\n")) as run:
+            with Session(run.ports[0]) as session:
+                session.sock.sendall(b"NOOP\n")
+                session.expect(b"250")
+                session.say(b"QUIT", b"221")
+            lines = [syslog.recv(10_000).decode() for _ in range(3)]
+            run.process.send_signal(signal.SIGHUP)
+            lines.append(syslog.recv(10_000).decode())
+            assert run.log == ""
+    mail = logging.handlers.SysLogHandler.LOG_MAIL << 3
+    assert lines[0].startswith(f"<{mail + 6}>shimproxy: INFO start sender_tls=opaque")
+    assert lines[1].startswith(f"<{mail + 4}>shimproxy: WARNING repair session=")
+    assert lines[2].startswith(f"<{mail + 6}>shimproxy: INFO session session=")
+    assert " supervisor what=reloaded " in lines[3] or " start sender_tls=" in lines[3]
+
+
+def test_a_syslog_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(LogUnusable, match=r"log-to: no syslog at /no/socket: No such file.*; start it, name"):
+        log_output.set_up("INFO", "text", "syslog:/no/socket")
+
+
+@pytest.mark.usefixtures("own_log")
+def test_a_syslog_that_goes_loses_lines_and_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "log-socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(str(path))
+        log_output.set_up("INFO", "json", f"syslog:{path}")
+    Journal().trouble("nobody hears this")
+    path.unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(str(path))
+        syslog.settimeout(SECONDS)
+        Journal().trouble("somebody hears this")
+        assert b'"trouble": "somebody hears this"' in syslog.recv(10_000)
+
+
+# -- repeats
+
+
+@attrs.define
+class Clock:
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_the_first_lines_of_a_kind_in_a_window_are_logged_and_the_rest_is_counted() -> None:
+    clock = Clock()
+    sut = Repeats(3, clock)
+    assert [sut.may("early-reply", "a:25") for _ in range(5)] == [True, True, True, False, False]
+    assert sut.may("early-reply", "b:25")
+    assert [*sut.over()] == []
+    clock.seconds = WINDOW_SECONDS
+    assert [*sut.over()] == [(("early-reply", "a:25"), 2)]
+    assert sut.may("early-reply", "a:25")
+    assert [*sut.over()] == []
+
+
+def test_what_was_left_out_is_told_at_the_end() -> None:
+    sut = Repeats(1, Clock())
+    assert [sut.may("x"), sut.may("x")] == [True, False]
+    assert [*sut.over(all_of_them=True)] == [(("x",), 1)]
+
+
+def test_none_is_left_out_where_that_is_asked_for() -> None:
+    sut = Repeats(0, Clock())
+    assert all(sut.may("x") for _ in range(1000))
+
+
+def test_the_kinds_are_bounded() -> None:
+    sut = Repeats(1, Clock())
+    for number in range(MOST_KINDS + 10):
+        assert sut.may(str(number))
+    assert sut.may("x")
+    assert sut.may("x"), "a kind that is not counted is logged"
+
+
+def test_repairs_are_told_by_their_number(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    journal = Journal(Repeats(2, clock))
+    record = SessionRecord("1a2b-1", "192.0.2.1:4711", "192.0.2.7:25")
+    with caplog.at_level(logging.INFO, "shimproxy"):
+        for _ in range(5):
+            journal.repaired(record, Repair(Violation.EARLY_REPLY, "mail data", {}))
+        clock.seconds = WINDOW_SECONDS
+        journal.tell_repeats()
+    assert [line.getMessage() for line in caplog.records] == ["repair", "repair", "repeats"]
+    fields = caplog.records[-1].__dict__["fields"]
+    assert fields == {"repair": "early-reply", "receiver": "192.0.2.7:25", "count": 3}
