@@ -298,13 +298,13 @@ class Receiver:
 
     @property
     def octets_in(self) -> int:
-        """What came on its leg, and on those before that are closed."""
-        return self._earlier_octets_in + self.leg.octets_in
+        """What came on its leg, and on those before."""
+        return self._earlier_octets_in + sum(each.leg.octets_in for each in self._earlier) + self.leg.octets_in
 
     @property
     def octets_out(self) -> int:
         """What went out on them."""
-        return self._earlier_octets_out + self.leg.octets_out
+        return self._earlier_octets_out + sum(each.leg.octets_out for each in self._earlier) + self.leg.octets_out
 
     def _count(self, leg: Leg) -> None:
         self._earlier_octets_in += leg.octets_in
@@ -316,8 +316,9 @@ class Receiver:
             await self._see_off_the_first()
 
     async def _see_off_the_first(self) -> None:
-        farewell = self._earlier.pop(0)
+        farewell = self._earlier[0]
         await farewell.over()
+        del self._earlier[0]
         self._count(farewell.leg)
 
     def hurry(self) -> None:
