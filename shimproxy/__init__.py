@@ -11,6 +11,7 @@ from shimproxy.ops.settings import Listener, Settings, SettingsError
 from shimproxy.session.limits import Deadlines, Limits
 from shimproxy.session.policy import Login, ReceiverTls, SenderTls
 from shimproxy.session.record import Observer, Repair, SessionRecord
+from shimproxy.session.trace import Entry, Kind, Trace
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.newlines import Newlines
 
@@ -19,6 +20,8 @@ __all__ = [
     "AddressError",
     "Deadlines",
     "DialFailed",
+    "Entry",
+    "Kind",
     "Limits",
     "ListenFailed",
     "Listener",
@@ -33,6 +36,7 @@ __all__ = [
     "SettingsError",
     "Stop",
     "TlsUnusable",
+    "Trace",
     "Violation",
     "__version__",
     "serve",

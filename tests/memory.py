@@ -17,6 +17,7 @@ from shimproxy.net.driver import Block
 from shimproxy.net.errors import DialFailed
 from shimproxy.net.leg import Leg
 from shimproxy.net.watch import Watch, Watchdog
+from shimproxy.ops.record_text import read, written
 from shimproxy.session.farewell import Beside
 from shimproxy.session.limits import Deadlines, Limits
 from shimproxy.session.notes import Notes
@@ -24,6 +25,7 @@ from shimproxy.session.policy import Policy
 from shimproxy.session.record import Repair, SessionRecord
 from shimproxy.session.sender import Sender
 from shimproxy.session.session import Session
+from shimproxy.session.trace import RECEIVER, SENDER, SHIM, Tracer
 
 if TYPE_CHECKING:
     import socket
@@ -184,6 +186,7 @@ class Stage:
     earlier_receivers: list[MemorySocket] = attrs.field(factory=list)
     """Those of the connections before, where it was dialled more than once."""
     notes: Account = attrs.field(factory=Account)
+    tracer: Tracer | None = attrs.field(factory=lambda: Tracer(keeps_mail_data=True))
     session: Session = attrs.field(init=False)
 
     async def start(self) -> None:
@@ -191,7 +194,7 @@ class Stage:
         watchdog, driver = Watchdog(), MemoryDriver()
         await self.nursery.start(watchdog.run)
         leg = Leg("sender", cast("socket.socket", self.sender), driver, watchdog.watch(), "192.0.2.1:1")
-        notes = Notes(SessionRecord("test", "192.0.2.1:1"), self.notes)
+        notes = Notes(SessionRecord("test", "192.0.2.1:1"), self.notes, tracer=self.tracer)
         policy = attrs.evolve(self.policy, deadlines=self.deadlines, limits=self.limits)
         sender = Sender(leg, policy.command_reader(), notes, self.deadlines)
 
@@ -235,8 +238,21 @@ class Stage:
         """The violations that were repaired, in order."""
         return [repair.violation for repair in self.notes.repairs]
 
+    @property
+    def record(self) -> SessionRecord:
+        """The session's record, complete once it is over."""
+        return self.session.notes.record
+
+    def check_trace(self) -> None:
+        """Once the session is over, its trace is whole, and its text can be read back."""
+        if self.over and self.record.trace and self.session.notes.telling:
+            check_octets(self.record)
+            text = written(self.record)
+            assert written(read(text)) == text
+
     def outcome(self) -> tuple[object, ...]:
         """All that both peers saw and the record says, for comparing two runs."""
+        self.check_trace()
         sockets = [(bytes(s.written), s.got_fin, s.got_rst) for s in (self.sender, self.receiver)]
         return (*sockets, tuple(str(violation) for violation in self.repaired), self.over)
 
@@ -257,7 +273,26 @@ def staged(
             nursery.cancel_scope.cancel()
 
     trio.run(main, clock=clock)
+    stages[0].check_trace()
     return stages[0]
+
+
+def check_octets(record: SessionRecord) -> None:
+    """Each octet that a leg has counted is in the trace, unless it was left out there."""
+    trace = record.trace
+    assert trace is not None
+    traced = {
+        (who, whom): sum(entry.octets for entry in trace.entries if (entry.who, entry.whom) == (who, whom))
+        for who, whom in ((SENDER, SHIM), (SHIM, SENDER), (RECEIVER, SHIM), (SHIM, RECEIVER))
+    }
+    counted = {
+        (SENDER, SHIM): record.octets_from_sender,
+        (SHIM, SENDER): record.octets_to_sender,
+        (RECEIVER, SHIM): record.octets_from_receiver,
+        (SHIM, RECEIVER): record.octets_to_receiver,
+    }
+    assert sum(traced.values()) + trace.left_out_octets == sum(counted.values())
+    assert trace.left_out or traced == counted
 
 
 async def up_to_mail_data(stage: Stage) -> None:

@@ -6,6 +6,7 @@ import base64
 
 import pytest
 
+from shimproxy.ops.record_text import written
 from shimproxy.smtp.catalogue import Violation
 from tests.memory import Stage, staged, up_to_mail_data
 
@@ -13,9 +14,12 @@ SECRET = base64.b64encode(b"\0user\0correct horse").decode()
 
 
 def all_that_was_told(stage: Stage) -> str:
-    """The dialogue, and the details of the repairs."""
+    """The dialogue, the details of the repairs, and the session's file, with mail data in it."""
     repairs = [value for repair in stage.notes.repairs for value in repair.detail.values()]
-    return repr((stage.notes.dialogue, repairs))
+    assert stage.tracer
+    assert stage.tracer.keeps_mail_data
+    assert len(stage.tracer.trace.entries) > 1
+    return repr((stage.notes.dialogue, repairs)) + written(stage.record)
 
 
 async def greeted(stage: Stage) -> None:
@@ -207,5 +211,5 @@ def test_what_a_receiver_says_unasked_behind_auth_is_hidden(unasked: bytes, when
 
     stage = staged(script)
     assert stage.notes.repairs
-    assert b"SECRET" not in repr((stage.notes.repairs, stage.notes.dialogue)).encode()
+    assert "SECRET" not in all_that_was_told(stage)
     assert ("sender", b"MAIL FROM:<a@b>\r\n") in stage.notes.dialogue

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shimproxy.net.driver import Readiness
+    from shimproxy.net.tap import Tap
     from shimproxy.net.watch import Watch
 
 READ_OCTETS: Final = 4096
@@ -74,6 +75,8 @@ class Leg:
     closed: bool = False
     secured: bool = False
     """Whether it carries TLS."""
+    tap: Tap | None = None
+    """Who is told of what goes over it."""
     _finished: bool = False
     readable: bool = False
     """Whether a read may find something."""
@@ -171,15 +174,22 @@ class Leg:
             self.readable = False
             return None
         except OSError:
-            self.ended = Ended.RST
+            self._end(Ended.RST)
             return b""
         size_octets = len(octets)
         if not size_octets:
-            self.ended = Ended.FIN
+            self._end(Ended.FIN)
         elif size_octets < READ_OCTETS and not self._never_short:
             self.readable = False
         self.octets_in += size_octets
+        if self.tap:
+            self.tap.received(size_octets)
         return octets
+
+    def _end(self, how: Ended) -> None:
+        self.ended = how
+        if self.tap:
+            self.tap.peer_ended(how)
 
     async def read(self) -> bytes:
         """The next octets of the peer, b"" at its end. Raises DeadlinePassed, Interrupted."""
@@ -209,11 +219,11 @@ class Leg:
                 except WOULD_BLOCK:
                     self.readable = False
                 except OSError:
-                    self.ended = Ended.RST
+                    self._end(Ended.RST)
                     break
                 else:
                     if not size_octets:
-                        self.ended = Ended.FIN
+                        self._end(Ended.FIN)
                     elif size_octets == asked_octets < self._block_octets:
                         pass
                     elif size_octets == self._block_octets:
@@ -221,6 +231,8 @@ class Leg:
                     elif not self._never_short:
                         self.readable = False
                     self.octets_in += size_octets
+                    if self.tap:
+                        self.tap.received(size_octets)
                     return size_octets
             else:
                 self.wanted = READABLE
@@ -254,6 +266,8 @@ class Leg:
         if taken_octets < len(octets):
             self.writable = False
         self.octets_out += taken_octets
+        if self.tap:
+            self.tap.sent(taken_octets)
         return taken_octets
 
     async def write(self, octets: bytes) -> None:
@@ -375,6 +389,8 @@ class Leg:
                 socket.socket.shutdown(sock, socket.SHUT_WR)
             else:
                 sock.shutdown(socket.SHUT_WR)
+            if self.tap:
+                self.tap.shim_ended(Ended.FIN)
 
     def _notify_of_close(self, sock: ssl.SSLSocket) -> None:
         """Send close_notify, unless the peer is sending (RFC 8446 section 6.1).
@@ -400,6 +416,8 @@ class Leg:
         if not self.closed:
             with contextlib.suppress(OSError):
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            if self.tap and self.ended is not Ended.RST:  # nobody would be there to get it
+                self.tap.shim_ended(Ended.RST)
             self.close()
 
     def close(self) -> None:

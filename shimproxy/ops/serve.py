@@ -25,6 +25,7 @@ from shimproxy.session.policy import Policy
 from shimproxy.session.record import SessionRecord
 from shimproxy.session.sender import Sender
 from shimproxy.session.session import Session
+from shimproxy.session.trace import Tracer
 from shimproxy.smtp.reply import Own
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class _Sessions:
 
     def begin(self, policy: Policy, sock: socket.socket, peer: str) -> None:
         """Serve a new connection in a task of its own."""
-        notes = Notes(SessionRecord(f"{self._process}-{next(self._ids)}", peer), self.observer)
+        tracer = Tracer() if self.settings.trace else None
+        notes = Notes(SessionRecord(f"{self._process}-{next(self._ids)}", peer), self.observer, tracer=tracer)
         leg = Leg("sender", sock, self.driver, self.watchdog.watch(), peer)
         sender = Sender(leg, policy.command_reader(), notes, policy.deadlines)
         session = Session(sender, notes, policy, self.dialler.dial, self.beside)

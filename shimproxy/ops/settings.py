@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator, Mapping, Sequence
 
-
 _LF_ONLY_DEVICES = "lf-only-devices"
 _LEAST_TLS = "least-tls"
 
@@ -227,6 +226,9 @@ class Settings:
     """How many repairs of one kind and receiver are logged in ten seconds; the rest is counted. 0: all of them."""
     early_success: str = attrs.field(default=EARLY_SUCCESS.enhanced.octets.decode().rstrip(), validator=_refusal)
     """What answers mail data that the receiver accepted before its end."""
+
+    trace: bool = False
+    """Whether each session's record has a trace of it (`SessionRecord.trace`)."""
 
     @property
     def sender_tls_used(self) -> SenderTls:

@@ -57,9 +57,14 @@ class Delivery:
         whole = await self._pass_on()
         notes.heard_mail_data(transfer.intake.octets_taken)
         if whole:
+            if notes.tracer:
+                notes.tracer.has_given_the_end()
             transfer.receiver.mail_data_open = False
             notes.phase = "end of mail data"
         return whole
+
+    def __str__(self) -> str:
+        return "the end of mail data" if self.transfer.intake.of_lines else "the chunk"
 
     @property
     def verdicts_left(self) -> int:

@@ -23,6 +23,7 @@ import trio
 from shimproxy.net.errors import Interrupted
 from shimproxy.net.leg import Parted
 from shimproxy.session.record import Dropped
+from shimproxy.session.trace import EARLY, LATE
 from shimproxy.smtp.catalogue import Violation
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Farewell:
         if early and early.severity in _DECIDE:
             self._hear_reply(early)
         elif early:
-            self.notes.said("receiver", early)
+            self.notes.heard_reply(self.leg, early, EARLY)
         self._hear(b"")
 
     async def run(self) -> None:
@@ -122,7 +123,7 @@ class Farewell:
             self._hear_reply(cut_off)
 
     def _hear_reply(self, reply: Reply) -> None:
-        self.notes.said("receiver", reply)
+        self.notes.heard_reply(self.leg, reply, EARLY if self._in_mail else LATE)
         if reply.code == 421:
             self.last_421 = reply
         elif reply.asks_for_data:

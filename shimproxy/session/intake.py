@@ -18,6 +18,7 @@ import attrs
 from shimproxy.net.driver import BLOCK_START
 from shimproxy.net.errors import DeadlinePassed
 from shimproxy.session.replies import BAD_NEWLINES, TOO_BIG
+from shimproxy.session.trace import Kind
 from shimproxy.smtp.mail_data import Counted, EndOfData, EndOfDeviceData, Size
 from shimproxy.smtp.newlines import Newlines, Normaliser
 
@@ -114,6 +115,11 @@ class Intake:
         return cls(sender, policy, Counted(size_octets), ended=not size_octets)
 
     @property
+    def of_lines(self) -> bool:
+        """Whether it is mail data, and not a chunk."""
+        return not isinstance(self._end, Counted)
+
+    @property
     def stray_count(self) -> int:
         """How many octets of the mail data were not canonical, as far as they were to be forwarded."""
         return self._normaliser.stray_count if self._normaliser else 0
@@ -187,6 +193,9 @@ class Intake:
                 commands.feed(bytes(block.view[end:stop]))
             stop = end
         self.octets_taken += stop - BLOCK_START
+        if tracer := self._sender.notes.tracer:
+            kind = Kind.MAIL_DATA if self.of_lines else Kind.CHUNK
+            tracer.takes(kind, block.view[BLOCK_START:stop], ended=self.ended)
         return stop
 
     def slow_down(self, taken_octets: int) -> None:

@@ -1,4 +1,4 @@
-"""What is noted of a session while it goes on, and told to its observer.
+"""What is noted of a session while it goes on, told to its observer, and written into its trace.
 
 Invariants:
 
@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.session.record import MOST_REPAIRS_KEPT, Repair
+from shimproxy.session.trace import OWN, Kind
 from shimproxy.smtp.command import Command, Verb
 
 if TYPE_CHECKING:
+    from shimproxy.net.leg import Leg
     from shimproxy.session.record import Observer, SessionRecord
+    from shimproxy.session.trace import Tracer
     from shimproxy.smtp.catalogue import Violation
     from shimproxy.smtp.reply import Reply
 
@@ -35,13 +38,19 @@ class Notes:
     observer: Observer
     phase: str = "greeting"
     """What the session is doing, for the record."""
+    tracer: Tracer | None = None
+    """Who writes the session's trace, if it has one."""
     telling: bool = attrs.field(init=False)
-    """Whether the observer wants the dialogue."""
+    """Whether the dialogue is wanted: by the observer, or for a trace."""
+    _observed: bool = attrs.field(init=False)
     secret: bool = False
     """Whether what is said may belong to AUTH."""
 
     def __attrs_post_init__(self) -> None:
-        self.telling = self.observer.wants_dialogue
+        self._observed = self.observer.wants_dialogue
+        self.telling = self._observed or self.tracer is not None
+        if self.tracer:
+            self.record.trace = self.tracer.trace
 
     def heard(self, command: Command) -> None:
         """The sender gave a command."""
@@ -49,28 +58,68 @@ class Notes:
         hidden = command.refused or not command.forwardable
         if verb is Verb.AUTH or (hidden and verb is Verb.OTHER):
             self.secret = True
+        hidden = hidden or (self.secret and verb in _OF_SECRETS)
+        if self.tracer:
+            octets = None if command.violation else len(command.line)
+            self.tracer.sender.heard(Kind.COMMAND, _traced(command, hidden=hidden), octets)
         if command.violation:
             self.repaired(command.violation, verb=verb.value, octets=len(command.line))
-        if self.telling:
-            hidden = hidden or (self.secret and verb in _OF_SECRETS)
+        if self.telling and self._observed:
             line = b"%s (%d octets)" % (verb.value.encode(), len(command.line)) if hidden else command.line
             self.observer.said(self.record, "sender", line)
+
+    def heard_response(self, response: Command) -> None:
+        """The sender gave a response within AUTH, which nobody is told."""
+        if self.tracer:
+            self.tracer.sender.heard(Kind.COMMAND, _traced(response, hidden=True), None)
 
     def forwarded(self, verb: Verb) -> None:
         """The receiver is given a command: what it says from now on may belong to that, and to no earlier one."""
         if verb not in _OF_SECRETS:
             self.secret = False
 
+    def gives(self, command: Command) -> None:
+        """The receiver is to be given a command, the sender's or the shim's own."""
+        if self.tracer:
+            line = _traced(command, hidden=self.secret and command.verb in _OF_SECRETS)
+            self.tracer.receiver.gives(Kind.COMMAND, line, len(command.line))
+
     def heard_mail_data(self, octets: int) -> None:
         """The sender gave mail data."""
         if self.telling:
             self.observer.said(self.record, "sender", b"(%d octets of mail data)" % octets)
 
-    def said(self, who: str, reply: Reply) -> None:
-        """`who` gave a reply."""
+    def heard_reply(self, leg: Leg, reply: Reply, remark: str) -> None:
+        """A receiver gave a reply; `remark` says what it answers."""
         if self.telling:
-            hidden = self.secret and who == "receiver"
-            self.observer.said(self.record, who, b"%d ..." % reply.code if hidden else reply.octets)
+            text = self._shown(reply)
+            if self._observed:
+                self.observer.said(self.record, "receiver", text)
+            if self.tracer:
+                octets = None if reply.violations else len(reply.octets)
+                self.tracer.of(leg).heard(Kind.REPLY, text, octets, remark)
+
+    def heard_dropped(self, leg: Leg, reply: Reply, remark: str) -> None:
+        """A receiver gave a reply that is dropped; those are told to the observer together, as a repair."""
+        if self.tracer:
+            octets = None if reply.violations else len(reply.octets)
+            self.tracer.of(leg).heard(Kind.REPLY, self._shown(reply), octets, remark)
+
+    def said(self, reply: Reply) -> None:
+        """The shim made a reply of its own, or of the receiver's."""
+        if self.telling and self._observed:
+            self.observer.said(self.record, "shim", reply.octets)
+
+    def answers(self, reply: Reply, *, own: bool) -> None:
+        """The sender is to be given a reply, the receiver's or the shim's own."""
+        if own:
+            self.said(reply)
+        if self.tracer:
+            text = reply.octets if own else self._shown(reply)
+            self.tracer.sender.gives(Kind.REPLY, text, len(reply.octets), OWN if own else "")
+
+    def _shown(self, reply: Reply) -> bytes:
+        return b"%d ..." % reply.code if self.secret else reply.octets
 
     def repaired(self, violation: Violation, **detail: int | str | bytes) -> None:
         """Count a repair and tell of it."""
@@ -80,9 +129,16 @@ class Notes:
         record.repairs[violation] += 1
         if len(record.first_repairs) < MOST_REPAIRS_KEPT:
             record.first_repairs.append(repair)
+        if self.tracer:
+            self.tracer.repaired(repair)
         self.observer.repaired(record, repair)
 
     def ended(self, who: str) -> None:
         """`who` has ended the session; only the first time counts."""
         if self.record.ended_by == "-":
             self.record.ended_by, self.record.ended_in = who, self.phase
+
+
+def _traced(command: Command, *, hidden: bool) -> bytes:
+    """What a trace says of a command, whose octets it counts beside that."""
+    return command.verb.value.encode() + b" ..." if hidden or command.verb is Verb.AUTH else command.line

@@ -11,6 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -74,6 +75,8 @@ class Opening:
         else:
             replies = ReplyReader(self.policy.limits.reply_octets)
             receiver = self.receiver = Receiver(leg, replies, notes, deadlines, self.beside)
+        if notes.tracer:
+            notes.tracer.follow_receiver(leg, partial(_unread_octets, receiver.replies))
         if not await self.security.secure_at_once(leg):
             raise Unopened(RECEIVER_NOT_SECURE)
         self.watch.allow(deadlines.greeting, "the greeting")
@@ -121,3 +124,7 @@ class Opening:
         if reply is None or reply.kind != 2 or not pipeline.offers_as_before(reply):
             receiver.give_up()
             raise Unopened(reply if reply and reply.code == 421 else NOT_AS_BEFORE)
+
+
+def _unread_octets(replies: ReplyReader) -> int:
+    return len(replies.unread)

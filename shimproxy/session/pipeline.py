@@ -338,7 +338,7 @@ class Pipeline:
         """Give the sender the EHLO reply, as it is returned."""
         offered = self._offering(reply)
         if offered is not reply:
-            self.notes.said("shim", offered)
+            self.notes.said(offered)
         found = self._keywords = keywords(offered)
         self.offered = _PIPELINING in found
         self.tls_offered = STARTTLS in found

@@ -20,8 +20,10 @@ from shimproxy.session.farewell import Beside, Farewell, see_off
 from shimproxy.session.notes import AFTER_421, FIRST_COMMAND
 from shimproxy.session.record import Dropped
 from shimproxy.session.replies import IN_DISORDER, MAIL_STOPPED, RECEIVER_LOST
+from shimproxy.session.trace import UNASKED
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Command, Verb
+from shimproxy.smtp.dialogue import Answers
 from shimproxy.smtp.reply import Own, Reply, ReplyReader
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from shimproxy.session.notes import Notes
 
 _MOST_FAREWELLS: Final = 4
+_QUIT = Command(Verb.QUIT, b"QUIT\r\n")
 
 
 @attrs.define(eq=False)
@@ -73,6 +76,8 @@ class Receiver:
             self._tell_unasked()
         if self.notes.secret:
             self.notes.forwarded(command.verb)
+        if self.notes.telling:
+            self.notes.gives(command)
         self._quit_fits = False
         self.asked = command
         if command.verb is Verb.DATA:
@@ -182,7 +187,8 @@ class Receiver:
         if reply.code == 421:
             self._last_421 = reply
         if self.notes.telling:
-            self.notes.said("receiver", reply)
+            answered = self.outstanding[0] if self.outstanding else asked.verb if asked else Answers.GREETING
+            self.notes.heard_reply(self.leg, reply, f"answers {answered}")
         return reply
 
     @property
@@ -241,6 +247,7 @@ class Receiver:
     def _drop(self, reply: Reply) -> None:
         self._unasked = self._unasked or Dropped(Violation.EXTRA_REPLY)
         self._unasked.count(reply)
+        self.notes.heard_dropped(self.leg, reply, UNASKED)
         if reply.code == 421:
             self._last_421 = reply
             self.give_up()
@@ -348,7 +355,8 @@ class Receiver:
         else:
             try:
                 if may_quit and not (self.leg.broken or self.leg.ended):
-                    await self.leg.write(b"QUIT\r\n")
+                    self.notes.gives(_QUIT)
+                    await self.leg.write(_QUIT.line)
             except (LegBroken, DeadlinePassed, Interrupted):
                 self.leg.reset()
             await see_off(self.leg, self._deadlines, self.notes)

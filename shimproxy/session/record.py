@@ -10,6 +10,7 @@ import attrs
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
     from shimproxy.session.receiver import Receiver
+    from shimproxy.session.trace import Trace
     from shimproxy.smtp.catalogue import Violation
     from shimproxy.smtp.reply import Reply
 
@@ -64,6 +65,8 @@ class SessionRecord:
     """From the sender's connection to the end of both legs."""
     ended_at: float = 0.0
     """When it was over, in seconds since 1970."""
+    trace: Trace | None = None
+    """What went over both legs, frame by frame; None unless it was asked for."""
 
     def count_octets(self, sender: Leg, receiver: Receiver | None) -> None:
         """Take over what the legs have counted."""

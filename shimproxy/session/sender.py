@@ -35,13 +35,18 @@ class Sender:
     """Whether it was told that the session ends."""
     _unsaid: bytes = b""
 
+    def __attrs_post_init__(self) -> None:
+        if self.notes.tracer:
+            self.notes.tracer.follow_sender(self.leg, lambda: len(self.commands.ahead))
+
     def put(self, reply: Reply | Own) -> None:
         """Relay a reply octet for octet, or give one of the shim's own, with those that follow at once; see `pour`."""
         notes = self.notes
+        own = isinstance(reply, Own)
         if isinstance(reply, Own):
             reply = reply.enhanced if self.enhanced_codes else reply.plain
-            if notes.telling:
-                notes.said("shim", reply)
+        if notes.telling:
+            notes.answers(reply, own=own)
         notes.record.replies[reply.code // 100] += 1
         if reply.code == 421:
             notes.phase = AFTER_421

@@ -169,6 +169,8 @@ class Session:
         if receiver and not receiver.farewell:
             receiver.leg.reset()
         self._watch.close()
+        if self.notes.tracer:
+            self.notes.tracer.finish()
         self.notes.record.count_octets(sender, receiver)
 
     def stop_when_idle(self) -> None:
@@ -388,6 +390,8 @@ class Session:
         security.discard_plaintext(receiver)
         record.sender_tls = record.receiver_tls = self.notes.phase = "opaque"
         receiver.passes_unread()
+        if self.notes.tracer:
+            self.notes.tracer.passes_unread()
         try:
             await opaque.relay(sender.leg, receiver.leg, self.policy.deadlines.opaque)
         except (LegBroken, DeadlinePassed, Interrupted):

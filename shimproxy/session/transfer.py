@@ -21,6 +21,7 @@ import attrs
 from shimproxy.net.errors import DeadlinePassed, LegBroken
 from shimproxy.session.intake import Patience
 from shimproxy.session.record import Dropped
+from shimproxy.session.trace import EARLY
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import Answers, Verdict, ruling
 
@@ -166,6 +167,7 @@ class Transfer:
                     self.early = reply
                     return True
                 else:
+                    self.receiver.notes.heard_dropped(leg, reply, EARLY)
                     self.drop(reply)
             if leg.ended:
                 if not self.pipeline.outstanding:

@@ -94,6 +94,7 @@ class Turns:
             if not octets:
                 self._end_without_quit()
             commands.feed(octets)
+        self.pipeline.notes.heard_response(response)
         return response if receiver.quiet or await receiver.in_step() else None
 
     def note_pipelining(self, behind: Verb, octets: int) -> None:

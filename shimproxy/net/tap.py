@@ -1,0 +1,24 @@
+"""Who is told of what goes over a leg: counts and ends, never octets, so that none can be kept by mistake."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from shimproxy.net.leg import Ended
+
+
+class Tap(Protocol):
+    """Told by a leg as it happens; called between two system calls, so that it must be short and not raise."""
+
+    def received(self, octets: int) -> None:
+        """So many octets were read."""
+
+    def sent(self, octets: int) -> None:
+        """So many octets were taken by the kernel."""
+
+    def peer_ended(self, how: Ended) -> None:
+        """A read has met the peer's end."""
+
+    def shim_ended(self, how: Ended) -> None:
+        """FIN or RST was sent."""
