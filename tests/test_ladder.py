@@ -12,11 +12,11 @@ def direct(*more: Frame) -> Ladder:
         "WITHOUT",
         ("Sender", "Receiver"),
         [
-            Frame(1, "Sender", "Receiver", "DATA"),
-            Frame(2, "Receiver", "Sender", "354 go on"),
-            *(Frame(3 + n, "Sender", "Receiver", mail_octets=536) for n in range(5)),
-            Frame(8, "Receiver", "Sender", "552 Requested mail action aborted: exceeded storage allocation"),
-            Frame(0, "Receiver", "Receiver", "reads no more"),
+            Frame("1", "Sender", "Receiver", "DATA"),
+            Frame("2", "Receiver", "Sender", "354 go on"),
+            *(Frame(str(3 + n), "Sender", "Receiver", mail_octets=536) for n in range(5)),
+            Frame("8", "Receiver", "Sender", "552 Requested mail action aborted: exceeded storage allocation"),
+            Frame("", "Receiver", "Receiver", "reads no more"),
             *more,
         ],
     )
@@ -27,16 +27,16 @@ def through() -> Ladder:
         "WITH",
         ("Sender", "Shim", "Receiver"),
         [
-            Frame(1, "Sender", "Shim", "DATA"),
-            Frame(2, "Shim", "Receiver", "DATA"),
-            Frame(3, "Receiver", "Shim", "354 go on"),
-            Frame(4, "Shim", "Sender", "354 go on"),
-            Frame(5, "Sender", "Shim", mail_octets=536),
-            Frame(6, "Sender", "Shim", mail_octets=536),
-            Frame(7, "Shim", "Receiver", mail_octets=536),
-            Frame(8, "Receiver", "Shim", "552 no"),
-            Frame(0, "Shim", "Shim", "repairs: early-reply"),
-            Frame(9, "Shim", "Sender", "552 no"),
+            Frame("1", "Sender", "Shim", "DATA"),
+            Frame("2", "Shim", "Receiver", "DATA"),
+            Frame("3", "Receiver", "Shim", "354 go on"),
+            Frame("4", "Shim", "Sender", "354 go on"),
+            Frame("5", "Sender", "Shim", mail_octets=536),
+            Frame("6", "Sender", "Shim", mail_octets=536),
+            Frame("7", "Shim", "Receiver", mail_octets=536),
+            Frame("8", "Receiver", "Shim", "552 no"),
+            Frame("", "Shim", "Shim", "repairs: early-reply"),
+            Frame("9", "Shim", "Sender", "552 no"),
         ],
     )
 
@@ -82,7 +82,7 @@ def test_no_line_is_wider_than_the_terminal_where_lanes_are_readable(columns: in
 @pytest.mark.parametrize("columns", [1, 80, 100, 200])
 def test_nothing_of_a_text_is_lost(columns: int) -> None:
     long_word = "#" * 300
-    lines = drawn([direct(Frame(9, "Sender", "Receiver", f"a {long_word} b"))], columns)
+    lines = drawn([direct(Frame("9", "Sender", "Receiver", f"a {long_word} b"))], columns)
 
     assert sum(line.count("#") for line in lines) == 300
     text = "".join("".join(lines).replace("|", "").replace("-", " ").split())
@@ -90,8 +90,8 @@ def test_nothing_of_a_text_is_lost(columns: int) -> None:
 
 
 def test_what_is_folded_is_counted_between_other_frames() -> None:
-    frames = [Frame(n, "Sender", "Receiver", mail_octets=536) for n in range(1, 11)]
-    frames.insert(5, Frame(0, "Receiver", "Receiver", "reads no more"))
+    frames = [Frame(str(n), "Sender", "Receiver", mail_octets=536) for n in range(1, 11)]
+    frames.insert(5, Frame("", "Receiver", "Receiver", "reads no more"))
     lines = "\n".join(drawn([Ladder("", ("Sender", "Receiver"), frames)], 40))
 
     assert lines.count("mail data, 536 octets") == MAIL_DATA_FRAMES_DRAWN
@@ -99,7 +99,7 @@ def test_what_is_folded_is_counted_between_other_frames() -> None:
 
 
 def test_a_frame_that_was_changed_on_its_way_has_its_own_row() -> None:
-    frames = [Frame(1, "Sender", "Shim", "EHLO a"), Frame(2, "Shim", "Receiver", "EHLO b")]
+    frames = [Frame("1", "Sender", "Shim", "EHLO a"), Frame("2", "Shim", "Receiver", "EHLO b")]
     lines = drawn([Ladder("", ("Sender", "Shim", "Receiver"), frames)], 80)
 
     assert not any("EHLO a" in line and "EHLO b" in line for line in lines)

@@ -36,11 +36,11 @@ class Trace:
     def add(self, who: str, whom: str, what: str = "", mail_octets: int = 0) -> None:
         """Write down a frame."""
         self._count += 1
-        self.frames.append(Frame(self._count, who, whom, what, mail_octets))
+        self.frames.append(Frame(str(self._count), who, whom, what, mail_octets))
 
     def note(self, party: str, what: str) -> None:
         """Write down what befell a party."""
-        self.frames.append(Frame(0, party, party, what))
+        self.frames.append(Frame("", party, party, what))
 
 
 @attrs.frozen

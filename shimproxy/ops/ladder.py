@@ -2,12 +2,12 @@
 
 A party is a vertical line, a frame an arrow between two neighbours, a note a `*` on a party's line. Rules:
 
-1. Frames keep their order; the number at the left is that of the first frame on its row.
+1. Frames keep their order; what stands at the left is the mark of the first frame on its row.
 2. A frame that is passed on unchanged shares a row with the frame that it came from.
 3. The first frames of mail data in each direction are drawn, what follows between two other frames is counted.
 4. Plain ASCII; lanes of one width, as wide as the columns allow; what is longer is wrapped, never cut.
 
-Pure: it draws what it is given, and knows no sockets and no terminal.
+Pure: it draws what it is given, and knows no sockets and no terminal. The rows are ladder_svg.py's, too.
 """
 
 from __future__ import annotations
@@ -30,13 +30,15 @@ _GAP_COLUMNS: Final = 1
 class Frame:
     """What one party said to another; a note of what befell a party, if `who` is `whom`."""
 
-    number: int
-    """From 1 on; 0 for a note."""
+    mark: str
+    """What stands at its left: a number, or a time; a note may have none."""
     who: str
     whom: str
     what: str = ""
     mail_octets: int = 0
     """Instead of `what`: so many octets of mail data."""
+    remark: str = ""
+    """What is to be said of it, behind it: as to this rule 2 does not ask whether it is the same."""
 
     @property
     def text(self) -> str:
@@ -54,27 +56,38 @@ class Ladder:
 
 
 @attrs.define
-class _Arrow:
+class Arrow:
     """A frame, or a count of frames, in its lane."""
 
-    number: int
+    mark: str
     lane: int
     rightward: bool
     text: str
+    remark: str = ""
     mail_octets: int = 0
     folded: int = 0
     """So many more of the same; 0 for a single frame."""
     at: int | None = None
     """A note: the party that it is about."""
 
+    @property
+    def words(self) -> str:
+        """All that is written on it."""
+        return f"{self.text}, {self.remark}" if self.remark else self.text
+
 
 @attrs.define
-class _Row:
+class Row:
     """What is drawn at one height: an arrow or a note in each lane."""
 
-    arrows: dict[int, _Arrow]
+    arrows: dict[int, Arrow]
 
-    def takes(self, arrow: _Arrow) -> bool:
+    @property
+    def mark(self) -> str:
+        """That of its first frame."""
+        return next(iter(self.arrows.values())).mark
+
+    def takes(self, arrow: Arrow) -> bool:
         """Whether `arrow` is one of this row's passed on unchanged."""
         return arrow.lane not in self.arrows and any(
             other.at is None and (other.text, other.rightward, other.folded) == (arrow.text, arrow.rightward, 0)
@@ -84,19 +97,19 @@ class _Row:
 
 def drawn(ladders: Sequence[Ladder], columns: int) -> list[str]:
     """The lines of the ladders, side by side where `columns` are enough, else one below the other."""
-    digits = max((len(str(frame.number)) for ladder in ladders for frame in ladder.frames), default=1)
+    mark_columns = max((len(frame.mark) for ladder in ladders for frame in ladder.frames), default=1)
     lanes = sum(len(ladder.parties) - 1 for ladder in ladders)
-    # A ladder is its number, a blank, and lanes between one more line than there are lanes.
-    taken_columns = len(ladders) * (digits + 2) + lanes + _GAP_COLUMNS * (len(ladders) - 1)
+    # A ladder is its mark, a blank, and lanes between one more line than there are lanes.
+    taken_columns = len(ladders) * (mark_columns + 2) + lanes + _GAP_COLUMNS * (len(ladders) - 1)
     lane_columns = (columns - taken_columns) // lanes
-    if lane_columns >= _LEAST_LANE_COLUMNS_BESIDE:
-        return _beside([_ladder(each, digits, min(lane_columns, _MOST_LANE_COLUMNS)) for each in ladders])
+    if len(ladders) > 1 and lane_columns >= _LEAST_LANE_COLUMNS_BESIDE:
+        return _beside([_ladder(each, mark_columns, min(lane_columns, _MOST_LANE_COLUMNS)) for each in ladders])
     most_lanes = max(len(ladder.parties) - 1 for ladder in ladders)
-    lane_columns = (columns - digits - 2 - most_lanes) // most_lanes
+    lane_columns = (columns - mark_columns - 2 - most_lanes) // most_lanes
     lane_columns = max(_LEAST_LANE_COLUMNS, min(lane_columns, _MOST_LANE_COLUMNS))
     lines: list[str] = []
     for ladder in ladders:
-        lines += [*([""] if lines else []), *(line.rstrip() for line in _ladder(ladder, digits, lane_columns))]
+        lines += [*([""] if lines else []), *(line.rstrip() for line in _ladder(ladder, mark_columns, lane_columns))]
     return lines
 
 
@@ -112,14 +125,16 @@ def _beside(blocks: Sequence[list[str]]) -> list[str]:
     ]
 
 
-def _ladder(ladder: Ladder, digits: int, lane_columns: int) -> list[str]:
+def _ladder(ladder: Ladder, mark_columns: int, lane_columns: int) -> list[str]:
     """One ladder: title, names over their lines, rows."""
-    margin = " " * (digits + 1)
-    lines_drawn = [f"{margin}{ladder.title}", "", margin + _names(ladder.parties, lane_columns)]
+    margin = " " * (mark_columns + 1)
+    width = (len(ladder.parties) - 1) * (lane_columns + 1) + 1
+    lines_drawn = [margin + line for line in wrapped(ladder.title, width)]
+    lines_drawn += ["", margin + _names(ladder.parties, lane_columns)]
     bare = "|".join([""] + [" " * lane_columns] * (len(ladder.parties) - 1) + [""])
     lines_drawn.append(margin + bare)
-    for row in _rows(ladder):
-        lines_drawn += _row(row, digits, lane_columns, len(ladder.parties))
+    for row in rows(ladder):
+        lines_drawn += _row(row, mark_columns, lane_columns, len(ladder.parties))
     lines_drawn.append(margin + bare)
     return lines_drawn
 
@@ -138,9 +153,10 @@ def _names(parties: Sequence[str], lane_columns: int) -> str:
 # -- from frames to rows
 
 
-def _rows(ladder: Ladder) -> list[_Row]:
-    rows: list[_Row] = []
-    stretch: list[_Row] = []
+def rows(ladder: Ladder) -> list[Row]:
+    """The rows of a ladder, from top to bottom."""
+    rows: list[Row] = []
+    stretch: list[Row] = []
     """The rows of the mail data that is being passed on: it shares rows though other mail data came between."""
     for arrow in _arrows(ladder):
         candidates = stretch if arrow.mail_octets else rows[-1:]
@@ -154,18 +170,18 @@ def _rows(ladder: Ladder) -> list[_Row]:
         if row is not None:
             row.arrows[arrow.lane] = arrow
             continue
-        row = _Row({arrow.lane: arrow})
+        row = Row({arrow.lane: arrow})
         rows.append(row)
         if arrow.mail_octets:
             stretch.append(row)
     return rows
 
 
-def _arrows(ladder: Ladder) -> Iterator[_Arrow]:
+def _arrows(ladder: Ladder) -> Iterator[Arrow]:
     """Frames and notes in order, mail data folded."""
     place = {party: index for index, party in enumerate(ladder.parties)}
     seen: dict[tuple[str, str], int] = {}
-    folds: dict[tuple[str, str, int], _Arrow] = {}
+    folds: dict[tuple[str, str, int], Arrow] = {}
     last = len(ladder.parties) - 1
     for frame in ladder.frames:
         here, there = place[frame.who], place[frame.whom]
@@ -174,9 +190,9 @@ def _arrows(ladder: Ladder) -> Iterator[_Arrow]:
             folds = {}
         if here == there:
             lane = here - 1 if here == last else here
-            yield _Arrow(0, lane, False, frame.text, at=here)
+            yield Arrow(frame.mark, lane, False, frame.text, frame.remark, at=here)
             continue
-        arrow = _Arrow(frame.number, min(here, there), here < there, frame.text, frame.mail_octets)
+        arrow = Arrow(frame.mark, min(here, there), here < there, frame.text, frame.remark, frame.mail_octets)
         if not frame.mail_octets:
             yield arrow
             continue
@@ -194,14 +210,13 @@ def _arrows(ladder: Ladder) -> Iterator[_Arrow]:
 # -- from rows to lines
 
 
-def _row(row: _Row, digits: int, lane_columns: int, parties: int) -> list[str]:
+def _row(row: Row, mark_columns: int, lane_columns: int, parties: int) -> list[str]:
     blank = " " * lane_columns
     cells = {lane: _cell(arrow, lane_columns) for lane, arrow in row.arrows.items()}
     starred = {arrow.at for arrow in row.arrows.values()}
-    number = min(arrow.number for arrow in row.arrows.values())
     lines_drawn = []
     for height in range(max(len(cell) for cell in cells.values())):
-        line = f"{number or '':>{digits}} " if height == 0 else " " * (digits + 1)
+        line = f"{row.mark if height == 0 else '':>{mark_columns}} "
         for party in range(parties):
             line += "*" if height == 0 and party in starred else "|"
             if party < parties - 1:
@@ -211,13 +226,13 @@ def _row(row: _Row, digits: int, lane_columns: int, parties: int) -> list[str]:
     return lines_drawn
 
 
-def _cell(arrow: _Arrow, lane_columns: int) -> list[str]:
+def _cell(arrow: Arrow, lane_columns: int) -> list[str]:
     """The lines of one lane: the arrow with its text, and the rest of the text below."""
     if arrow.at is not None:
         pad = str.rjust if arrow.at == arrow.lane + 1 else str.ljust
-        return [pad(f" {text} ", lane_columns) for text in _wrapped(arrow.text, lane_columns - 2, 0)]
+        return [pad(f" {text} ", lane_columns) for text in wrapped(arrow.words, lane_columns - 2)]
     indent_columns = 2 if arrow.rightward else 3
-    first, *rest = _wrapped(arrow.text, lane_columns - indent_columns, 4 - indent_columns)
+    first, *rest = wrapped(arrow.words, lane_columns - indent_columns, 4 - indent_columns)
     shaft = "." if arrow.folded else "-"
     if arrow.rightward:
         head = f"{shaft} {first} ".ljust(lane_columns - 1, shaft) + ">"
@@ -226,7 +241,7 @@ def _cell(arrow: _Arrow, lane_columns: int) -> list[str]:
     return [head, *(f"{' ' * indent_columns}{text}".ljust(lane_columns) for text in rest)]
 
 
-def _wrapped(text: str, columns: int, less_at_first_columns: int) -> list[str]:
+def wrapped(text: str, columns: int, less_at_first_columns: int = 0) -> list[str]:
     """The text in lines of at most `columns`, its first one shorter; only a word longer than a line is broken."""
     lines = [""]
     room_columns = columns - less_at_first_columns
