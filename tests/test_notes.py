@@ -7,6 +7,7 @@ import base64
 import pytest
 
 from shimproxy.ops.record_text import written
+from shimproxy.session.policy import Policy, ReceiverTls, SenderTls
 from shimproxy.smtp.catalogue import Violation
 from tests.memory import Stage, staged, up_to_mail_data
 
@@ -48,6 +49,21 @@ def test_a_receiver_that_repeats_the_secret_is_not_told_of(echo: bytes) -> None:
         await stage.settle()
 
     assert SECRET not in all_that_was_told(staged(script))
+
+
+def test_a_secret_is_not_told_where_the_shim_asks_the_receiver_something_before_it() -> None:
+    """The first command of a session without EHLO: the shim's own EHLO goes to the receiver between it and AUTH."""
+
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, f"AUTH PLAIN {SECRET}\r\n".encode())
+        await stage.feed(stage.receiver, b"250 hi\r\n")
+        await stage.feed(stage.receiver, f"500 unknown: AUTH PLAIN {SECRET}\r\n".encode())
+        await stage.feed(stage.sender, b"QUIT\r\n")
+
+    stage = staged(script, policy=Policy(sender_tls=SenderTls.OFF, receiver_tls=ReceiverTls.OPPORTUNISTIC))
+    assert bytes(stage.receiver.written).startswith(b"EHLO [127.0.0.1]\r\nAUTH PLAIN ")
+    assert SECRET not in all_that_was_told(stage)
 
 
 def test_a_secret_sent_behind_a_refused_auth_is_not_told() -> None:

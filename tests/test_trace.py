@@ -234,10 +234,11 @@ def test_a_reply_that_the_sender_does_not_take_whole_is_there_as_far_as_it_was_t
         stage.sender.room_octets = 5
         await stage.feed(stage.sender, b"NOOP\r\n")
         await stage.feed(stage.receiver, b"250 OK\r\n")
-        stage.sender.feed_rst()
         await stage.pass_time(400)
+        await stage.pass_time(60)
 
-    assert f"-S 5 reply; 250 OK; {IN_PART}" in lines_of(staged(script))
+    found = lines_of(staged(script))
+    assert found.index(f"-S 5 reply; 250 OK; {IN_PART}") < found.index("-S 0 FIN") < found.index("-S 0 RST")
 
 
 def test_a_second_connection_is_told_from_the_first() -> None:
@@ -283,6 +284,31 @@ def test_tls_that_passes_unread_is_counted_both_ways() -> None:
 
 
 # -- what is not
+
+
+def test_an_auth_exchange_is_there_as_octets_and_codes() -> None:
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        for line, reply in ((b"AUTH LOGIN", b"334 VXNlcg=="), (b"dXNlcg==", b"334 UGFzcw=="), (b"c2VjcmV0", b"235 hi")):
+            await stage.feed(stage.sender, line + b"\r\n")
+            await stage.feed(stage.receiver, reply + b"\r\n")
+        await stage.feed(stage.sender, b"NOOP\r\n")
+
+    assert lines_of(staged(script))[3:16] == [
+        "S- 12 command; AUTH ...",
+        "-R 12 command; AUTH ...",
+        "R- 14 reply; 334 ...; answers AUTH",
+        "-S 14 reply; 334 ...",
+        "S- 10 command; AUTH ...",
+        "-R 10 command; AUTH ...",
+        "R- 14 reply; 334 ...; answers AUTH",
+        "-S 14 reply; 334 ...",
+        "S- 10 command; AUTH ...",
+        "-R 10 command; AUTH ...",
+        "R- 8 reply; 235 ...; answers AUTH",
+        "-S 8 reply; 235 ...",
+        "S- 6 command; NOOP",
+    ]
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])

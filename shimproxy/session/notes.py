@@ -140,5 +140,5 @@ class Notes:
 
 
 def _traced(command: Command, *, hidden: bool) -> bytes:
-    """What a trace says of a command, whose octets it counts beside that."""
+    """What a trace says of a command, whose octets it counts beside that; of AUTH, whatever else is known, the verb."""
     return command.verb.value.encode() + b" ..." if hidden or command.verb is Verb.AUTH else command.line

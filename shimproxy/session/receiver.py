@@ -136,7 +136,9 @@ class Receiver:
         if not await self.in_step():
             return None
         self.leg.watch.allow(self._deadlines.reply, command.verb)
+        secret = self.notes.secret
         self.queue(command)
+        self.notes.secret = self.notes.secret or secret  # what the sender has said is still to be forwarded
         await self.flush()
         return await self.next_reply()
 
