@@ -6,6 +6,7 @@ For programs that embed it: make Settings, then `await nursery.start(shimproxy.s
 from shimproxy._version import __version__
 from shimproxy.net.address import Address
 from shimproxy.net.errors import AddressError, DialFailed, ListenFailed, TlsUnusable
+from shimproxy.ops.record_files import RecordWhat
 from shimproxy.ops.serve import Stop, serve
 from shimproxy.ops.settings import Listener, Settings, SettingsError
 from shimproxy.session.limits import Deadlines, Limits
@@ -29,6 +30,7 @@ __all__ = [
     "Newlines",
     "Observer",
     "ReceiverTls",
+    "RecordWhat",
     "Repair",
     "SenderTls",
     "SessionRecord",

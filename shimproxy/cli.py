@@ -14,7 +14,7 @@ import trio
 from shimproxy import __version__
 from shimproxy.net.address import Address
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
-from shimproxy.ops import demo, health, probe
+from shimproxy.ops import demo, health, ladder_command, probe
 from shimproxy.ops.check import check
 from shimproxy.ops.log_output import LogUnusable
 from shimproxy.ops.options import OPTIONS
@@ -141,6 +141,10 @@ def _probe(options: argparse.Namespace) -> Callable[[], int]:
     return partial(probe.run, plan, agreed=options.yes, as_json=options.json)
 
 
+def _ladder(options: argparse.Namespace) -> Callable[[], int]:
+    return partial(ladder_command.run, ladder_command.read_all(options.files, one=options.svg), svg=options.svg)
+
+
 # -- what there is
 
 
@@ -186,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_health(commands)
     _add_demo(commands)
     _add_probe(commands)
+    _add_ladder(commands)
     return parser
 
 
@@ -321,3 +326,15 @@ def _add_probe(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     command.add_argument("--helo-name", metavar="NAME", help="(default: this machine's)")
     command.add_argument("--json", action="store_true", help="one JSON object instead of text")
+
+
+def _add_ladder(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "ladder",
+        help="draw recorded sessions",
+        description="Draw sessions that --record has kept: who said what to whom, when, and what was repaired.",
+        epilog="Exit status: 0, or 2 if a file is no record, or not all of one.",
+    )
+    command.set_defaults(prepare=_ladder, parser=command)
+    command.add_argument("files", nargs="+", metavar="FILE", help="of --record's directory; - for standard input")
+    command.add_argument("--svg", action="store_true", help="write one as SVG to standard output")

@@ -1,10 +1,17 @@
-"""Ladders: rows, notes, folding, wrapping, and where a narrow terminal puts them."""
+"""Ladders: rows, notes, folding, wrapping, where a narrow terminal puts them, and as SVG."""
 
 from __future__ import annotations
 
+import re
+from xml.etree import ElementTree
+
 import pytest
 
+from shimproxy import SessionRecord
 from shimproxy.ops.ladder import MAIL_DATA_FRAMES_DRAWN, Frame, Ladder, drawn
+from shimproxy.ops.ladder_svg import svg, svg_of
+from shimproxy.ops.record_ladder import ladder_of
+from tests.test_record_files import everything
 
 
 def direct(*more: Frame) -> Ladder:
@@ -103,3 +110,112 @@ def test_a_frame_that_was_changed_on_its_way_has_its_own_row() -> None:
     lines = drawn([Ladder("", ("Sender", "Shim", "Receiver"), frames)], 80)
 
     assert not any("EHLO a" in line and "EHLO b" in line for line in lines)
+
+
+def test_a_remark_stands_behind_a_frame_and_does_not_keep_it_from_sharing_a_row() -> None:
+    frames = [
+        Frame("0.001", "Receiver", "Shim", "250 OK", remark="answers RCPT"),
+        Frame("0.001", "Shim", "Sender", "250 OK"),
+        Frame("12.345", "Shim", "Shim", "repair: early-reply", remark="code=552"),
+    ]
+    assert drawn([Ladder("A title", ("Sender", "Shim", "Receiver"), frames)], 80)[4:] == [
+        " 0.001 |<- 250 OK -------------------------|<- 250 OK, answers RCPT -----------|",
+        "12.345 |                                   * repair: early-reply, code=552     |",
+        "       |                                   |                                   |",
+    ]
+
+
+def test_a_long_title_is_wrapped() -> None:
+    lines = drawn([Ladder("word " * 40, ("Sender", "Receiver"), [Frame("1", "Sender", "Receiver", "HELO")])], 40)
+
+    assert max(map(len, lines)) <= 40
+    assert "\n".join(lines).count("word") == 40
+
+
+# -- as SVG
+
+
+def elements(text: str) -> list[ElementTree.Element]:
+    return list(ElementTree.fromstring(text).iter())
+
+
+def texts(text: str) -> list[str]:
+    return [element.text or "" for element in elements(text) if element.tag.endswith("}text")]
+
+
+@pytest.mark.parametrize(
+    "ladder", [ladder_of(everything()), direct(), through()], ids=["everything", "direct", "through"]
+)
+def test_an_svg_is_well_formed_and_needs_and_runs_nothing(ladder: Ladder) -> None:
+    """Whatever a peer has sent: `everything` has hostile text in each place."""
+    found = svg_of(ladder)
+
+    assert {element.tag for element in elements(found)} == {
+        f"{{http://www.w3.org/2000/svg}}{name}" for name in ("svg", "title", "style", "rect", "text", "path")
+    }
+    names = {name for element in elements(found) for name in element.attrib}
+    assert names <= {"class", "role", "viewBox", "width", "height", "x", "y", "d"} | {
+        "font-size",
+        "text-anchor",
+        "stroke-dasharray",
+    }
+    assert found.count("http") == 1
+    assert "url(" not in found
+    assert "@import" not in found
+    assert found.isascii()
+    assert all(character.isprintable() or character == "\n" for character in found)
+
+
+def test_hostile_text_is_text_in_an_svg() -> None:
+    nasty = "<script>alert(1)</script> ]]> &amp; <!-- \"'"
+    frames = [Frame(nasty, "Sender", "Receiver", nasty, remark=nasty), Frame("", "Sender", "Sender", nasty)]
+    found = svg_of(Ladder(nasty, ("Sender", "Receiver"), frames))
+
+    assert "<script" not in found
+    assert "".join("".join(texts(found)).split()).count("<script>alert(1)</script>]]>&amp;<!--\"'") == 5
+    assert elements(found)[1].text == nasty
+
+
+def test_text_that_nobody_has_escaped_is_no_danger_to_an_svg() -> None:
+    found = svg_of(
+        Ladder("\0\x1b\ufffe\u2028", ("Sender", "Receiver"), [Frame("\0", "Sender", "Receiver", "\x9b\x07")])
+    )
+
+    assert texts(found)
+    assert not set(found) & set("\0\x1b\x9b\x07\ufffe\u2028")
+
+
+def test_an_svg_shows_all_that_the_terminal_does() -> None:
+    ladder = ladder_of(everything())
+    shown = "".join("".join(texts(svg_of(ladder))).split())
+
+    for frame in ladder.frames:
+        for words in (frame.mark, frame.text, frame.remark):
+            assert "".join(words.split()) in shown
+
+
+def test_styles_are_the_same_in_every_svg_and_hold_for_nothing_else_in_a_page() -> None:
+    styles = {element.text for ladder in (direct(), through()) for element in elements(svg_of(ladder))[2:3]}
+    (style,) = styles
+
+    assert style
+    assert "prefers-color-scheme: dark" in style
+    selectors = re.findall(r"([^{};]+)\{", re.sub(r"@media[^{]*\{", "", style))
+    assert all(each.strip().startswith(".shimproxy-ladder") for part in selectors for each in part.split(","))
+
+
+def test_a_record_without_a_trace_is_drawn_as_its_parties() -> None:
+    assert svg(SessionRecord("1a2b-1", "192.0.2.1:1")).count("<path") == 3
+
+
+def test_hostile_text_is_text_in_a_terminal() -> None:
+    lines = drawn([ladder_of(everything())], 80)
+
+    assert all(line.isascii() and (line.isprintable() or not line) for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+def test_what_was_left_out_is_counted_where_it_was() -> None:
+    lines = "\n".join(drawn([ladder_of(everything())], 120))
+
+    assert "... 1,234 frames of 56,789 octets" in lines

@@ -31,6 +31,10 @@ async def check(settings: Settings) -> list[str]:
     except SettingsError as error:
         problems += error.problems
     try:
+        check_records(settings)
+    except SettingsError as error:
+        problems += error.problems
+    try:
         await check_receiver(settings)
     except DialFailed as error:
         problems.append(f"receiver: {error}")
@@ -68,3 +72,14 @@ def check_tls(settings: Settings) -> None:
 async def check_receiver(settings: Settings) -> None:
     """Look the receiver's name up. Raises DialFailed."""
     await look_up(settings.receiver, settings.deadlines.connect)
+
+
+def check_records(settings: Settings) -> None:
+    """Make the directory of records, if there is to be one. Raises SettingsError if nothing can be written to it."""
+    if recording := settings.recording:
+        try:
+            recording.make_directory()
+        except OSError as error:
+            raise SettingsError(
+                f"record: {recording.directory}: {error.strerror}; give a directory that can be written to"
+            ) from None

@@ -44,6 +44,7 @@ class Told:
     _observer: Observer
     _journal: Journal
     _on_session: Callable[[SessionRecord], None] | None = None
+    _keep: Callable[[SessionRecord], None] | None = None
 
     @property
     def wants_dialogue(self) -> bool:
@@ -65,8 +66,9 @@ class Told:
     def ended(self, record: SessionRecord) -> None:
         """Pass it on, and to whoever wants the session's end alone."""
         self._tell(record, self._observer.ended, record)
-        if self._on_session:
-            self._tell(record, self._on_session, record)
+        for tell in (self._keep, self._on_session):
+            if tell:
+                self._tell(record, tell, record)
 
     def failed(self, record: SessionRecord, error: BaseException) -> None:
         """Pass it on."""
@@ -145,6 +147,11 @@ class Journal:
         """Log what befell a listener."""
         self.flush()
         _write(logging.WARNING, "listener", {"trouble": what})
+
+    def records(self, what: str) -> None:
+        """Log what befell the files of records."""
+        self.flush()
+        _write(logging.WARNING, "records", {"trouble": what})
 
     async def flush_forever(self) -> None:
         """Log what waits, a few times a second, until cancelled."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from shimproxy.ops import readers
+from shimproxy.ops.record_files import RecordWhat
 from shimproxy.ops.settings import LOG_FORMATS, LOG_LEVELS, Settings
 from shimproxy.session.limits import Deadlines, Limits
 from shimproxy.session.policy import ReceiverTls, SenderTls
@@ -56,13 +57,14 @@ class Option:
 
 # -- the options
 
-_WHERE, _REPAIR, _TLS, _BOUNDS, _RUNNING, _LOG = (
+_WHERE, _REPAIR, _TLS, _BOUNDS, _RUNNING, _LOG, _RECORDS = (
     "senders and receiver",
     "what is done with mail",
     "TLS and logins",
     "deadlines and limits",
     "running",
     "the log",
+    "records of sessions (see also: shimproxy ladder)",
 )
 
 
@@ -310,6 +312,37 @@ OPTIONS: Final = (
         read=readers.number("log_repeats", int),
         default=_default("log_repeats"),
         help="after so many repairs of one kind and receiver within ten seconds, count them; 0: log all",
+    ),
+    Option(
+        name="record",
+        group=_RECORDS,
+        metavar="DIR",
+        read=readers.text("record"),
+        help="keep each repaired session there as a readable file",
+    ),
+    _chosen("record-what", "record_what", _RECORDS, tuple(RecordWhat), "which sessions are kept"),
+    Option(
+        name="record-most",
+        group=_RECORDS,
+        metavar="SIZE",
+        read=readers.size("record_most_octets"),
+        default=("100MiB",),
+        help="how large all files may be together; the oldest go first",
+    ),
+    Option(
+        name="record-days",
+        group=_RECORDS,
+        metavar="N",
+        numeric=True,
+        read=readers.number("record_days", float),
+        default=_default("record_days"),
+        help="how old a file may become",
+    ),
+    _switched(
+        "record-mail-data",
+        "record_mail_data",
+        _RECORDS,
+        "keep the first 64 KiB of a session's mail data, too, and not their count alone",
     ),
 )
 BY_NAME: Final = {option.name: option for option in OPTIONS}

@@ -104,6 +104,11 @@ def sizes(texts: Sequence[str]) -> Values:
     return {"max_size": general, "max_size_by_domain": by_domain}
 
 
+def size(field: str) -> Reader:
+    """A size in octets; see `octets_of`."""
+    return lambda texts: {field: octets_of(texts[-1])}
+
+
 def workers(texts: Sequence[str]) -> Values:
     """How many workers; auto for one a CPU."""
     if texts[-1] == "auto":

@@ -16,7 +16,9 @@ from shimproxy.net.driver import Block, Driver
 from shimproxy.net.leg import Leg
 from shimproxy.net.listen import accept_forever, open_listeners, prepare
 from shimproxy.net.watch import Watchdog
+from shimproxy.ops.check import check_records
 from shimproxy.ops.journal import Journal, Told
+from shimproxy.ops.record_files import RecordFiles
 from shimproxy.ops.repeats import Repeats
 from shimproxy.ops.settings import Listener, SettingsError
 from shimproxy.session.farewell import Beside
@@ -91,7 +93,8 @@ class _Sessions:
 
     def begin(self, policy: Policy, sock: socket.socket, peer: str) -> None:
         """Serve a new connection in a task of its own."""
-        tracer = Tracer() if self.settings.trace else None
+        settings = self.settings
+        tracer = Tracer(settings.record_mail_data) if settings.trace or settings.record else None
         notes = Notes(SessionRecord(f"{self._process}-{next(self._ids)}", peer), self.observer, tracer=tracer)
         leg = Leg("sender", sock, self.driver, self.watchdog.watch(), peer)
         sender = Sender(leg, policy.command_reader(), notes, policy.deadlines)
@@ -157,7 +160,7 @@ async def serve(
         stop: ends in good order.
 
     Raises:
-        SettingsError: there is nothing to listen on.
+        SettingsError: there is nothing to listen on, or records can't be kept where they are to be.
         ListenFailed: an address can't be listened on.
         DialFailed: the receiver's name is unknown.
         TlsUnusable: a certificate, key or fingerprint can't be used.
@@ -223,11 +226,15 @@ async def serve_on(
             )
             for listener in sockets.values()
         }
-        told = Told(journal if observer is None else observer, journal, on_session)
+        check_records(settings)
+        files = RecordFiles(settings.recording, journal) if settings.recording else None
+        told = Told(journal if observer is None else observer, journal, on_session, files.keep if files else None)
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run)
             await nursery.start(watchdog.run)
             nursery.start_soon(journal.flush_forever)
+            if files:
+                nursery.start_soon(files.prune_forever)
             beside = Beside(nursery, watchdog)
             sessions = _Sessions(settings, told, driver, watchdog, dialler, nursery, beside)
             if metrics:

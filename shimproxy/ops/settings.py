@@ -15,8 +15,9 @@ import attrs
 from shimproxy.net.address import Address
 from shimproxy.net.tls import VERSIONS, ReceiverSecurity, Verification, fingerprint, sender_context
 from shimproxy.ops.log_output import STANDARD_ERROR, SYSLOG
+from shimproxy.ops.record_files import Recording, RecordWhat
 from shimproxy.ops.repeats import MOST_IN_A_WINDOW
-from shimproxy.session.limits import Deadlines, Limits, at_least, not_negative
+from shimproxy.session.limits import Deadlines, Limits, at_least, not_negative, positive
 from shimproxy.session.policy import Login, ReceiverTls, SenderTls, Sizes
 from shimproxy.session.replies import EARLY_SUCCESS
 from shimproxy.smtp.newlines import Newlines
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import enum
     import ssl
     from collections.abc import Iterator, Mapping, Sequence
+
 
 _LF_ONLY_DEVICES = "lf-only-devices"
 _LEAST_TLS = "least-tls"
@@ -124,6 +126,10 @@ def _sender_tls(value: SenderTls | str | None) -> SenderTls | None:
 
 def _receiver_tls(value: ReceiverTls | str) -> ReceiverTls:
     return _one_of(ReceiverTls, "receiver_tls", value)
+
+
+def _record_what(value: RecordWhat | str) -> RecordWhat:
+    return _one_of(RecordWhat, "record_what", value)
 
 
 def _file(value: Path | str | None) -> Path | None:
@@ -228,7 +234,30 @@ class Settings:
     """What answers mail data that the receiver accepted before its end."""
 
     trace: bool = False
-    """Whether each session's record has a trace of it (`SessionRecord.trace`)."""
+    """Whether each session's record has a trace of it (`SessionRecord.trace`); with `record` it has anyway."""
+    record: Path | None = attrs.field(default=None, converter=_file)
+    """The directory where sessions are kept as files, if they are; it is made if it is not there."""
+    record_what: RecordWhat = attrs.field(default=RecordWhat.REPAIRED, converter=_record_what)
+    """Which sessions are kept."""
+    record_most_octets: int = attrs.field(default=100 * 1024 * 1024, validator=at_least(1))
+    """How large all their files may be together; the oldest go first."""
+    record_days: float = attrs.field(default=14.0, validator=positive)
+    """How old one may become."""
+    record_mail_data: bool = False
+    """Whether the first 64 KiB of a session's mail data are kept with it."""
+
+    @property
+    def recording(self) -> Recording | None:
+        """What is kept of sessions in files, if anything."""
+        if self.record is None:
+            return None
+        return Recording(
+            directory=self.record,
+            what=self.record_what,
+            most_octets=self.record_most_octets,
+            days=self.record_days,
+            mail_data=self.record_mail_data,
+        )
 
     @property
     def sender_tls_used(self) -> SenderTls:
@@ -253,6 +282,8 @@ class Settings:
             yield f"sender_tls: {used} needs a certificate; give one with its key (--cert, --key)"
         if not terminated and self.certificate is not None:
             yield f"certificate: sender_tls is {used}, which shows none; leave it away, or say starttls"
+        if self.record_mail_data and self.record is None:
+            yield "record_mail_data: there is no directory to keep them in; give one (--record)"
         if self.key is not None and self.certificate is None:
             yield "key: there is no certificate that it belongs to; give one (--cert)"
         if used is SenderTls.OPAQUE and (not in_clear or self.login_user):

@@ -28,7 +28,7 @@ from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
 from shimproxy.net.listen import open_listeners
 from shimproxy.ops import log_output
 from shimproxy.ops.admin import Admin
-from shimproxy.ops.check import check_receiver, check_tls
+from shimproxy.ops.check import check_receiver, check_records, check_tls
 from shimproxy.ops.journal import Journal
 from shimproxy.ops.log_output import LogUnusable
 from shimproxy.ops.run import allow_many_files, say
@@ -122,6 +122,7 @@ class Supervisor:
         settings = sources.settings()
         check_tls(settings)
         log_output.check(settings.log_to)
+        check_records(settings)
         await check_receiver(settings)
         opened = {
             name: await open_listeners(each.address) for name, each in _named(settings) if name not in self._listening
