@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import random
 import stat
 import sys
 from functools import partial
@@ -348,6 +350,7 @@ def test_a_line_that_is_missing_is_found_out() -> None:
         ("command: HELO x", "command: HELO \\u2028"),
         ("command: HELO x", "command: HELO gr\u00fc\u00df"),
         ("command: HELO x", "order: HELO x"),
+        ("command: HELO x", "repair: HELO x"),
         ("sender    >>>", "sender    <<<"),
         ("0.250000", "0.25"),
         ("  8  command", "  eight  command"),
@@ -361,6 +364,19 @@ def test_a_file_that_was_changed_names_the_line(old: str, new: str) -> None:
     assert text.count(old) >= 1
     with pytest.raises(NotARecord, match=r"^line \d+: [ -~]+$"):
         read(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_becomes_of_a_file_it_is_read_as_written_or_refused(seed: int) -> None:
+    source = random.Random(seed)
+    text = written(everything())
+    places = [place for place, character in enumerate(text) if not character.isalpha()]
+    for _ in range(250):
+        place = source.choice(places)
+        piece = source.choice(["", " ", "\n", "9" * 5000, "\\", ": ", ", ", "\0", "|", text[place : place + 200]])
+        changed = text[:place] + piece + text[place + source.choice((0, 1, 80)) :]
+        with contextlib.suppress(NotARecord):
+            written(read(changed))
 
 
 # -- the command

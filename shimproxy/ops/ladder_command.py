@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from shimproxy.ops import ladder_svg
 from shimproxy.ops.ladder import drawn
-from shimproxy.ops.ladder_svg import svg
 from shimproxy.ops.record_ladder import ladder_of
 from shimproxy.ops.record_text import NotARecord, read
 from shimproxy.ops.run import say
@@ -45,13 +45,10 @@ def _read(file: str) -> SessionRecord:
 def run(records: Sequence[SessionRecord], *, svg: bool = False) -> int:
     """Draw them on standard output; 0."""
     if svg:
-        say(_svg(records[0]).rstrip("\n"))
+        say(ladder_svg.svg(records[0]).removesuffix("\n"))
         return 0
     columns = shutil.get_terminal_size((100, 24)).columns
     for record in records:
         for line in (*drawn([ladder_of(record)], columns), ""):
             say(line)
     return 0
-
-
-_svg = svg

@@ -14,6 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import escape
 
+import attrs
+
 from shimproxy.ops.ladder import rows, wrapped
 from shimproxy.ops.record_ladder import ladder_of
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 # All in pixels, as on a phone.
 _WIDTH: Final = 440
+_SHOWN_WIDTH: Final = 680
+"""How wide it is where there is room."""
 _MARGIN: Final = 8
 _FONT, _SMALL_FONT = 11.0, 10.0
 _CHARACTER_PER_FONT: Final = 0.61
@@ -33,7 +37,7 @@ _LINE: Final = 13.5
 _HEAD: Final = 5
 _STYLE: Final = """
 .shimproxy-ladder { --ink: #1b1f24; --faint: #5c646d; --paper: #ffffff; --repair: #a8430a; color-scheme: light dark;
- display: block; width: 100%; max-width: 680px; height: auto; margin: 0 auto;
+ display: block; max-width: 100%; height: auto; margin: 0 auto;
  font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace }
 @media (prefers-color-scheme: dark) {
  .shimproxy-ladder { --ink: #e6edf3; --faint: #949da7; --paper: #12161c; --repair: #ffa657 } }
@@ -59,6 +63,7 @@ def svg_of(ladder: Ladder) -> str:
     height = f"{drawing.height:.0f}"
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" class="shimproxy-ladder" role="img" '
+        f'width="{_SHOWN_WIDTH}" height="{drawing.height * _SHOWN_WIDTH / _WIDTH:.0f}" '
         f'viewBox="0 0 {_WIDTH} {height}" font-size="{_FONT:g}">\n'
         f"<title>{_text(ladder.title)}</title>\n<style>{_STYLE}</style>\n"
         f'<rect width="{_WIDTH}" height="{height}"/>\n{body}\n</svg>\n'
@@ -69,17 +74,26 @@ def _text(text: str) -> str:
     return escape("".join(each if " " <= each <= "~" else each.encode("unicode_escape").decode() for each in text))
 
 
+@attrs.define(eq=False)
 class _Drawing:
-    """Draws from top to bottom; `height` is how far it has come."""
+    """Draws from top to bottom."""
 
-    def __init__(self, ladder: Ladder) -> None:
-        self._ladder = ladder
-        self._rows = rows(ladder)
-        marks = max((len(row.mark) for row in self._rows), default=0)
-        left = _MARGIN + marks * _SMALL_FONT * _CHARACTER_PER_FONT + 5
-        self._lane = (_WIDTH - left - _MARGIN) / (len(ladder.parties) - 1)
-        self._parties = [left + place * self._lane for place in range(len(ladder.parties))]
-        self.height: float = _MARGIN
+    _ladder: Ladder
+    _rows: list[Row] = attrs.field(init=False)
+    _lane: float = attrs.field(init=False)
+    """How wide one is."""
+    _parties: list[float] = attrs.field(init=False)
+    """Where their lines are."""
+    height: float = _MARGIN
+    """How far it has come."""
+
+    def __attrs_post_init__(self) -> None:
+        parties = len(self._ladder.parties)
+        self._rows = rows(self._ladder)
+        mark_columns = max((len(row.mark) for row in self._rows), default=0)
+        left = _MARGIN + mark_columns * _SMALL_FONT * _CHARACTER_PER_FONT + 5
+        self._lane = (_WIDTH - left - _MARGIN) / (parties - 1)
+        self._parties = [left + place * self._lane for place in range(parties)]
 
     def elements(self) -> Iterator[str]:
         """All of it."""

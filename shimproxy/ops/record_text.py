@@ -24,6 +24,8 @@ from collections import Counter
 from time import gmtime, strftime, strptime
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
 from shimproxy.ops.journal import escaped
 from shimproxy.session.record import SessionRecord
 from shimproxy.session.trace import Entry, Kind, Trace
@@ -44,10 +46,12 @@ _COUNTS: Final = {
     "octets to receiver": "octets_to_receiver",
 }
 _PARTY = "sender|shimproxy|receiver"
-_ENTRY = re.compile(rf" *(\d+\.\d{{6}})  ({_PARTY}) +(?:>>> ({_PARTY}))? +(\d+)  ([^:]+)(?:: (.*))?").fullmatch
-_LEFT_OUT = re.compile(r" *\.\.\.  (\d+) entries of (\d+) octets were left out").fullmatch
-_BLOCKS = re.compile(r"(\d+) blocks? until (\d+\.\d{6})").fullmatch
-_CONNECTION = re.compile(r"connection (\d+)").fullmatch
+_ENTRY = re.compile(
+    rf" *(\d{{1,9}}\.\d{{6}})  ({_PARTY}) +(?:>>> ({_PARTY}))? +(\d{{1,18}})  ([^:]+)(?:: (.*))?"
+).fullmatch
+_LEFT_OUT = re.compile(r" *\.\.\.  (\d{1,18}) entries of (\d{1,18}) octets were left out").fullmatch
+_BLOCKS = re.compile(r"(\d{1,18}) blocks? until (\d{1,9}\.\d{6})").fullmatch
+_CONNECTION = re.compile(r"connection (\d{1,9})").fullmatch
 _ESCAPED = re.compile(r"(?:[^\\]|\\[\\nrt]|\\x[0-9a-f]{2})*").fullmatch
 _CONTENT, _CONTENT_CUT = "            | ", "            |-"
 _VIOLATIONS = {str(violation): violation for violation in Violation}
@@ -137,15 +141,19 @@ def _content_lines(content: bytes) -> Iterator[str]:
 
 def read(text: str) -> SessionRecord:
     """The record, with its trace. Raises NotARecord."""
-    return _Reader(text).record()
+    *lines, rest = text.split("\n")
+    return _Reader(lines, rest).record()
 
 
+@attrs.define(eq=False)
 class _Reader:
     """Takes a text apart, line by line."""
 
-    def __init__(self, text: str) -> None:
-        *self._lines, self._rest = text.split("\n")
-        self._number = 0
+    _lines: list[str]
+    _rest: str
+    """What stands behind the last line end."""
+    _number: int = 0
+    """Of the line that was read last, from 1 on."""
 
     def record(self) -> SessionRecord:
         self._expect(FIRST_LINE, "a record begins with it; is this one of --record's files?")
@@ -273,6 +281,6 @@ class _Reader:
                 entry.violation = self._violation(name)
             else:
                 entry.remark = word
-        if _entry_line(entry) != line:
+        if _entry_line(entry) != line or (entry.kind is Kind.REPAIR) != (entry.violation is not None):
             raise self._wrong("not as a record has it")
         return entry
