@@ -11,7 +11,7 @@ from base64 import b64encode
 import pytest
 import trio
 
-from shimproxy import Entry, Kind, Violation
+from shimproxy import Entry, Kind, Trace, Violation
 from shimproxy.ops.record_text import written
 from shimproxy.session.policy import Login, Policy, SenderTls
 from shimproxy.session.trace import (
@@ -367,6 +367,20 @@ def test_a_session_that_goes_on_and_on_keeps_its_first_and_last_entries() -> Non
     assert trace.left_out == 3 + 4 * MOST_ENTRIES + 8 - MOST_ENTRIES
     assert entries[3].text == b"NOOP 0"
     assert entries[FIRST_ENTRIES].text == b"NOOP %d" % (MOST_ENTRIES - (MOST_ENTRIES - FIRST_ENTRIES - 8) // 4)
+
+
+def test_what_comes_to_light_behind_a_fin_that_is_left_out_stands_at_the_end() -> None:
+    trace = Trace(first_entries=0)
+    fin = Entry(1.0, RECEIVER, SHIM, Kind.FIN)
+    trace.add(fin)
+    for second in range(2, 2 + MOST_ENTRIES):
+        trace.add(Entry(float(second), SENDER, SHIM, Kind.COMMAND))
+    assert fin not in trace.entries
+    late = Entry(1000.0, RECEIVER, SHIM, Kind.DROPPED, 7)
+    trace.add(late, before=fin)
+
+    assert trace.entries[-1] is late
+    assert late.seconds == 1000.0
 
 
 def test_a_long_line_is_kept_as_far_as_a_line_may_be() -> None:

@@ -108,8 +108,9 @@ class Trace:
         entries = self.entries
         place = len(entries)
         if before is not None:
-            place = next((index for index in range(place - 1, -1, -1) if entries[index] is before), place)
-            entry.seconds = min(entry.seconds, before.seconds)
+            found = (index for index in range(place - 1, -1, -1) if entries[index] is before)
+            if (found_place := next(found, None)) is not None:  # else it is left out by now
+                place, entry.seconds = found_place, before.seconds
         entries.insert(place, entry)
         if len(entries) > MOST_ENTRIES:
             inner = range(self.first_entries, MOST_ENTRIES)
