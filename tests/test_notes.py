@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 
 import pytest
+import trio
+import trio.testing
 
 from shimproxy.ops.record_text import written
 from shimproxy.session.policy import Policy, ReceiverTls, SenderTls
 from shimproxy.smtp.catalogue import Violation
-from tests.memory import Stage, staged, up_to_mail_data
+from tests.memory import Account, Stage, staged, up_to_mail_data
 
 SECRET = base64.b64encode(b"\0user\0correct horse").decode()
 
@@ -152,6 +154,30 @@ def test_an_early_reply_is_told_as_the_receivers() -> None:
 
     dialogue = staged(script).notes.dialogue
     assert dialogue[-2:] == [("receiver", b"552 too big\r\n"), ("receiver", b"421 bye\r\n")]
+
+
+def test_an_observer_that_does_not_want_the_dialogue_is_not_told_it_for_the_sake_of_a_trace() -> None:
+    async def play(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, b"x\r\n.\r\n")
+        await stage.feed(stage.receiver, b"250 queued\r\n")
+        await stage.feed(stage.sender, b"XCLIENT x\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        await stage.feed(stage.receiver, b"250-hi\r\n250-XEXCH50\r\n250 HELP\r\n")
+
+    stages: list[Stage] = []
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            stages.append(stage := Stage(nursery, clock, notes=Account(wants_dialogue=False)))
+            await stage.start()
+            await play(stage)
+            nursery.cancel_scope.cancel()
+
+    clock = trio.testing.MockClock()
+    trio.run(main, clock=clock)
+    assert stages[0].notes.dialogue == []
+    assert "250 queued" in written(stages[0].record)
 
 
 # -- repairs

@@ -86,7 +86,7 @@ class Notes:
 
     def heard_mail_data(self, octets: int) -> None:
         """The sender gave mail data."""
-        if self.telling:
+        if self.telling and self._observed:
             self.observer.said(self.record, "sender", b"(%d octets of mail data)" % octets)
 
     def heard_reply(self, leg: Leg, reply: Reply, remark: str) -> None:
