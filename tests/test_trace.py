@@ -267,6 +267,29 @@ def test_a_second_connection_is_told_from_the_first() -> None:
     ]
 
 
+def test_a_session_that_is_resumed_without_end_holds_the_legs_that_are_open() -> None:
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, b"HELO x\r\n")
+        await stage.feed(stage.receiver, b"250 hi\r\n")
+        for _ in range(10):
+            await stage.feed(stage.receiver, b"421 going\r\n")
+            stage.receiver.feed_fin()
+            await stage.settle()
+            await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
+            for reply in (b"220 hello\r\n", b"250 hi\r\n", b"250 OK\r\n"):
+                await stage.feed(stage.receiver, reply)
+            await stage.feed(stage.sender, b"RSET\r\n")
+            await stage.feed(stage.receiver, b"250 OK\r\n")
+        assert stage.tracer
+        assert len(stage.tracer._legs) == 2
+
+    stage = staged(script, policy=Policy(resume=True))
+    assert stage.over
+    assert stage.record.resumed == 10
+    assert max(each.connection for each in entries_of(stage)) == 11
+
+
 def test_tls_that_passes_unread_is_counted_both_ways() -> None:
     async def script(stage: Stage) -> None:
         await offered(stage, b"STARTTLS")

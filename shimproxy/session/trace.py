@@ -131,6 +131,8 @@ class Tracer:
     """The receiver leg that is in use."""
     _started: float = attrs.field(init=False)
     _legs: dict[Leg, LegTrace] = attrs.field(factory=dict)
+    _connections: int = 0
+    """How many there were to the receiver."""
     _passing: Kind = Kind.MAIL_DATA
     """What it is that passes without being said."""
     _stretch: dict[tuple[LegTrace, str], Entry] = attrs.field(factory=dict)
@@ -153,7 +155,13 @@ class Tracer:
 
     def follow_receiver(self, leg: Leg, unread_octets: Callable[[], int]) -> None:
         """Trace a receiver leg that has just been opened; as `follow_sender`, with replies."""
-        self.receiver = tap = self._follow(leg, RECEIVER, len(self._legs), unread_octets)
+        for earlier, earlier_tap in [*self._legs.items()]:
+            if earlier.closed:  # of a session that is resumed without end, no more is held than is open
+                earlier_tap.finish()
+                del self._legs[earlier]
+                self._passed_last.pop((earlier_tap, SHIM), None)
+        self._connections += 1
+        self.receiver = tap = self._follow(leg, RECEIVER, self._connections, unread_octets)
         self.add(tap.entry(SHIM, Kind.CONNECTION, text=leg.peer.encode("utf-8", "backslashreplace")))
 
     def _follow(self, leg: Leg, peer: str, connection: int, unread_octets: Callable[[], int]) -> LegTrace:
