@@ -162,7 +162,9 @@ async def test_a_directory_that_can_not_be_used_is_said_at_once(tmp_path: Path) 
     file = tmp_path / "file"
     file.write_text("")
     settings = Settings(listen="127.0.0.1:0", receiver="127.0.0.1:1", record=file)
-    with pytest.raises(SettingsError, match=r"^record: .*file: File exists; give a directory that can be written to$"):
+    with pytest.raises(
+        SettingsError, match=r"^record: .*file: Not a directory; give a directory that can be written to$"
+    ):
         await serve(settings)
 
 

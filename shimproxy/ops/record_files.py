@@ -63,9 +63,12 @@ class Recording:
 
     def make_directory(self) -> None:
         """See to it that files can be written there. Raises OSError."""
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileExistsError:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
         if not os.access(self.directory, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.directory))
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 class _Kept(NamedTuple):
