@@ -5,10 +5,14 @@ Whatever a peer sent was escaped where it was kept; here everything is escaped f
 
 from __future__ import annotations
 
+import functools
 import time
 from html import escape
 from typing import TYPE_CHECKING, Final
 
+from shimproxy.ops import record_text
+from shimproxy.ops.ladder_svg import svg
+from shimproxy.ops.status import MOST_RECENT
 from shimproxy.smtp.catalogue import Violation
 
 if TYPE_CHECKING:
@@ -37,6 +41,7 @@ table { border-collapse: collapse; width: 100%; } th, td { padding: .35rem .5rem
 details { background: var(--box); border: 1px solid var(--line); border-radius: .5rem; margin: .5rem 0;
   padding: .5rem .7rem; } summary { cursor: pointer; }
 code { color: var(--mark); font-size: .95em; white-space: nowrap; }
+.ladder { overflow-x: auto; } .ladder svg { max-width: 100%; height: auto; }
 @media (max-width: 34rem) { .wide { display: none; } }
 """
 # Without it the page is as it was when it was loaded; an open ladder is left alone.
@@ -118,7 +123,14 @@ def _session(session: Repaired) -> Iterator[str]:
         yield f"<tr><td><code>{escape(each['violation'])}</code></td><td>{escape(each['phase'])}"
         yield f'<br><span class="dim">{escape(each["detail"])}</span></td>'
         yield f'<td class="wide">{escape(violation.repair) if violation else ""}</td></tr>'
-    yield "</table></details>"
+    yield "</table>"
+    yield _ladder(session.record) if session.record else '<p class="dim">There is no ladder of it: it is too long.</p>'
+    yield "</details>"
+
+
+@functools.lru_cache(MOST_RECENT)
+def _ladder(record: str) -> str:
+    return f'<div class="ladder">{svg(record_text.read(record))}</div>'
 
 
 def _habits(receiver: str, habits: list[Habit]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from shimproxy.ops import record_text
 from shimproxy.ops.journal import escaped
 from shimproxy.ops.metrics import Series, add
 from shimproxy.smtp.catalogue import Violation
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 MOST_RECENT: Final = 20
 """Repaired sessions that are kept."""
+MOST_OCTETS: Final = 64 * 1024
+"""Of the record of one of them."""
 _OF_SENDERS: Final = frozenset(violation.value for violation in Violation if violation.by == "sender")
 _REPAIRS: Final = re.compile(r'repairs_total\{violation="([^"]*)",receiver="((?:[^"\\]|\\.)*)"\}').fullmatch
 
@@ -38,6 +41,8 @@ class Repaired:
     """Who ended it, and in which phase."""
     repairs: list[dict[str, str]]
     """For each of the first of them: "violation", "phase" and "detail"."""
+    record: str = ""
+    """The session as `--record` would write it, if it was traced and is not too long."""
 
     @classmethod
     def of(cls, record: SessionRecord) -> Repaired:
@@ -51,7 +56,10 @@ class Repaired:
             for repair in record.first_repairs
         ]
         ended = f"{record.ended_by}/{record.ended_in}"
-        return cls(record.id, record.sender, record.receiver, record.ended_at, record.seconds, ended, repairs)
+        text = record_text.written(record) if record.trace else ""
+        if len(text) > MOST_OCTETS:
+            text = ""
+        return cls(record.id, record.sender, record.receiver, record.ended_at, record.seconds, ended, repairs, text)
 
 
 def _shown(value: int | str | bytes) -> str:

@@ -24,7 +24,7 @@ from shimproxy.ops import log_output
 from shimproxy.ops.metrics import Metrics
 from shimproxy.ops.serve import Stop, serve_on
 from shimproxy.ops.sources import Sources
-from shimproxy.ops.status import Repaired
+from shimproxy.ops.status import MOST_RECENT, Repaired
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,6 +41,8 @@ class Reports:
 
     control: trio.SocketStream
     metrics: Metrics = attrs.field(factory=Metrics)
+    _repaired: int = 0
+    """How many sessions were told since the figures were: more than are kept are not asked for."""
     _unsaid: trio.MemorySendChannel[dict[str, Any]] = attrs.field(init=False)
     _to_say: trio.MemoryReceiveChannel[dict[str, Any]] = attrs.field(init=False)
 
@@ -50,7 +52,8 @@ class Reports:
     def ended(self, record: SessionRecord) -> None:
         """A session is over."""
         self.metrics.ended(record)
-        if record.first_repairs:
+        if record.first_repairs and self._repaired < MOST_RECENT:
+            self._repaired += 1
             self.say(repaired=attrs.asdict(Repaired.of(record)))
 
     def say(self, **what: object) -> None:
@@ -71,6 +74,7 @@ class Reports:
         """Say the figures once a second, so that little is lost with a worker that is killed."""
         while True:
             await trio.sleep(_REPORT_SECONDS)
+            self._repaired = 0
             self.figures()
 
     async def say_the_last(self) -> None:
@@ -90,6 +94,7 @@ async def work(control: trio.SocketStream) -> None:
     log_output.set_up(settings.log_level.upper(), settings.log_format, settings.log_to)
     stop, reports = Stop(), Reports(control)
     counted = bool(settings.admin)
+    settings = attrs.evolve(settings, trace=settings.trace or counted)
     async with trio.open_nursery() as nursery:
 
         async def obey() -> None:
