@@ -161,6 +161,7 @@ class Supervisor:
             if admin:
                 admin.answer(self)
         replaced, self._current = self._current, workers
+        self._failures = 0
         for worker in replaced:
             worker.tell(do="retire")
 
