@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from shimproxy.session.limits import Limits
 from tests.memory import MemorySocket, Stage
 
 MOST_READS_A_TURN = 64
@@ -45,14 +46,14 @@ class EndlessSocket(MemorySocket):
         self.feed(octets)
 
 
-def ends(play: list[Play]) -> bool:
+def ends(play: list[Play], limits: Limits | None = None) -> bool:
     """Play, each step when the session waits, the last one being a flood; whether the session ends."""
     clock = trio.testing.MockClock()
 
     async def main() -> bool:
         sender, receiver = EndlessSocket(), EndlessSocket()
         async with trio.open_nursery() as nursery:
-            stage = Stage(nursery, clock, sender=sender, receiver=receiver)
+            stage = Stage(nursery, clock, sender=sender, receiver=receiver, limits=limits or Limits())
             await stage.start()
             for step in play[:-1]:
                 step(stage)
@@ -136,5 +137,12 @@ BUSY = {
 
 @pytest.mark.parametrize(("before", "octets"), BUSY.values(), ids=BUSY.keys())
 def test_a_sender_that_is_served_without_end_starves_nobody(before: list[Play], octets: bytes) -> None:
-    """It breaks no deadline: each of its octets is heard, and each command answered."""
-    assert not ends([*before, flood_of("sender", octets)])
+    """It breaks no deadline: each of its octets is heard, and each command answered, if there is no limit to them."""
+    limits = Limits(commands_without_mail=0, bad_commands=0)
+    assert not ends([*before, flood_of("sender", octets)], limits)
+
+
+@pytest.mark.parametrize("name", ["refused commands", "long commands"])
+def test_a_sender_that_gives_bad_commands_without_end_is_left(name: str) -> None:
+    before, octets = BUSY[name]
+    assert ends([*before, flood_of("sender", octets)])

@@ -108,7 +108,10 @@ class Content:
         pipeline = self.pipeline
         transfer = Transfer(pipeline, intake, self.policy)
         delivery = Delivery(self.sender, self.notes, self.policy, transfer, last)
-        if await delivery.pass_on():
+        whole = await delivery.pass_on()
+        if last or intake.octets_taken:
+            pipeline.tally.passed(last=last)
+        if whole:
             pipeline.await_verdict(delivery)
         else:
             pipeline.answer_earlier()

@@ -123,6 +123,7 @@ class Delivery:
                 else:
                     transfer.hear_earlier()
                     receiver.give_up(transfer.early, self.verdicts_left)
+                    intake.forgive_slowness(until=transfer.pipeline.tally.ends_at)
                 notes.phase = "draining"
                 if not await intake.drain():
                     passage = Passage.VANISHED

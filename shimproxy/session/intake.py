@@ -4,13 +4,15 @@ Invariants:
 
 1. What lies behind the end is the sender's next command, and goes back to its reader.
 2. What is to be forwarded is canonical, unless the operator has newlines passed (smtp/newlines.py).
-3. A sender is waited for as long as `Patience` lets it: an octet a minute does not pay for long.
+3. A sender is waited for as long as `Patience` lets it: an octet a minute does not pay for long, unless it is drained
+   for what the receiver did.
 
 It does not know where the mail data go.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
@@ -49,6 +51,8 @@ class Patience:
     _watch: Watch
     _block_seconds: float
     _least_octets_per_second: float
+    until: float = math.inf
+    """When all patience ends, as the watch tells it."""
     _seconds: float = attrs.field(init=False)
     _since: float | None = None
 
@@ -57,7 +61,7 @@ class Patience:
 
     def begin(self, doing: str) -> None:
         """From now on the peer is waited for. Raises DeadlinePassed if it has used up its time."""
-        if self._seconds <= 0:
+        if self._seconds <= 0 or self._watch.now > self.until:
             raise DeadlinePassed(doing)
         self._since = self._watch.now
         self._watch.allow(self._seconds, doing)
@@ -113,6 +117,14 @@ class Intake:
     def of_chunk(cls, sender: Sender, policy: Policy, size_octets: int) -> Intake:
         """The intake of a chunk of that many octets, which are nobody's lines."""
         return cls(sender, policy, Counted(size_octets), ended=not size_octets)
+
+    def forgive_slowness(self, until: float) -> None:
+        """From now on only silence ends it, or the end of its session's time: `until` is a time of its watch.
+
+        Slow as it is, it can be told what became of its mail behind the end only; where it is told before, that is
+        lost on most.
+        """
+        self._patience = Patience(self._sender.leg.watch, self._policy.deadlines.sender_block, 0, until)
 
     @property
     def of_lines(self) -> bool:

@@ -90,5 +90,17 @@ class Limits:
     block_octets: int = attrs.field(default=BLOCK_OCTETS, validator=at_least(LEAST_BLOCK_OCTETS))
     """Mail data read from a fast sender at once, and so what is held of a block that a receiver does not take."""
     least_octets_per_second: float = attrs.field(default=100.0, validator=not_negative)
-    """Mail data that a peer gives or takes slower than this, over more than its block deadline, are ended; 0 for no
-    such limit."""
+    """Mail data that a peer gives or takes slower than this, over more than its block deadline, are ended; not those
+    that are drained because of the receiver. 0 for no such limit."""
+    session_seconds: float = attrs.field(default=86_400.0, validator=not_negative)
+    """How long a session may last; then it may finish its transaction. Not where TLS passes unread. 0 for any time.
+    No MTA keeps a session for a day; a pool of connections that does opens another."""
+    transactions: int = attrs.field(default=0, validator=at_least(0))
+    """Mails in a session; 0 for any number: list servers send thousands, and one costs no more than a session does."""
+    commands_without_mail: int = attrs.field(default=10_000, validator=at_least(0))
+    """Commands from one mail to the next, those of a transaction included; 0 for any number. RFC 5321 4.5.3.1.8 has
+    receivers take 100 recipients at least; this leaves room for the lists that give thousands."""
+    bad_commands: int = attrs.field(default=100, validator=at_least(0))
+    """Commands from one mail to the next that are answered with 500, 501, 502 or 504: unknown, in bad form, or not
+    offered; 0 for any number. Recipients whose address is in bad form are among them. Postfix has 20 for errors of any
+    kind (smtpd_hard_error_limit)."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from shimproxy.session.security import Security
     from shimproxy.session.sender import Sender
     from shimproxy.session.size import Measure
+    from shimproxy.session.tally import Tally
     from shimproxy.smtp.command import Command
     from shimproxy.smtp.ehlo import Keywords
     from shimproxy.smtp.reply import Own, Reply
@@ -56,6 +57,7 @@ class Pipeline:
     notes: Notes
     policy: Policy
     security: Security
+    tally: Tally
     measure: Measure | None = None
     """The size of mails, where the operator has set limits."""
     offered: bool = False
@@ -291,6 +293,8 @@ class Pipeline:
             return then
         is_before_chunks = self._before_chunks > 0
         self._leave()
+        if reply.severity == 5:
+            self.tally.answered(reply.code)
         if self.chunks_open and reply.refuses and not is_before_chunks:
             self.chunk_refusal = self.chunk_refusal or reply
         if verb is Verb.DATA:

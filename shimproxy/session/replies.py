@@ -25,5 +25,6 @@ RECEIVER_NOT_SECURE = Own.make(421, "4.7.4", "no TLS with the receiver, closing 
 NOT_AS_BEFORE = Own.make(421, "4.4.1", "the receiver is not as it was before, closing connection")
 NO_LOGIN = Own.make(421, "4.7.0", "the receiver does not let this proxy log in, closing connection")
 IN_DISORDER = Own.make(421, "4.5.0", "the receiver's replies are out of step, closing connection")
+AT_A_LIMIT = Own.make(421, "4.7.0", "more than is served in a session, closing connection")
 SENT_TOO_SOON = Own.make(421, "4.5.0", "sent without waiting for replies, closing connection")
 EARLY_SUCCESS = Own.make(451, "4.3.0", "the receiver replied before the end of mail data, try again later")

@@ -45,6 +45,7 @@ from shimproxy.session.replies import (
 )
 from shimproxy.session.security import Security
 from shimproxy.session.size import Measure
+from shimproxy.session.tally import Tally
 from shimproxy.session.turns import Turns
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import HELLOS, Command, Verb
@@ -82,6 +83,7 @@ class Session:
     """What both legs wait under, until the receiver is given up."""
     _security: Security = attrs.field(init=False)
     _opening: Opening = attrs.field(init=False)
+    _tally: Tally = attrs.field(init=False)
     _turns: Turns | None = None
     _content: Content = attrs.field(init=False)
     _ready: bool = False
@@ -92,6 +94,7 @@ class Session:
 
     def __attrs_post_init__(self) -> None:
         self._watch = self.sender.leg.watch
+        self._tally = Tally.beginning(self._watch.now, self.policy.limits)
         self._security = Security(self.sender, self.notes, self.policy)
         self._opening = Opening(self.notes, self.policy, self._watch, self.dial, self.beside, self._security)
 
@@ -189,7 +192,7 @@ class Session:
     async def _converse(self) -> None:
         turns = self._turns = await self._greet()
         pipeline, notes = turns.pipeline, self.notes
-        receiver, tidy = pipeline.receiver, self.policy.tidy
+        receiver, tidy, tally = pipeline.receiver, self.policy.tidy, self._tally
         judged = _JUDGED if pipeline.measure else frozenset()
         self._content = Content(self.sender, pipeline, notes, self.policy)
         while True:
@@ -200,6 +203,9 @@ class Session:
                     await self._end_at_mail_data(len(command.line))
             if notes.telling or notes.secret or command.violation or command.verb in _VERBS_OF_SECRETS:
                 notes.heard(command)
+            tally.commands_left -= 1
+            if tally.commands_left < 0 and command.verb is not Verb.QUIT:
+                await turns.end_at_limit(command)
             if tidy and command.forwardable and not command.refused:
                 command, violation = tidied(command, self.policy.helo_name)
                 if violation:
@@ -228,7 +234,7 @@ class Session:
         notes.phase = FIRST_COMMAND
         await sender.say(reply)
         measure = Measure(self.policy.sizes) if self.policy.sizes else None
-        pipeline = Pipeline(sender, receiver, notes, self.policy, security, measure)
+        pipeline = Pipeline(sender, receiver, notes, self.policy, security, self._tally, measure)
         return Turns(sender, pipeline, notes, self.policy)
 
     # -- commands
@@ -283,6 +289,7 @@ class Session:
         if command.verb is Verb.DATA:
             pipeline.look_behind_data()
         await self.sender.say(refusal)
+        self._tally.answered(refusal.plain.code)
         if command.verb is Verb.DATA:
             await self._after_refused_data(pipeline.behind_data_octets)
 

@@ -10,6 +10,7 @@ It does not know what becomes of a command.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NoReturn
 
 import attrs
@@ -19,6 +20,7 @@ from shimproxy.net.leg import Ended
 from shimproxy.session.delivery import Over
 from shimproxy.session.notes import AFTER_421
 from shimproxy.session.pipeline import GROUPED
+from shimproxy.session.replies import AT_A_LIMIT
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Verb
 
@@ -40,10 +42,15 @@ class Turns:
     pipeline: Pipeline
     notes: Notes
     policy: Policy
+    _ends_at: float = attrs.field(init=False)
+    """When a session without a transaction is to end, as the watch tells it."""
     _at_rest: bool = False
     """Whether no command is being served."""
     _stopping: bool = False
     _pipelining_noted: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self._ends_at = self.pipeline.tally.ends_at
 
     async def next_command(self) -> Command:
         """The sender's next command. Raises Over if one of the peers has ended the session between commands.
@@ -97,6 +104,18 @@ class Turns:
         self.pipeline.notes.heard_response(response)
         return response if receiver.quiet or await receiver.in_step() else None
 
+    async def end_at_limit(self, command: Command) -> NoReturn:
+        """Give what is outstanding its reply, and this command the last one of the session.
+
+        Raises Over, LegBroken, DeadlinePassed, Interrupted.
+        """
+        await self.pipeline.settle()
+        self.notes.phase = command.verb
+        self.notes.repaired(Violation.LIMIT_REACHED, limit=self.pipeline.tally.reached)
+        self.notes.ended("shim")
+        await self.sender.say(AT_A_LIMIT)
+        raise Over
+
     def note_pipelining(self, behind: Verb, octets: int) -> None:
         """Count it once a session that the sender did not wait where it should."""
         if not self._pipelining_noted:
@@ -107,18 +126,22 @@ class Turns:
         """End the session as soon as it is at rest, without a transaction."""
         self._stopping = True
         pipeline = self.pipeline
+        self._ends_at = -math.inf
         if self._at_rest and not pipeline.outstanding and not pipeline.in_transaction:
             self.sender.leg.watch.interrupt()
 
     def _give_turn(self) -> None:
         """The sender is to speak next. Raises Interrupted."""
-        if self._stopping and not self.pipeline.in_transaction:
-            raise Interrupted
+        watch, pipeline = self.sender.leg.watch, self.pipeline
+        if watch.now > self._ends_at and not pipeline.in_transaction:
+            if self._stopping:
+                raise Interrupted
+            pipeline.tally.reach("session-seconds")
         self._at_rest = True
         deadlines = self.policy.deadlines
         # Behind a 421 there may come a QUIT, and that soon.
         seconds = deadlines.linger_idle if self.notes.phase == AFTER_421 else deadlines.command
-        self.sender.leg.watch.allow(seconds, "a command")
+        watch.allow(seconds, "a command")
 
     def _look_behind_the_reply(self) -> None:
         """Drop what came with the last reply."""

@@ -239,6 +239,12 @@ class Violation(enum.Enum):
         "RFC 3207 4.1",
         "the sender's leg is closed; the receiver is tried in the clear (--receiver-tls opportunistic), else 421 4.7.4",
     )
+    LIMIT_REACHED = (
+        "limit-reached",
+        "sender",
+        "RFC 5321 3.8, 7.8",
+        "421 4.7.0 as greeting, or to the next command once mail data in progress have their verdict; close",
+    )
     OUTRUN = (
         "outrun",
         "sender",
