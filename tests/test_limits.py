@@ -6,14 +6,38 @@ real sockets, where each test is bounded by fail_after.
 
 from __future__ import annotations
 
-import pytest
+import contextlib
+import functools
+import re
+import resource
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from shimproxy.session.limits import Limits
+import attrs
+import pytest
+import trio
+import trio.testing
+
+import shimproxy
+from shimproxy.net.address import network_of
+from shimproxy.ops.gate import OF_A_NETWORK, RATE, SESSIONS, Gate
+from shimproxy.ops.journal import Journal
+from shimproxy.ops.settings import Settings
+from shimproxy.session.limits import Deadlines, Limits
 from shimproxy.session.policy import Policy
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.newlines import Newlines
 from tests.memory import Stage, offered, staged, up_to_mail_data
+from tests.peers.faults import well_behaved
+from tests.peers.receiving import GREETING, HOST, Receiver
+from tests.peers.shim import shim, shim_process
+from tests.peers.tls import make_certificate
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+PATIENCE_SECONDS = 20
 LAST = b"421 more than is served in a session, closing connection\r\n"
 
 # -- a session's, in memory
@@ -342,3 +366,427 @@ def test_asked_to_stop_in_good_order_it_drains_as_long_as_the_grace_lasts() -> N
         await stage.feed(stage.sender, b".\r\n")
 
     assert bytes(staged(script).sender.written) == b"552 too big\r\n421 service shutting down\r\n"
+
+
+# -- a session's, by a real client
+
+
+@attrs.define(eq=False)
+class Client:
+    """A sender that reads replies by the line."""
+
+    stream: trio.SocketStream
+    _unread: bytes = b""
+
+    async def line(self) -> bytes:
+        """The next line; empty at the end, however that came."""
+        with contextlib.suppress(trio.BrokenResourceError):
+            while b"\n" not in self._unread:
+                if not (octets := await self.stream.receive_some()):
+                    break
+                self._unread += octets
+        line, end, self._unread = self._unread.partition(b"\n")
+        return line + end
+
+    async def says(self, *lines: bytes) -> list[bytes]:
+        """The last line of the reply to each."""
+        return [await self._says(line) for line in lines]
+
+    async def _says(self, line: bytes) -> bytes:
+        await self.stream.send_all(line + b"\r\n")
+        while (reply := await self.line())[3:4] == b"-":
+            pass
+        return reply
+
+
+@contextlib.asynccontextmanager
+async def client(port: int, host: str = HOST, source: str | None = None) -> AsyncIterator[Client]:
+    async with await trio.open_tcp_stream(host, port, local_address=source) as stream:
+        yield Client(stream)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver(well_behaved) as found:
+        yield found
+
+
+async def is_served(port: int, host: str = HOST, source: str | None = None) -> bool:
+    """Whether a mail gets through."""
+    async with client(port, host, source) as sender:
+        if await sender.line() != GREETING:
+            return False
+        commands = (b"EHLO x", b"MAIL FROM:<a@b>", b"RCPT TO:<b@c>", b"DATA", b"text\r\n.", b"QUIT")
+        codes = [reply[:3] for reply in await sender.says(*commands)]
+        return codes == [b"250", b"250", b"250", b"354", b"250", b"221"]
+
+
+MAIL = (b"MAIL FROM:<a@b>", b"RCPT TO:<b@c>", b"DATA", b"text\r\n.")
+IN_A_SESSION = {
+    "transactions": (Limits(transactions=2), [*MAIL, *MAIL, b"MAIL FROM:<a@b>"], LAST),
+    "commands-without-mail": (Limits(commands_without_mail=5), [*MAIL, *[b"NOOP"] * 6], LAST),
+    "bad-commands": (Limits(bad_commands=3), [*[b"XCLIENT x"] * 3, b"NOOP"], LAST),
+    "held-octets": (
+        Limits(held_octets=512),
+        [*MAIL[:3], b"text\r\n.\r\n" + b"NOOP " + b"x" * 600],
+        b"250 2.0.0 Ok: taken\r\n",
+    ),
+    "command-octets": (
+        Limits(command_octets=512),
+        [b"NOOP " + b"x" * 600],
+        b"500 command line too long, or with a bare CR, bare LF or NUL in it\r\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("limits", "commands", "reply"), IN_A_SESSION.values(), ids=IN_A_SESSION.keys())
+async def test_a_client_reaches_a_limit_is_told_and_comes_again(
+    receiver: Receiver, limits: Limits, commands: list[bytes], reply: bytes
+) -> None:
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with shim(receiver.port, limits=limits) as sut:
+            async with client(sut.port) as sender:
+                assert await sender.line() == GREETING
+                assert (await sender.says(*commands))[-1] == reply
+                if reply == LAST:
+                    assert await sender.line() == b"", "the shim closes"
+                elif reply.startswith(b"250"):
+                    assert (await sender.line()).startswith(b"421 sent without waiting")
+                else:
+                    assert await sender.says(b"NOOP") == [b"250 2.1.0 Ok\r\n"], "the session goes on"
+            assert await is_served(sut.port)
+
+
+async def test_a_client_whose_session_has_had_its_time_is_told_and_comes_again(
+    receiver: Receiver, mock_clock: trio.testing.MockClock
+) -> None:
+    mock_clock.rate = 1
+    with trio.fail_after(PATIENCE_SECONDS + 250):
+        async with shim(receiver.port, limits=Limits(session_seconds=200)) as sut:
+            async with client(sut.port) as sender:
+                await sender.line()
+                await sender.says(*MAIL[:2])
+                mock_clock.jump(250)
+                assert (await sender.says(*MAIL[2:]))[-1].startswith(b"250"), "its transaction is not cut"
+                while (reply := (await sender.says(b"NOOP"))[0]).startswith(b"250"):
+                    pass  # until the watchdog has seen what time it is
+                assert reply == LAST
+            assert await is_served(sut.port)
+
+
+async def test_a_group_that_is_longer_than_the_receiver_is_given_at_once_is_answered_all_the_same(
+    receiver: Receiver,
+) -> None:
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with shim(receiver.port, limits=Limits(outstanding_commands=1)) as sut, client(sut.port) as sender:
+            await sender.line()
+            await sender.says(b"EHLO x")
+            await sender.stream.send_all(b"MAIL FROM:<a@b>\r\n" + b"RCPT TO:<b@c>\r\n" * 50)
+            assert [await sender.line() for _ in range(51)] == [b"250 2.1.0 Ok\r\n"] * 51
+
+
+async def test_a_client_that_stops_in_its_mail_data_is_told_and_comes_again(receiver: Receiver) -> None:
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with shim(receiver.port, Deadlines(sender_block=0.05, linger_idle=0.05)) as sut:
+            async with client(sut.port) as sender:
+                await sender.line()
+                assert (await sender.says(*MAIL[:3]))[-1].startswith(b"354")
+                await sender.stream.send_all(b"text\r\n")
+                assert await sender.line() == b"421 timeout, closing connection\r\n"
+                assert await sender.line() == b""
+            assert await is_served(sut.port)
+    assert receiver.seen.mails == [b"text\r\n"], "not the one that was not ended"
+
+
+# -- connections
+
+TOO_MANY = b"421 too many sessions, try again later\r\n"
+TOO_MANY_OF_YOURS = b"421 too many sessions from your network, try again later\r\n"
+TOO_OFTEN = b"421 too many connections from your network, try again later\r\n"
+NO_MEANS = b"421 no means left to serve anybody else, try again later\r\n"
+
+
+async def refusal(port: int, host: str = HOST, source: str | None = None) -> bytes:
+    """All that a connection is told without a word of its own."""
+    async with client(port, host, source) as sender:
+        return await sender.line() + await sender.line()
+
+
+async def test_a_sender_above_the_sessions_is_told_at_once_and_served_when_one_has_ended(receiver: Receiver) -> None:
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with shim(receiver.port, sessions=2) as sut, client(sut.port) as first, client(sut.port) as second:
+            assert await first.line() == await second.line() == GREETING
+            assert await refusal(sut.port) == TOO_MANY
+            assert (await first.says(*MAIL))[-1].startswith(b"250"), "who is in is not disturbed"
+            assert await second.says(b"QUIT") == [b"221 2.0.0 closing connection\r\n"]
+            await second.stream.aclose()
+            await sut.watcher.sessions_ended(1)
+            assert await is_served(sut.port)
+
+
+async def test_a_network_uses_up_its_own_sessions_and_nobody_elses(receiver: Receiver) -> None:
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with shim(receiver.port, sessions_per_network=1) as sut:
+            async with client(sut.port, source="127.0.0.1") as first:
+                assert await first.line() == GREETING
+                assert await refusal(sut.port, source="127.0.0.1") == TOO_MANY_OF_YOURS
+                assert await is_served(sut.port, source="127.0.0.2")
+            await sut.watcher.sessions_ended(2)
+            assert await is_served(sut.port, source="127.0.0.1")
+
+
+async def test_a_prefix_makes_neighbours_of_senders(receiver: Receiver) -> None:
+    limits: dict[str, Any] = {"sessions_per_network": 1, "ipv4_prefix": 24}
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with shim(receiver.port, **limits) as sut, client(sut.port, source="127.0.0.1") as first:
+            assert await first.line() == GREETING
+            assert await refusal(sut.port, source="127.0.0.200") == TOO_MANY_OF_YOURS
+            assert await is_served(sut.port, source="127.0.1.1")
+
+
+async def test_a_network_that_connects_too_often_is_told_and_served_later(
+    receiver: Receiver, mock_clock: trio.testing.MockClock
+) -> None:
+    mock_clock.rate = 1
+    with trio.fail_after(PATIENCE_SECONDS + 60):
+        async with shim(receiver.port, connections_per_minute=3) as sut:
+            assert [await is_served(sut.port, source="127.0.0.1") for _ in range(3)] == [True] * 3
+            assert await refusal(sut.port, source="127.0.0.1") == TOO_OFTEN
+            assert await is_served(sut.port, source="127.0.0.2")
+            mock_clock.jump(20)
+            assert await is_served(sut.port, source="127.0.0.1")
+            assert await refusal(sut.port, source="127.0.0.1") == TOO_OFTEN
+
+
+@contextlib.asynccontextmanager
+async def shim_on(listeners: list[socket.socket], receiver: Receiver, **more: Any) -> AsyncIterator[None]:
+    settings = Settings(receiver=f"{HOST}:{receiver.port}", grace_seconds=0, **more)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(functools.partial(shimproxy.serve, settings, listeners=listeners))
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_ipv4_sender_is_one_on_a_socket_for_both_families_too(receiver: Receiver) -> None:
+    both = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    one = socket.create_server((HOST, 0))
+    ports = [sock.getsockname()[1] for sock in (both, one)]
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with shim_on([both, one], receiver, sessions_per_network=1), client(ports[0]) as first:
+            assert await first.line() == GREETING
+            assert await refusal(ports[1]) == TOO_MANY_OF_YOURS
+            assert await is_served(ports[0], source="127.0.0.2")
+            assert await is_served(ports[0], host="::1")
+
+
+async def test_peers_on_a_unix_socket_are_of_no_network(receiver: Receiver, tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "smtp"))
+    listener.listen()
+    limits: dict[str, Any] = {"sessions_per_network": 1, "connections_per_minute": 1, "sessions": 3}
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with shim_on([listener], receiver, **limits), trio.open_nursery() as nursery:
+            for expected in (GREETING, GREETING, GREETING, TOO_MANY):
+                sender = Client(await trio.open_unix_socket(tmp_path / "smtp"))
+                nursery.start_soon(close_in_the_end, sender)
+                assert await sender.line() == expected
+            nursery.cancel_scope.cancel()
+
+
+async def close_in_the_end(sender: Client) -> None:
+    async with sender.stream:
+        await trio.sleep_forever()
+
+
+def lines_told(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    fields = [record.__dict__.get("fields", {}) for record in caplog.records]
+    return [each for each in fields if each.get("repair") == "limit-reached"]
+
+
+async def test_a_flood_above_a_limit_costs_no_task_and_a_line_a_second(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    connections = 500
+    began = trio.current_time()
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with shim(receiver.port, sessions=1) as sut, client(sut.port) as first:
+            assert await first.line() == GREETING
+            tasks = trio.lowlevel.current_statistics().tasks_living
+            for _ in range(connections):
+                assert await refusal(sut.port) == TOO_MANY
+            assert trio.lowlevel.current_statistics().tasks_living == tasks
+            assert (await first.says(*MAIL))[-1].startswith(b"250")
+    told = lines_told(caplog)
+    assert {each["limit"] for each in told} == {"sessions"}
+    assert sum(each["count"] for each in told) == connections
+    assert len(told) <= trio.current_time() - began + 1
+
+
+async def test_a_sender_that_waits_for_tls_is_told_nothing_that_it_could_not_read(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    made = make_certificate(tmp_path)
+    tls: dict[str, Any] = {
+        "sender_tls": "implicit",
+        "certificate": made.certificate,
+        "key": made.key,
+        "clear_allowed": True,
+    }
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with shim(receiver.port, sessions=1, **tls) as sut, client(sut.port):
+            assert await refusal(sut.port) == b""
+
+
+# -- what is counted
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def gate(clock: Clock | None = None, **limits: Any) -> Gate:
+    return Gate(Settings(receiver="192.0.2.1:25", **limits), clock or Clock())
+
+
+NETWORKS = [
+    (("192.0.2.77", 1), "192.0.2.0/24"),
+    (("::ffff:192.0.2.77", 1, 0, 0), "192.0.2.0/24"),
+    (("2001:db8:1:2:3::4", 1, 0, 0), "2001:db8:1:2::/64"),
+    (("fe80::1%lo", 1, 0, 1), "fe80::/64"),
+    ("", None),
+    (b"\0abstract", None),
+]
+
+
+@pytest.mark.parametrize(("sockaddr", "network"), NETWORKS, ids=str)
+def test_the_network_of(sockaddr: object, network: str | None) -> None:
+    assert network_of(sockaddr, 24, 64) == network
+
+
+def test_without_limits_of_networks_none_is_looked_for() -> None:
+    assert gate().network_of(("192.0.2.1", 1)) is None
+
+
+def test_sessions_of_a_network_are_forgotten_with_the_last() -> None:
+    sut = gate(sessions_per_network=2, sessions=4)
+    assert [sut.enter("a") for _ in range(3)] == [None, None, OF_A_NETWORK]
+    assert [sut.enter("b") for _ in range(3)] == [None, None, SESSIONS]
+    for network in ("a", "b", "a", "b"):
+        sut.leave(network)
+    assert sut._open_of == {}
+    assert sut.enter("a") is None
+
+
+def test_a_bucket_holds_a_minute_and_fills_steadily() -> None:
+    clock = Clock()
+    sut = gate(clock, connections_per_minute=60)
+    assert [sut.enter("a") for _ in range(61)] == [None] * 60 + [RATE]
+    clock.now = 1.0
+    assert [sut.enter("a") for _ in range(2)] == [None, RATE]
+    assert sut.enter("b") is None
+    clock.now = 1000.0
+    assert [sut.enter("a") for _ in range(61)] == [None] * 60 + [RATE]
+
+
+@pytest.mark.parametrize("per_minute", [1, 3, 7, 1000])
+def test_rounding_costs_no_connection(per_minute: int) -> None:
+    clock = Clock()
+    sut = gate(clock, connections_per_minute=per_minute)
+    for minute in range(3):
+        clock.now = 1e9 / 3 + 60.0 * minute
+        assert [sut.enter("a") for _ in range(per_minute + 1)] == [None] * per_minute + [RATE]
+
+
+def test_full_buckets_are_forgotten_and_others_when_they_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shimproxy.ops.gate._MOST_BUCKETS", 100)
+    clock = Clock()
+    sut = gate(clock, connections_per_minute=1, sessions=100_000)
+    for number in range(1000):
+        assert sut.enter(f"{number}") is None
+        assert len(sut._full_at) <= 100
+    assert sut.enter("999") is RATE
+    assert sut.enter("0") is None, "it was forgotten, to its favour"
+    clock.now = 61.0
+    for number in range(1000, 1100):
+        sut.enter(f"{number}")
+    assert [*sut._full_at] == [f"{number}" for number in range(1000, 1100)]
+
+
+async def test_refused_connections_are_a_line_a_second_for_each_limit(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    journal = Journal()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(journal.flush_forever)
+        for number in range(100):
+            journal.turned_away("sessions", (f"192.0.2.{number}", 25))
+            journal.turned_away("descriptors", "")
+            await trio.sleep(0.025)
+        nursery.cancel_scope.cancel()
+    journal.flush_turned_away()
+    told = lines_told(caplog)
+    assert [each["limit"] for each in told] == ["sessions", "descriptors"] * 3
+    assert sum(each["count"] for each in told) == 200
+    assert told[-2]["last_sender"] == "192.0.2.99:25"
+
+
+def test_each_of_several_workers_goes_by_its_share() -> None:
+    limits: dict[str, Any] = {"sessions": 10, "sessions_per_network": 5, "connections_per_minute": 0}
+    share = Settings(receiver="192.0.2.1:25", workers=4, **limits).of_one_worker()
+    assert (share.sessions, share.sessions_per_network, share.connections_per_minute) == (3, 2, 0)
+
+
+@pytest.mark.parametrize(("name", "most"), [("ipv4_prefix", 32), ("ipv6_prefix", 128)])
+def test_a_prefix_has_no_more_bits_than_its_addresses(name: str, most: int) -> None:
+    values: dict[str, Any] = {name: most}
+    assert getattr(Settings(receiver="192.0.2.1:25", **values), name) == most
+    for bits in (-1, most + 1):
+        values = {name: bits}
+        with pytest.raises(shimproxy.SettingsError, match=f"{name} must be a whole number from 0 to {most}"):
+            Settings(receiver="192.0.2.1:25", **values)
+
+
+# -- descriptors
+
+
+def leave_free(pid: int, free: int) -> tuple[int, int]:
+    """Lower a process's limit so that it can open so many files more; the limit that it had."""
+    taken = {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    limit = 0
+    while limit - len([each for each in taken if each < limit]) < free or limit <= max(taken):
+        limit += 1
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, before[1]))
+    return before
+
+
+async def test_without_descriptors_senders_are_told_and_served_once_there_are_some(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    """A session takes two. With three, a second one is accepted that can't dial, and a third has the spare one."""
+    log = tmp_path / "log"
+    with trio.fail_after(PATIENCE_SECONDS), shim_process(receiver.port, log) as sut:
+        (worker,) = sut.workers
+        limit = leave_free(worker, 3)
+        async with client(sut.port) as first:
+            assert await first.line() == GREETING
+            async with client(sut.port) as second:
+                assert await second.line() + await second.line() == NO_MEANS
+                for _ in range(20):
+                    assert await refusal(sut.port) == NO_MEANS
+                assert (await first.says(*MAIL))[-1].startswith(b"250"), "who is in is not disturbed"
+            await first.says(b"QUIT")
+        # Two are free as soon as the shim has seen that they have gone.
+        while not await is_served(sut.port):
+            pass
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, limit)
+        assert await is_served(sut.port)
+        assert sut.workers == [worker]
+    told = log.read_text()
+    assert re.search(r"phase=greeting limit=descriptors reason=.*Too many open files", told)
+    counts = re.findall(r"phase=connection limit=descriptors count=(\d+)", told)
+    assert sum(map(int, counts)) >= 20
+    assert "unreachable" not in told

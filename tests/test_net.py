@@ -15,13 +15,13 @@ import trio
 from shimproxy.net.address import Address
 from shimproxy.net.dial import Dialler
 from shimproxy.net.driver import Block, Driver
-from shimproxy.net.errors import DialFailed
+from shimproxy.net.errors import DialFailed, NoMeans
 from shimproxy.net.leg import Ended, Leg
-from shimproxy.net.listen import accept_forever
+from shimproxy.net.listen import Spare, accept_forever, prepare, turn_away
 from shimproxy.net.watch import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 PATIENCE_SECONDS = 20
 
@@ -149,54 +149,96 @@ async def test_a_look_up_that_takes_too_long_is_given_up(monkeypatch: pytest.Mon
 # -- accepting
 
 
-@attrs.define
-class Room:
-    full: bool = False
+@contextlib.contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Up to the limit that this process has now, all descriptors are taken."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    top = max(int(each) for each in os.listdir("/proc/self/fd"))
+    held: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (top + 1, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
-    async def not_full(self) -> None:
-        await trio.sleep_forever()
 
-
-def use_up_descriptors(listener: socket.socket, held: list[int]) -> None:
-    while True:
-        held.append(os.dup(listener.fileno()))
-
-
-async def test_without_a_descriptor_left_it_says_so_waits_and_goes_on() -> None:
-    troubles: list[str] = []
+async def test_without_a_descriptor_left_connections_are_refused_with_the_spare_one() -> None:
     taken: list[socket.socket] = []
-    slept: list[float] = []
-    freed = trio.Event()
+    refused: list[object] = []
+    troubles: list[str] = []
 
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        freed.set()
+    def refuse(sock: socket.socket, peer: object) -> None:
+        turn_away(sock, b"421 no\r\n")
+        refused.append(peer)
+
+    with trio.fail_after(PATIENCE_SECONDS), socket.create_server(("127.0.0.1", 0)) as listener:
+        spare = Spare()
+        prepare(listener)
+        peers = [socket.create_connection(listener.getsockname()) for _ in range(3)]
+        async with trio.open_nursery() as nursery:
+            with no_descriptor_left():
+                nursery.start_soon(
+                    accept_forever, listener, lambda sock, _: taken.append(sock), refuse, spare, troubles.append
+                )
+                while len(refused) < len(peers):
+                    await trio.lowlevel.checkpoint()
+            assert refused == [peer.getsockname() for peer in peers]
+            assert [peer.recv(100) for peer in peers] == [b"421 no\r\n"] * 3
+            assert [peer.recv(100) for peer in peers] == [b""] * 3
+            peers.append(socket.create_connection(listener.getsockname()))
+            while not taken:
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        spare.close()
+        for sock in (*peers, *taken):
+            sock.close()
+    assert troubles == []
+
+
+async def test_without_even_the_spare_one_it_says_so_waits_and_goes_on() -> None:
+    taken: list[socket.socket] = []
+    troubles: list[str] = []
+    paused = trio.Event()
+
+    async def sleep(_seconds: float) -> None:
+        paused.set()
         await trio.lowlevel.checkpoint()
 
     with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as listener:
         patch.setattr("shimproxy.net.listen.trio.sleep", sleep)
-        listener.setblocking(False)
+        prepare(listener)
         with trio.fail_after(PATIENCE_SECONDS), socket.create_connection(listener.getsockname()):
             async with trio.open_nursery() as nursery:
-                soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-                top = max(int(each) for each in os.listdir("/proc/self/fd"))
-                held: list[int] = []
-                resource.setrlimit(resource.RLIMIT_NOFILE, (top + 1, hard))
-                with pytest.raises(OSError, match="Too many open files"):
-                    use_up_descriptors(listener, held)
-                nursery.start_soon(
-                    accept_forever, listener, Room(), lambda sock, _: taken.append(sock), troubles.append
-                )
-                await freed.wait()
-                for descriptor in held:
-                    os.close(descriptor)
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                with no_descriptor_left():
+                    spare = Spare()
+                    nursery.start_soon(
+                        accept_forever,
+                        listener,
+                        lambda sock, _: taken.append(sock),
+                        lambda sock, _: sock.close(),
+                        spare,
+                        troubles.append,
+                    )
+                    await paused.wait()
                 while not taken:
                     await trio.lowlevel.checkpoint()
                 nursery.cancel_scope.cancel()
+    spare.close()
     taken[0].close()
     assert troubles[0] == "accept: Too many open files"
-    assert slept
+
+
+async def test_a_dial_without_a_descriptor_left_is_not_the_receivers_fault() -> None:
+    async with ground() as on:
+        dialler = Dialler(Address("127.0.0.1", 25), on.driver)
+        await dialler.look_up(PATIENCE_SECONDS)
+        with no_descriptor_left(), pytest.raises(NoMeans, match=r"127\.0\.0\.1:25: Too many open files"):
+            await dialler.dial(on.watchdog.watch(), PATIENCE_SECONDS)
 
 
 async def test_urgent_data_hide_nothing_that_lies_behind_them() -> None:

@@ -206,20 +206,6 @@ async def test_an_unreachable_receiver_is_a_421_greeting() -> None:
             nursery.cancel_scope.cancel()
 
 
-async def test_more_senders_than_sessions_wait_their_turn() -> None:
-    with trio.fail_after(PATIENCE_SECONDS):
-        async with trio.open_nursery() as nursery:
-            settings = Settings(listen=["127.0.0.1:0"], receiver=await receiver(polite, nursery), sessions=1)
-            (address,) = await nursery.start(shimproxy.serve, settings)
-            first, second = await connect(address), await connect(address)
-            assert await first.line() == b"220 hello\r\n"
-            assert await first.says(b"QUIT") == [b"221 bye\r\n"]
-            await first.stream.aclose()
-            assert await second.line() == b"220 hello\r\n"
-            await second.stream.aclose()
-            nursery.cancel_scope.cancel()
-
-
 async def test_a_port_that_is_taken_and_a_host_that_is_unknown_are_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

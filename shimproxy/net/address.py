@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from typing import Self
 
@@ -55,3 +56,18 @@ def written(sockaddr: object) -> str:
         # An IPv4 peer on a socket for both families is still an IPv4 peer to whoever reads the log.
         host = host.removeprefix("::ffff:")
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def network_of(sockaddr: object, ipv4_prefix: int, ipv6_prefix: int) -> str | None:
+    """The network of a socket's address, as in 192.0.2.0/24, its prefix being so many bits; None if it is of none."""
+    return _network_of(sockaddr[0], ipv4_prefix, ipv6_prefix) if isinstance(sockaddr, tuple) else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _network_of(host: str, ipv4_prefix: int, ipv6_prefix: int) -> str:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is None:
+            return str(ipaddress.IPv6Network((address, ipv6_prefix), strict=False))
+        address = address.ipv4_mapped
+    return str(ipaddress.IPv4Network((address, ipv4_prefix), strict=False))

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from shimproxy.net.address import Address, written
-from shimproxy.net.errors import DeadlinePassed, DialFailed
+from shimproxy.net.errors import OUT_OF_MEANS, DeadlinePassed, DialFailed, NoMeans
 from shimproxy.net.leg import Leg
 
 if TYPE_CHECKING:
@@ -56,11 +56,13 @@ class Dialler:
         return addresses
 
     async def dial(self, watch: Watch, connect_seconds: float) -> Leg:
-        """A connected receiver leg. Raises DialFailed with the last address's reason, Interrupted."""
+        """A connected receiver leg. Raises DialFailed with the last address's reason, NoMeans, Interrupted."""
         reason = "no address"
         for family, sockaddr in await self.look_up(connect_seconds):
             try:
                 return await self._connect(watch, family, sockaddr, connect_seconds)
+            except NoMeans:
+                raise
             except DialFailed as failed:
                 reason = str(failed)
         raise DialFailed(reason)
@@ -72,7 +74,7 @@ class Dialler:
         try:
             sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         except OSError as error:
-            raise DialFailed(f"{where}: {error.strerror}") from error
+            raise _failed(where, error) from error
         leg: Leg | None = None
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -92,5 +94,12 @@ class Dialler:
             sock.close()
             if isinstance(error, DeadlinePassed):
                 raise DialFailed(f"{where}: no connection within {connect_seconds:g} s") from None
+            if isinstance(error, OSError):
+                raise _failed(where, error) from error
             raise
         return leg
+
+
+def _failed(where: str, error: OSError) -> DialFailed:
+    kind = NoMeans if error.errno in OUT_OF_MEANS else DialFailed
+    return kind(f"{where}: {error.strerror}")

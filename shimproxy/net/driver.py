@@ -78,10 +78,13 @@ class Driver:
     _legs: dict[int, Leg] = attrs.field(factory=dict)
 
     def add(self, leg: Leg) -> None:
-        """From now on, `leg.notice` is called when there is something new to read."""
+        """From now on, `leg.notice` is called when there is something new to read.
+
+        Raises OSError for want of memory, or of watches (epoll(7), max_user_watches).
+        """
         descriptor = leg.sock.fileno()
-        self._legs[descriptor] = leg
         self._epoll.register(descriptor, _TO_READ)
+        self._legs[descriptor] = leg
 
     def tell_when_writable(self, leg: Leg) -> None:
         """From now on, `leg.notice` is also called when octets are taken again."""

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+from typing import Final
+
+OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
+OUT_OF_MEANS: Final = (*OUT_OF_DESCRIPTORS, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC)
+"""What this machine lacks, and no peer is at fault for; ENOSPC is epoll's word for too many watches."""
+
 
 class NetError(Exception):
     """Base of everything that net/ raises."""
@@ -30,6 +37,10 @@ class LegBroken(NetError):
 
 class DialFailed(NetError):
     """No connection to the receiver could be made."""
+
+
+class NoMeans(DialFailed):
+    """For want of file descriptors or memory, here: the receiver was not asked."""
 
 
 class AddressError(NetError, ValueError):

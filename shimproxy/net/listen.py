@@ -1,23 +1,29 @@
-"""Listening and accepting in batches."""
+"""Listening, accepting in batches, and refusing cheaply."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import socket
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
-from shimproxy.net.address import Address, written
-from shimproxy.net.errors import ListenFailed
+from shimproxy.net.errors import OUT_OF_DESCRIPTORS, OUT_OF_MEANS, ListenFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from shimproxy.net.address import Address
 
 BACKLOG = 1024
-# What accept() may report that is one connection's misfortune, or passes: the listener goes on.
-_OUT_OF_MEANS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# Whatever accept() reports is one connection's misfortune, or passes: the listener goes on.
 _PAUSE_SECONDS = 0.1
+_ACCEPTED_AT_A_TIME = 64  # then others get their turn
+
+Take = Callable[[socket.socket, object], None]
+"""Is given a connection and its peer's address."""
 
 
 async def open_listeners(address: Address) -> list[socket.socket]:
@@ -78,41 +84,81 @@ def _mend(error: OSError, address: Address) -> str:
             return error.strerror or str(error)
 
 
-class Room(Protocol):
-    """How many connections whoever takes them has room for."""
+@attrs.define(eq=False)
+class Spare:
+    """A file descriptor that is kept for the time when there are no others.
 
-    @property
-    def full(self) -> bool:
-        """Whether there is none for another."""
+    Without one, connections can't even be refused: they would hang in the kernel's queue, and it would not be empty.
+    """
 
-    async def not_full(self) -> None:
-        """Return when there is."""
+    _descriptor: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self._open()
+
+    def accept(self, listener: socket.socket, refuse: Take) -> bool:
+        """Accept a connection in its place, if there is one, and have it closed by `refuse`; whether that was possible.
+
+        Raises what accept() does.
+        """
+        if self._descriptor is None:
+            self._open()
+            if self._descriptor is None:
+                return False
+        self.close()
+        try:
+            refuse(*listener.accept())
+        except BlockingIOError:
+            pass
+        finally:
+            self._open()
+        return True
+
+    def close(self) -> None:
+        """Give it away."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _open(self) -> None:
+        with contextlib.suppress(OSError):  # somebody else was faster: there will be another time
+            self._descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def turn_away(sock: socket.socket, octets: bytes) -> None:
+    """Send those to a peer that has just connected, and close.
+
+    One that has spoken already may see a RST and nothing else: to wait for it would cost what it was refused for.
+    """
+    with contextlib.suppress(OSError):
+        sock.send(octets, socket.MSG_DONTWAIT)
+    sock.close()
 
 
 async def accept_forever(
-    listener: socket.socket,
-    room: Room,
-    take: Callable[[socket.socket, str], None],
-    trouble: Callable[[str], None],
+    listener: socket.socket, take: Take, refuse: Take, spare: Spare, trouble: Callable[[str], None]
 ) -> None:
-    """Accept connections, as many at a time as there are and `room` has, and `take` each with its peer's address.
+    """Accept connections, as many at a time as there are, and have each taken with its peer's address.
 
-    While there is no room, the others wait in the kernel's queue. Ends when cancelled. What accept() reports is told
-    to `trouble`; want of file descriptors or memory makes a pause.
+    For want of file descriptors, each is refused instead. Ends when cancelled. What else accept() reports is told to
+    `trouble`; want of memory, or of even the spare descriptor, makes a pause.
     """
     while True:
         await trio.lowlevel.wait_readable(listener)
-        while True:
-            if room.full:
-                await room.not_full()
+        for _ in range(_ACCEPTED_AT_A_TIME):
             try:
-                sock, peer = listener.accept()
+                try:
+                    sock, peer = listener.accept()
+                except OSError as error:
+                    if error.errno in OUT_OF_DESCRIPTORS and spare.accept(listener, refuse):
+                        continue
+                    raise
             except BlockingIOError:
                 break
             except OSError as error:
                 trouble(f"accept: {error.strerror}")
-                if error.errno in _OUT_OF_MEANS:
+                if error.errno in OUT_OF_MEANS:
                     await trio.sleep(_PAUSE_SECONDS)
                 break
             sock.setblocking(False)
-            take(sock, written(peer))
+            take(sock, peer)

@@ -8,15 +8,18 @@ they look, is log_output.py's.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
+from shimproxy.net.address import written
 from shimproxy.ops.log_output import log
 from shimproxy.ops.repeats import Repeats
 from shimproxy.session.policy import SenderTls
+from shimproxy.smtp.catalogue import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
     from shimproxy.session.record import Observer, Repair, SessionRecord
 
 _Fields = dict[str, int | str | float]
-_WAIT_SECONDS: Final = 0.25
+_WAITS_A_SECOND: Final = 4
+_WAIT_SECONDS: Final = 1 / _WAITS_A_SECOND
 _MOST_WAITING: Final = 256
 _REMARKS: Final = {
     SenderTls.OPAQUE: "the receiver's STARTTLS passes unread, and nothing can be repaired there; --cert changes that",
@@ -92,6 +96,8 @@ class Journal:
     repeats: Repeats = attrs.field(factory=Repeats)
     """Which repairs have been logged so often of late that they are counted instead."""
     _waiting: list[SessionRecord] = attrs.field(factory=list)
+    _turned_away: dict[str, tuple[int, object]] = attrs.field(factory=dict)
+    """Limit -> how many connections above it were refused, and the last of their peers' addresses."""
 
     @property
     def wants_dialogue(self) -> bool:
@@ -153,18 +159,40 @@ class Journal:
         self.flush()
         _write(logging.WARNING, "records", {"trouble": what})
 
+    def turned_away(self, limit: str, sockaddr: object) -> None:
+        """Log a connection that was refused for a limit, with the others of the second: a flood is none here."""
+        count, _ = self._turned_away.get(limit, (0, None))
+        self._turned_away[limit] = count + 1, sockaddr
+
     async def flush_forever(self) -> None:
-        """Log what waits, a few times a second, until cancelled."""
-        while True:
+        """Log what waits, sessions a few times a second and refused connections once, until cancelled."""
+        for tick in itertools.count(1):
             await trio.sleep(_WAIT_SECONDS)
             self.flush()
             self.tell_repeats()
+            if not tick % _WAITS_A_SECOND:
+                self.flush_turned_away()
 
     def tell_repeats(self, *, all_of_them: bool = False) -> None:
         """Log how many repairs were counted instead of logged, where that has come to an end."""
         for (repair, receiver), count in self.repeats.over(all_of_them=all_of_them):
             fields: _Fields = {"repair": repair, "receiver": receiver, "count": count}
             _write(logging.WARNING, "repeats", fields)
+
+    def flush_turned_away(self) -> None:
+        """Log the connections that were refused: one line for each limit, with one of the senders as an example."""
+        turned_away, self._turned_away = self._turned_away, {}
+        for limit, (count, sockaddr) in turned_away.items():
+            self.flush()
+            fields: _Fields = {
+                "session": "-",
+                "repair": Violation.LIMIT_REACHED.value,
+                "phase": "connection",
+                "limit": limit,
+                "count": count,
+                "last_sender": written(sockaddr),
+            }
+            _write(logging.WARNING, "repair", fields)
 
     def flush(self) -> None:
         """Log what waits."""

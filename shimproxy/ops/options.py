@@ -86,6 +86,11 @@ def _chosen(name: str, field: str, group: str, choices: Sequence[str], help: str
     return Option(name=name, group=group, choices=tuple(choices), read=read, default=default, help=help)
 
 
+def _numbered(name: str, field: str, group: str, metavar: str, help: str) -> Option:
+    read = readers.number(field, float if isinstance(attrs.fields_dict(Settings)[field].default, float) else int)
+    return Option(name=name, group=group, metavar=metavar, numeric=True, read=read, default=_default(field), help=help)
+
+
 OPTIONS: Final = (
     Option(
         name="listen",
@@ -255,15 +260,15 @@ OPTIONS: Final = (
         default=readers.with_defaults(Limits()),
         help="change a limit",
     ),
-    Option(
-        name="sessions",
-        group=_BOUNDS,
-        metavar="N",
-        numeric=True,
-        read=readers.number("sessions", int),
-        default=_default("sessions"),
-        help="sessions at a time",
+    _numbered("sessions", "sessions", _BOUNDS, "N", "sessions at a time"),
+    _numbered(
+        "sessions-per-network", "sessions_per_network", _BOUNDS, "N", "of these, with senders of one network; 0: any"
     ),
+    _numbered(
+        "connections-per-minute", "connections_per_minute", _BOUNDS, "N", "that a network may make; 0: any number"
+    ),
+    _numbered("ipv4-prefix", "ipv4_prefix", _BOUNDS, "BITS", "of an IPv4 address, that say which network it is in"),
+    _numbered("ipv6-prefix", "ipv6_prefix", _BOUNDS, "BITS", "the same of an IPv6 address"),
     Option(
         name="workers",
         group=_RUNNING,
@@ -279,14 +284,12 @@ OPTIONS: Final = (
         read=readers.text("admin"),
         help="answer for figures (/metrics), health (/healthz, /readyz) and with a status page (/) there, over HTTP",
     ),
-    Option(
-        name="grace",
-        group=_RUNNING,
-        metavar="SECONDS",
-        numeric=True,
-        read=readers.number("grace_seconds", float),
-        default=_default("grace_seconds"),
-        help="after the first signal to stop, how long open transactions may go on",
+    _numbered(
+        "grace",
+        "grace_seconds",
+        _RUNNING,
+        "SECONDS",
+        "after the first signal to stop, how long open transactions may go on",
     ),
     _chosen(
         "log-level",

@@ -14,16 +14,17 @@ from shimproxy.net.address import Address, written
 from shimproxy.net.dial import Dialler
 from shimproxy.net.driver import Block, Driver
 from shimproxy.net.leg import Leg
-from shimproxy.net.listen import accept_forever, open_listeners, prepare
+from shimproxy.net.listen import Spare, accept_forever, open_listeners, prepare, turn_away
 from shimproxy.net.watch import Watchdog
 from shimproxy.ops.check import check_records
+from shimproxy.ops.gate import DESCRIPTORS, Gate
 from shimproxy.ops.journal import Journal, Told
 from shimproxy.ops.record_files import RecordFiles
 from shimproxy.ops.repeats import Repeats
 from shimproxy.ops.settings import Listener, SettingsError
 from shimproxy.session.farewell import Beside
 from shimproxy.session.notes import Notes
-from shimproxy.session.policy import Policy
+from shimproxy.session.policy import Policy, SenderTls
 from shimproxy.session.record import SessionRecord
 from shimproxy.session.sender import Sender
 from shimproxy.session.session import Session
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping, Sequence
 
+    from shimproxy.ops.gate import Limit
     from shimproxy.ops.metrics import Metrics
     from shimproxy.ops.settings import Settings
     from shimproxy.session.record import Observer
@@ -86,38 +88,50 @@ class _Sessions:
     dialler: Dialler
     nursery: trio.Nursery
     beside: Beside
+    gate: Gate
+    journal: Journal
     _open: set[Session] = attrs.field(factory=set)
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
     _process: str = attrs.field(factory=lambda: os.urandom(2).hex())
 
-    def begin(self, policy: Policy, sock: socket.socket, peer: str) -> None:
-        """Serve a new connection in a task of its own."""
+    def begin(self, policy: Policy, sock: socket.socket, sockaddr: object) -> None:
+        """Serve a new connection in a task of its own, if that is within the limits."""
+        network = self.gate.network_of(sockaddr)
+        if limit := self.gate.enter(network):
+            self.refuse(policy, sock, sockaddr, limit)
+            return
+        peer = written(sockaddr)
         settings = self.settings
         tracer = Tracer(settings.record_mail_data) if settings.trace or settings.record else None
         notes = Notes(SessionRecord(f"{self._process}-{next(self._ids)}", peer), self.observer, tracer=tracer)
-        leg = Leg("sender", sock, self.driver, self.watchdog.watch(), peer)
+        watch = self.watchdog.watch()
+        try:
+            leg = Leg("sender", sock, self.driver, watch, peer)
+        except OSError:
+            watch.close()
+            self.gate.leave(network)
+            self.refuse(policy, sock, sockaddr)
+            return
         sender = Sender(leg, policy.command_reader(), notes, policy.deadlines)
         session = Session(sender, notes, policy, self.dialler.dial, self.beside)
         self._open.add(session)
-        self.nursery.start_soon(self._serve, session, name=f"session with {peer}")
+        self.nursery.start_soon(self._serve, session, network, name=f"session with {peer}")
 
-    async def _serve(self, session: Session) -> None:
+    def refuse(self, policy: Policy, sock: socket.socket, sockaddr: object, limit: Limit = DESCRIPTORS) -> None:
+        """Tell a new connection that it is above a limit, with no task or session for it, and close."""
+        # Whoever waits for TLS could not read it.
+        greeting = b"" if policy.sender_tls is SenderTls.IMPLICIT else limit.reply.plain.octets
+        turn_away(sock, greeting)
+        self.journal.turned_away(limit.name, sockaddr)
+
+    async def _serve(self, session: Session, network: str | None) -> None:
         try:
             await session.run()
         finally:
             self._open.discard(session)
+            self.gate.leave(network)
             self._waiting.unpark_all()
-
-    @property
-    def full(self) -> bool:
-        """Whether there are as many as may be."""
-        return len(self._open) >= self.settings.sessions
-
-    async def not_full(self) -> None:
-        """Return when there may be another."""
-        while self.full:
-            await self._waiting.park()
 
     def phases(self) -> list[str]:
         """What each of them is doing."""
@@ -195,6 +209,7 @@ async def serve_on(
     deadlines = settings.deadlines
     driver = Driver(Block(settings.limits.block_octets))
     journal = Journal(Repeats(settings.log_repeats))
+    spare = Spare()
     try:
         dialler = Dialler(settings.receiver, driver)
         await dialler.look_up(deadlines.connect)
@@ -236,14 +251,16 @@ async def serve_on(
             if files:
                 nursery.start_soon(files.prune_forever)
             beside = Beside(nursery, watchdog)
-            sessions = _Sessions(settings, told, driver, watchdog, dialler, nursery, beside)
+            gate = Gate(settings)
+            sessions = _Sessions(settings, told, driver, watchdog, dialler, nursery, beside, gate, journal)
             if metrics:
                 metrics.phases = sessions.phases
             with trio.CancelScope() as accepting:
                 async with trio.open_nursery() as listening:
                     for sock, listener in sockets.items():
                         begin = partial(sessions.begin, policies[listener])
-                        listening.start_soon(accept_forever, sock, sessions, begin, journal.trouble)
+                        refuse = partial(sessions.refuse, policies[listener])
+                        listening.start_soon(accept_forever, sock, begin, refuse, spare, journal.trouble)
                     task_status.started([written(sock.getsockname()) for sock in sockets])
                     await stop.closing()
                     accepting.cancel()
@@ -255,6 +272,8 @@ async def serve_on(
     finally:
         journal.flush()
         journal.tell_repeats(all_of_them=True)
+        journal.flush_turned_away()
+        spare.close()
         driver.close()
 
 

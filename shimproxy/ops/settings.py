@@ -5,6 +5,7 @@ The command line and an embedding program make the same Settings; defaults stand
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from pathlib import Path
@@ -27,7 +28,7 @@ from shimproxy.smtp.tidy import is_possible_name
 if TYPE_CHECKING:
     import enum
     import ssl
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 _LF_ONLY_DEVICES = "lf-only-devices"
@@ -36,6 +37,8 @@ _LEAST_TLS = "least-tls"
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 LOG_FORMATS: Final = ("text", "json")
+_SHARED: Final = ("sessions", "sessions_per_network", "connections_per_minute")
+"""What counts over sessions, and so over the workers that serve them."""
 
 
 class SettingsError(ValueError):
@@ -161,6 +164,14 @@ def _log_to(_: object, attribute: attrs.Attribute[str], value: str) -> None:
         raise SettingsError(f"{attribute.name}: {value!r} is none of stderr, syslog and syslog:/PATH")
 
 
+def _prefix(most_bits: int) -> Callable[[object, attrs.Attribute[int], int], None]:
+    def check(_: object, attribute: attrs.Attribute[int], value: int) -> None:
+        if not (isinstance(value, int) and 0 <= value <= most_bits):
+            raise SettingsError(f"{attribute.name} must be a whole number from 0 to {most_bits}, not {value!r}")
+
+    return check
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """Everything that `serve` goes by. Addresses may be given as text, HOST:PORT.
@@ -218,6 +229,15 @@ class Settings:
     """How many sessions at a time; further senders wait in the kernel's queue."""
     admin: str = attrs.field(default="", validator=_admin_address)
     """Where `shimproxy run` answers for figures, health and the status page, HOST:PORT or unix:PATH; or nowhere."""
+    """How many sessions at a time; further senders get a 421."""
+    sessions_per_network: int = attrs.field(default=0, validator=at_least(0))
+    """How many of them with senders of one network; 0 for any number, as all senders may be one relay."""
+    connections_per_minute: int = attrs.field(default=0, validator=at_least(0))
+    """How many connections a network may make within a minute, at once or one after the other; 0 for any number."""
+    ipv4_prefix: int = attrs.field(default=32, validator=_prefix(32))
+    """How many bits of a sender's IPv4 address say which network it is in; with 32, each address is one."""
+    ipv6_prefix: int = attrs.field(default=64, validator=_prefix(128))
+    """The same of an IPv6 address; 64 bits are the least that a site has, and a host can use all the others."""
     workers: int = attrs.field(default=1, validator=at_least(0))
     """How many processes `shimproxy run` serves with; 0 for one a CPU."""
     grace_seconds: float = attrs.field(default=30.0, validator=not_negative)
@@ -313,6 +333,11 @@ class Settings:
     def workers_used(self) -> int:
         """What `workers` comes to."""
         return self.workers or len(os.sched_getaffinity(0))
+
+    def of_one_worker(self) -> Settings:
+        """What each worker goes by: where sessions are counted, its share."""
+        share = {name: math.ceil(getattr(self, name) / self.workers_used) for name in _SHARED}
+        return attrs.evolve(self, **share)
 
     @property
     def helo_name_used(self) -> str:

@@ -10,7 +10,6 @@ both.
 from __future__ import annotations
 
 import json
-import math
 import signal
 import socket
 import sys
@@ -88,8 +87,7 @@ async def work(control: trio.SocketStream) -> None:
     """Serve as the supervisor says, until it says stop or has gone."""
     orders = _orders(control)
     first = await anext(orders)
-    settings = Sources.of_texts(first["options"]).settings()
-    settings = attrs.evolve(settings, sessions=math.ceil(settings.sessions / settings.workers_used))
+    settings = Sources.of_texts(first["options"]).settings().of_one_worker()
     sockets = {socket.socket(fileno=fileno): settings.listen[index] for index, fileno in first["sockets"]}
     log_output.set_up(settings.log_level.upper(), settings.log_format, settings.log_to)
     stop, reports = Stop(), Reports(control)

@@ -16,9 +16,16 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from shimproxy.net.errors import DeadlinePassed, DialFailed
+from shimproxy.net.errors import DeadlinePassed, DialFailed, NoMeans
 from shimproxy.session.receiver import Receiver
-from shimproxy.session.replies import NO_CONNECTION, NO_LOGIN, NO_SERVICE, NOT_AS_BEFORE, RECEIVER_NOT_SECURE
+from shimproxy.session.replies import (
+    NO_CONNECTION,
+    NO_LOGIN,
+    NO_MEANS,
+    NO_SERVICE,
+    NOT_AS_BEFORE,
+    RECEIVER_NOT_SECURE,
+)
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import OUT_OF_STEP, Answers, ruling
 from shimproxy.smtp.reply import ReplyReader
@@ -38,11 +45,12 @@ if TYPE_CHECKING:
 
 
 class Unopened(Exception):
-    """There is no receiver for the sender; `reply` is the last of its session."""
+    """There is no receiver for the sender, because of `who`; `reply` is the last of its session."""
 
-    def __init__(self, reply: Reply | Own) -> None:
+    def __init__(self, reply: Reply | Own, who: str = "receiver") -> None:
         super().__init__(reply)
         self.reply = reply
+        self.who = who
 
 
 @attrs.define(eq=False)
@@ -64,6 +72,9 @@ class Opening:
         notes, deadlines = self.notes, self.policy.deadlines
         try:
             leg = await self.dial(self.watch, deadlines.connect)
+        except NoMeans as failed:
+            notes.repaired(Violation.LIMIT_REACHED, limit="descriptors", reason=str(failed))
+            raise Unopened(NO_MEANS, "shim") from None
         except DialFailed as failed:
             notes.repaired(Violation.UNREACHABLE, reason=str(failed))
             raise Unopened(NO_CONNECTION) from None

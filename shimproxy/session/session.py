@@ -137,7 +137,7 @@ class Session:
         except Interrupted:
             await self._break_off(SHUTTING_DOWN)
         except Unopened as failed:
-            await self._break_off(failed.reply, "receiver")
+            await self._break_off(failed.reply, failed.who)
         await self._part()
 
     async def _break_off(self, reply: Reply | Own, who: str = "shim") -> None:
