@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 import resource
+import signal
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -761,6 +763,20 @@ def leave_free(pid: int, free: int) -> tuple[int, int]:
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, before[1]))
     return before
+
+
+async def test_a_worker_that_ends_while_its_supervisor_has_no_descriptors_is_replaced_once_it_has(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with trio.fail_after(PATIENCE_SECONDS), shim_process(receiver.port, log) as sut:
+        limit = leave_free(sut.process.pid, 0)
+        os.kill(sut.workers[0], signal.SIGKILL)
+        while "a worker could not be started" not in log.read_text():
+            await trio.lowlevel.checkpoint()
+        resource.prlimit(sut.process.pid, resource.RLIMIT_NOFILE, limit)
+        assert await is_served(sut.port)
+    assert 'problem="Too many open files"' in log.read_text()
 
 
 async def test_without_descriptors_senders_are_told_and_served_once_there_are_some(

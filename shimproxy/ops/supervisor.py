@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 _START_SECONDS: Final = 30.0
 _LEAST_BACK_OFF_SECONDS: Final = 0.1
 _LONGEST_BACK_OFF_SECONDS: Final = 30.0
+_PAUSE_SECONDS: Final = 1.0
+"""Between attempts to start a worker for which there are no means."""
 _STEADY_SECONDS: Final = 10.0
 """A worker that has lived so long has not failed to start."""
 _REPORT_SECONDS: Final = 1.0
@@ -132,14 +134,7 @@ class Supervisor:
         try:
             if settings.admin != (admin.where if admin else ""):
                 admin = await Admin.open(settings.admin) if settings.admin else None
-            workers = [self._spawn(sources, settings) for _ in range(settings.workers_used)]
-            for worker in workers:
-                with trio.move_on_after(_START_SECONDS):
-                    await worker.ready.wait()
-            if not all(worker.serves for worker in workers):
-                for worker in workers:
-                    _kill(worker)
-                raise SettingsError("a worker did not start; what it says stands above")
+            workers = await self._started(sources, settings)
         except BaseException:
             self._listening = before
             if admin and admin is not self._admin:
@@ -165,20 +160,43 @@ class Supervisor:
         for worker in replaced:
             worker.tell(do="retire")
 
+    async def _started(self, sources: Sources, settings: Settings) -> list[Worker]:
+        """Workers that serve. Raises SettingsError if there can't be as many as there should be: then there is none."""
+        workers: list[Worker] = []
+        try:
+            for _ in range(settings.workers_used):
+                workers.append(self._spawn(sources, settings))
+            problem = "a worker did not start; what it says stands above"
+        except OSError as error:
+            problem = f"a worker could not be started: {error.strerror}"
+        for worker in workers:
+            with trio.move_on_after(_START_SECONDS):
+                await worker.ready.wait()
+        if len(workers) < settings.workers_used or not all(worker.serves for worker in workers):
+            for worker in workers:
+                _kill(worker)
+            raise SettingsError(problem)
+        return workers
+
     def _sockets(self, settings: Settings) -> list[tuple[int, socket.socket]]:
         """Every listening socket, with the index of its listener in the settings."""
         return [(index, sock) for index, (name, _) in enumerate(_named(settings)) for sock in self._listening[name]]
 
     def _spawn(self, sources: Sources, settings: Settings) -> Worker:
+        """Start a worker. Raises OSError."""
         ours, theirs = socket.socketpair()
         sockets = self._sockets(settings)
         with theirs:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "shimproxy.ops.worker", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno(), *(sock.fileno() for _, sock in sockets)],
-            )
+            try:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "shimproxy.ops.worker", str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno(), *(sock.fileno() for _, sock in sockets)],
+                )
+            except OSError:
+                ours.close()
+                raise
         process.returncode = 0  # it is waited for here, not by its destructor
         worker = Worker(process.pid, ours)
         worker.tell(options=sources.as_texts(), sockets=[(index, sock.fileno()) for index, sock in sockets])
@@ -194,8 +212,8 @@ class Supervisor:
     async def _tend_to_its_end(self, worker: Worker) -> None:
         worker.control.setblocking(False)
         await self._listen_to(worker)
+        worker.control.close()  # which leaves a descriptor to wait with, should there be no other
         status = await _waited_for(worker.pid)
-        worker.control.close()
         worker.ready.set()
         worker.ended.set()
         self._all.discard(worker)
@@ -282,8 +300,16 @@ class Supervisor:
             pause_seconds=pause_seconds,
         )
         await trio.sleep(pause_seconds)
-        if not self._stopping and len(self._current) < self._settings.workers_used:
-            self._current.append(self._spawn(self._sources, self._settings))
+        while not self._stopping and len(self._current) < self._settings.workers_used:
+            try:
+                self._current.append(self._spawn(self._sources, self._settings))
+            except OSError as error:
+                self._journal.trouble_with_workers(
+                    "a worker could not be started; another attempt follows",
+                    problem=error.strerror or str(error),
+                    pause_seconds=_PAUSE_SECONDS,
+                )
+                await trio.sleep(_PAUSE_SECONDS)
 
     # -- signals
 
