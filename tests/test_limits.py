@@ -7,7 +7,9 @@ real sockets, where each test is bounded by fail_after.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
+import itertools
 import os
 import re
 import resource
@@ -23,6 +25,7 @@ import trio.testing
 
 import shimproxy
 from shimproxy.net.address import network_of
+from shimproxy.net.driver import Driver
 from shimproxy.ops.gate import OF_A_NETWORK, RATE, SESSIONS, Gate
 from shimproxy.ops.journal import Journal
 from shimproxy.ops.settings import Settings
@@ -38,6 +41,8 @@ from tests.peers.tls import make_certificate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from shimproxy.net.leg import Leg
 
 PATIENCE_SECONDS = 20
 LAST = b"421 more than is served in a session, closing connection\r\n"
@@ -272,6 +277,21 @@ def test_a_sender_that_keeps_its_session_open_with_noop_is_left_after_its_time()
 
     stage = staged(script, Limits(session_seconds=3000))
     assert bytes(stage.sender.written) == b"250 OK\r\n" * 12 + LAST
+
+
+@pytest.mark.parametrize("command", [b"RCPT TO:<b@c>\r\n", b"BDAT 1\r\nx"], ids=["recipients", "chunks"])
+def test_a_transaction_that_comes_to_no_end_has_as_much_time_again(command: bytes) -> None:
+    async def script(stage: Stage) -> None:
+        await offered(stage, b"CHUNKING")
+        await answered(stage, (b"MAIL FROM:<a@b>", b"250 OK"), (b"RCPT TO:<b@c>", b"250 OK"))
+        while not stage.sender.got_fin:
+            await stage.feed(stage.sender, command)
+            await stage.feed(stage.receiver, b"250 OK\r\n")
+            await stage.pass_time(290)
+
+    stage = staged(script, Limits(session_seconds=3000))
+    assert limit_told(stage) == ["session-seconds"]
+    assert 6000 < stage.clock.current_time() < 7000
 
 
 def test_without_limits_a_session_has_none() -> None:
@@ -763,6 +783,26 @@ def leave_free(pid: int, free: int) -> tuple[int, int]:
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, before[1]))
     return before
+
+
+@pytest.mark.parametrize("leg", [1, 2], ids=["sender", "receiver"])
+async def test_a_leg_that_the_kernel_has_no_room_for_is_told_too(
+    leg: int, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """epoll knows no more than max_user_watches."""
+    add, legs = Driver.add, itertools.count(1)
+
+    def adds(driver: Driver, each: Leg) -> None:
+        if next(legs) == leg:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        add(driver, each)
+
+    monkeypatch.setattr(Driver, "add", adds)
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with shim(receiver.port, sessions=1) as sut:
+            assert await refusal(sut.port) == NO_MEANS
+            await sut.watcher.sessions_ended(leg - 1)
+            assert await is_served(sut.port)
 
 
 async def test_a_worker_that_ends_while_its_supervisor_has_no_descriptors_is_replaced_once_it_has(

@@ -328,9 +328,15 @@ class Supervisor:
     async def upgrade(self) -> None:
         """SIGUSR2: the same with the code that is installed now, in this process."""
         command = [sys.executable, "-m", "shimproxy", *sys.argv[1:]]
-        tried = await trio.run_process(
-            [*command[:3], "check", *command[4:]], capture_stdout=True, capture_stderr=True, check=False
-        )
+        try:
+            tried = await trio.run_process(
+                [*command[:3], "check", *command[4:]], capture_stdout=True, capture_stderr=True, check=False
+            )
+        except OSError as error:
+            self._journal.trouble_with_workers(
+                "not upgraded: nothing has changed", problem=error.strerror or str(error)
+            )
+            return
         if tried.returncode:
             problem = tried.stderr.decode(errors="replace").strip().splitlines()[-1:]
             self._journal.trouble_with_workers("not upgraded: nothing has changed", problem=" ".join(problem))

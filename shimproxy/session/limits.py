@@ -93,8 +93,8 @@ class Limits:
     """Mail data that a peer gives or takes slower than this, over more than its block deadline, are ended; not those
     that are drained because of the receiver. 0 for no such limit."""
     session_seconds: float = attrs.field(default=86_400.0, validator=not_negative)
-    """How long a session may last; then it may finish its transaction. Not where TLS passes unread. 0 for any time.
-    No MTA keeps a session for a day; a pool of connections that does opens another."""
+    """How long a session may last; then it may finish its transaction, for as long again. Not where TLS passes unread.
+    0 for any time. No MTA keeps a session for a day; a pool of connections that does opens another."""
     transactions: int = attrs.field(default=0, validator=at_least(0))
     """Mails in a session; 0 for any number: list servers send thousands, and one costs no more than a session does."""
     commands_without_mail: int = attrs.field(default=10_000, validator=at_least(0))

@@ -31,7 +31,7 @@ class Tally:
 
     _limits: Limits
     ends_at: float
-    """When the session has had its time, as its watch tells it; it may finish its transaction."""
+    """When the session has had its time, as its watch tells it; its transaction has as much again."""
     commands_left: int = attrs.field(init=False)
     """How many commands are still served. Whoever takes one counts it here: one comparison is all that it costs."""
     reached: str = attrs.field(init=False)

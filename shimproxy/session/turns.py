@@ -43,7 +43,7 @@ class Turns:
     notes: Notes
     policy: Policy
     _ends_at: float = attrs.field(init=False)
-    """When a session without a transaction is to end, as the watch tells it."""
+    """When the session is to end, but for its transaction; as the watch tells it."""
     _at_rest: bool = False
     """Whether no command is being served."""
     _stopping: bool = False
@@ -132,16 +132,23 @@ class Turns:
 
     def _give_turn(self) -> None:
         """The sender is to speak next. Raises Interrupted."""
-        watch, pipeline = self.sender.leg.watch, self.pipeline
-        if watch.now > self._ends_at and not pipeline.in_transaction:
-            if self._stopping:
-                raise Interrupted
-            pipeline.tally.reach("session-seconds")
+        watch = self.sender.leg.watch
+        if watch.now > self._ends_at:
+            self._end_in_time()
         self._at_rest = True
         deadlines = self.policy.deadlines
         # Behind a 421 there may come a QUIT, and that soon.
         seconds = deadlines.linger_idle if self.notes.phase == AFTER_421 else deadlines.command
         watch.allow(seconds, "a command")
+
+    def _end_in_time(self) -> None:
+        """The session is to end, if it has no transaction. Raises Interrupted."""
+        in_transaction, tally = self.pipeline.in_transaction, self.pipeline.tally
+        if self._stopping and not in_transaction:
+            raise Interrupted
+        # One that gives a recipient every few minutes is no transaction that comes to an end.
+        if not in_transaction or self.sender.leg.watch.now > tally.ends_at + self.policy.limits.session_seconds:
+            tally.reach("session-seconds")
 
     def _look_behind_the_reply(self) -> None:
         """Drop what came with the last reply."""
