@@ -293,7 +293,7 @@ class Pipeline:
             return then
         is_before_chunks = self._before_chunks > 0
         self._leave()
-        if reply.severity == 5:
+        if reply.code >= 500:
             self.tally.answered(reply.code)
         if self.chunks_open and reply.refuses and not is_before_chunks:
             self.chunk_refusal = self.chunk_refusal or reply
