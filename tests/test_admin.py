@@ -123,6 +123,21 @@ def test_the_number_of_series_is_bounded() -> None:
     assert sum(repairs.values()) == 2 * 3 * MOST_RECEIVERS
 
 
+@pytest.mark.parametrize("where", ["connection", "session"])
+def test_a_limit_that_is_reached_is_counted(where: str, receiver: Receiver, tmp_path: Path) -> None:
+    more = "sessions = 1\n" if where == "connection" else "[limit]\nbad-commands = 1\n"
+    with running(tmp_path, with_admin(receiver, more)) as run:
+        if where == "connection":
+            with Session(run.ports[0]), Session(run.ports[0], b"421 "):
+                pass
+        else:
+            with Session(run.ports[0]) as session:
+                session.sock.sendall(b"NO\0OP\r\n" * 2)
+                session.expect(b"500 ")
+                session.expect(b"421 ")
+        poll(lambda: figure(run, "limits_reached_total") == 1, "a limit counted")
+
+
 def test_the_histogram_counts_what_is_at_most_its_bounds() -> None:
     sut = Metrics()
     for seconds in (0.0, 0.01, 0.02, 1.0, 4000.0):

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from shimproxy.smtp.catalogue import Violation
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -36,6 +38,7 @@ FAMILIES: Final = {
     "replies_total": ("counter", "Replies given to senders, by the first digit of their code."),
     "octets_total": ("counter", "Octets on the legs, as seen from shimproxy."),
     "repairs_total": ("counter", "Violations that were repaired, by catalogue name and receiver."),
+    "limits_reached_total": ("counter", "Connections refused, and sessions ended, by the limit that was reached."),
     "session_seconds": ("histogram", "How long sessions lasted."),
 }
 
@@ -91,6 +94,14 @@ class Metrics:
         counted["session_seconds_count"] += 1
         counted["session_seconds_sum"] += record.seconds
 
+        for repair in record.first_repairs:
+            if repair.violation is Violation.LIMIT_REACHED:
+                self.limit_reached(str(repair.detail["limit"]))
+
+    def limit_reached(self, limit: str) -> None:
+        """Count a connection that was refused, or a session that was ended, for a limit of that name."""
+        self.counted[series("limits_reached_total", limit=limit)] += 1
+
     def _known(self, receiver: str) -> str:
         if receiver not in self._receivers:
             if len(self._receivers) >= MOST_RECEIVERS:
@@ -131,7 +142,10 @@ def _lines(values: Mapping[str, float]) -> Iterator[str]:
                 yield _line(name, values.get(name, 0))
 
 
-_LABELLED: Final = {name.partition("{")[0] for name in (*_REPLIES, *_OCTETS.values())} | {"repairs_total"}
+_LABELLED: Final = {name.partition("{")[0] for name in (*_REPLIES, *_OCTETS.values())} | {
+    "repairs_total",
+    "limits_reached_total",
+}
 
 
 def _line(name: str, value: float) -> str:

@@ -90,6 +90,7 @@ class _Sessions:
     beside: Beside
     gate: Gate
     journal: Journal
+    metrics: Metrics | None
     _open: set[Session] = attrs.field(factory=set)
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
@@ -124,6 +125,8 @@ class _Sessions:
         greeting = b"" if policy.sender_tls is SenderTls.IMPLICIT else limit.reply.plain.octets
         turn_away(sock, greeting)
         self.journal.turned_away(limit.name, sockaddr)
+        if self.metrics:
+            self.metrics.limit_reached(limit.name)
 
     async def _serve(self, session: Session, network: str | None) -> None:
         try:
@@ -252,7 +255,7 @@ async def serve_on(
                 nursery.start_soon(files.prune_forever)
             beside = Beside(nursery, watchdog)
             gate = Gate(settings)
-            sessions = _Sessions(settings, told, driver, watchdog, dialler, nursery, beside, gate, journal)
+            sessions = _Sessions(settings, told, driver, watchdog, dialler, nursery, beside, gate, journal, metrics)
             if metrics:
                 metrics.phases = sessions.phases
             with trio.CancelScope() as accepting:

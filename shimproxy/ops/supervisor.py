@@ -10,7 +10,6 @@ Invariants:
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -29,16 +28,17 @@ from shimproxy.net.listen import open_listeners
 from shimproxy.ops import log_output
 from shimproxy.ops.admin import Admin
 from shimproxy.ops.check import check_receiver, check_records, check_tls
+from shimproxy.ops.child import Worker, how_it_ended, kill, waited_for
 from shimproxy.ops.journal import Journal
 from shimproxy.ops.log_output import LogUnusable
 from shimproxy.ops.run import allow_many_files, say
 from shimproxy.ops.settings import SettingsError
 from shimproxy.ops.status import History, Repaired, Status
+from shimproxy.ops.upgrade import Left
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from shimproxy.ops.metrics import Series
     from shimproxy.ops.settings import Listener, Settings
     from shimproxy.ops.sources import Sources
 
@@ -51,32 +51,7 @@ _STEADY_SECONDS: Final = 10.0
 """A worker that has lived so long has not failed to start."""
 _REPORT_SECONDS: Final = 1.0
 _GREETING_SECONDS: Final = 5.0
-_LEFT: Final = "_SHIMPROXY_LEFT_TO_THE_UPGRADE"
 _UNUSABLE: Final = (SettingsError, ListenFailed, DialFailed, TlsUnusable, LogUnusable)
-
-
-@attrs.define(eq=False)
-class Worker:
-    """A process that serves."""
-
-    pid: int
-    control: socket.socket
-    started_at: float = attrs.field(factory=trio.current_time)
-    ready: trio.Event = attrs.field(factory=trio.Event)
-    """Set once it accepts, or has ended without."""
-    ended: trio.Event = attrs.field(factory=trio.Event)
-    serves: bool = False
-    counted: Series = attrs.field(factory=dict)
-    """Its figures, as of its last report."""
-    gauges: Series = attrs.field(factory=dict)
-    reported: int = 0
-    """Which question it has answered last."""
-
-    def tell(self, **order: object) -> None:
-        """Give it an order, if it is there to take one."""
-        line = json.dumps(order).encode() + b"\n"
-        with contextlib.suppress(OSError):  # or it is about to end, or has
-            self.control.sendall(line)
 
 
 @attrs.define(eq=False)
@@ -174,7 +149,7 @@ class Supervisor:
                 await worker.ready.wait()
         if len(workers) < settings.workers_used or not all(worker.serves for worker in workers):
             for worker in workers:
-                _kill(worker)
+                kill(worker)
             raise SettingsError(problem)
         return workers
 
@@ -213,7 +188,7 @@ class Supervisor:
         worker.control.setblocking(False)
         await self._listen_to(worker)
         worker.control.close()  # which leaves a descriptor to wait with, should there be no other
-        status = await _waited_for(worker.pid)
+        status = await waited_for(worker.pid)
         worker.ready.set()
         worker.ended.set()
         self._all.discard(worker)
@@ -295,7 +270,7 @@ class Supervisor:
         self._journal.trouble_with_workers(
             "a worker has ended; another starts",
             pid=worker.pid,
-            how=_how_it_ended(status),
+            how=how_it_ended(status),
             after_seconds=round(lived_seconds, 3),
             pause_seconds=pause_seconds,
         )
@@ -392,49 +367,6 @@ async def supervise(gather: Callable[[], Sources], version: str) -> None:
             nursery.start_soon(obey)
 
 
-@attrs.define
-class Left:
-    """What a supervisor leaves to the one that takes its place in the same process."""
-
-    listening: dict[str, list[socket.socket]] = attrs.field(factory=dict)
-    workers: list[Worker] = attrs.field(factory=list)
-    history: History | None = None
-
-    @classmethod
-    def take_over(cls) -> Left:
-        """What was left, if this is such a one."""
-        if _LEFT not in os.environ:
-            return cls()
-        with open(int(os.environ.pop(_LEFT)), encoding="utf-8") as file:
-            file.seek(0)
-            left = json.load(file)
-        listening = {
-            name: [socket.socket(fileno=fileno) for fileno in filenos] for name, filenos in left["listening"].items()
-        }
-        workers = [Worker(pid, socket.socket(fileno=fileno), serves=True) for pid, fileno in left["workers"]]
-        for sock in (
-            *(sock for sockets in listening.values() for sock in sockets),
-            *(each.control for each in workers),
-        ):
-            sock.set_inheritable(False)
-        return cls(listening, workers, History.of_json(left["history"]))
-
-    def leave(self) -> None:
-        """See to it that the program to be executed finds it."""
-        sockets = [sock for sockets in self.listening.values() for sock in sockets]
-        for sock in (*sockets, *(worker.control for worker in self.workers)):
-            sock.set_inheritable(True)
-        left = {
-            "listening": {name: [sock.fileno() for sock in socks] for name, socks in self.listening.items()},
-            "workers": [(worker.pid, worker.control.fileno()) for worker in self.workers],
-            "history": (self.history or History()).as_json(),
-        }
-        # The environment has no room for everything.
-        descriptor = os.memfd_create("shimproxy", 0)
-        os.write(descriptor, json.dumps(left).encode())
-        os.environ[_LEFT] = str(descriptor)
-
-
 def _named(settings: Settings) -> list[tuple[str, Listener]]:
     """Each listener with a name for its sockets: its address, told apart from another with the same, as of port 0."""
     seen: Counter[str] = Counter()
@@ -444,23 +376,3 @@ def _named(settings: Settings) -> list[tuple[str, Listener]]:
         named.append((f"{address} {seen[address]}", listener))
         seen[address] += 1
     return named
-
-
-def _kill(worker: Worker) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(worker.pid, signal.SIGKILL)
-
-
-async def _waited_for(pid: int) -> int:
-    """The wait status of a child, once it has ended."""
-    descriptor = os.pidfd_open(pid)
-    try:
-        await trio.lowlevel.wait_readable(descriptor)
-    finally:
-        os.close(descriptor)
-    return os.waitpid(pid, 0)[1]  # noqa: ASYNC222 - it has ended
-
-
-def _how_it_ended(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    return signal.Signals(-code).name if code < 0 else f"exit status {code}"

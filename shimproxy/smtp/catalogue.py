@@ -243,8 +243,8 @@ class Violation(enum.Enum):
         "limit-reached",
         "sender",
         "RFC 5321 3.8, 7.8",
-        "421 4.7.0 as greeting (4.3.2 where descriptors run out), or to the next command once mail data in progress have "
-        "their verdict; close",
+        "421 4.7.0 as greeting (4.3.2 where descriptors run out), or to the next command once mail data in progress "
+        "have their verdict; close",
     )
     OUTRUN = (
         "outrun",
