@@ -192,7 +192,7 @@ def test_a_bad_file_changes_nothing_and_says_so(bad: str, problem: str, receiver
             given = settings(receiver)
             text = bad if bad.startswith(("receiver", "listen")) else given + bad
             text = text if "receiver" in text or bad.startswith("receiver") else text + given.splitlines()[1]
-            run.reload(text, "not reloaded: nothing has changed")
+            run.reload(text, "no reload: nothing has changed")
             assert problem in run.log
             old.mail()
         with Session(run.ports[0]) as new:
@@ -292,7 +292,7 @@ def test_an_upgrade_that_would_fail_is_not_made(receiver: Receiver, tmp_path: Pa
     with running(tmp_path, settings(receiver)) as run:
         before = run.workers
         run.file.write_text("listen = 5\n")
-        run.upgrade("not upgraded: nothing has changed")
+        run.upgrade("no upgrade: nothing has changed")
         with Session(run.ports[0]) as session:
             session.mail()
         assert run.workers == before

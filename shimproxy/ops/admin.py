@@ -171,6 +171,10 @@ class Admin:
             self._servers.append(server)
             threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), name="admin", daemon=True).start()
 
+    def close_soon(self, nursery: trio.Nursery) -> None:
+        """Answer no more, presently."""
+        nursery.start_soon(self.close)
+
     async def close(self) -> None:
         """Answer no more."""
         for server in self._servers:

@@ -1,23 +1,32 @@
 """A worker as its supervisor knows it: a process, its control socket, and what it has said.
 
+Invariants:
+
+1. Orders are told in their order; only questions may be left out, where a worker does not take them.
+2. A line that can't be read is that worker's trouble and nobody else's.
+
 Its own side is worker.py. What an upgrade leaves of it to the new program is upgrade.py's.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
+import math
 import os
 import signal
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from shimproxy.ops.metrics import Series
+
+_MOST_QUESTIONS: Final = 10
 
 
 @attrs.define(eq=False)
@@ -26,28 +35,88 @@ class Worker:
 
     pid: int
     control: socket.socket
+    retiring: bool = False
+    """Whether it was told to let its sessions come to their end."""
+    serves: bool = False
+    """Whether it has said that it accepts, and has not ended."""
+    counted: Series = attrs.field(factory=dict)
+    """Its figures, as of its last report."""
+    gauges: Series = attrs.field(factory=dict)
+    unread: bytes = b""
+    """The beginning of a line that it has not said to its end."""
+    reported: int = 0
+    """Which question it has answered last."""
+    status: int = 0
+    """Its wait status, once it has ended."""
     started_at: float = attrs.field(factory=trio.current_time)
     ready: trio.Event = attrs.field(factory=trio.Event)
     """Set once it accepts, or has ended without."""
     ended: trio.Event = attrs.field(factory=trio.Event)
-    serves: bool = False
-    counted: Series = attrs.field(factory=dict)
-    """Its figures, as of its last report."""
-    gauges: Series = attrs.field(factory=dict)
-    reported: int = 0
-    """Which question it has answered last."""
+    _orders: trio.MemorySendChannel[bytes] = attrs.field(init=False)
+    _unsent: trio.MemoryReceiveChannel[bytes] = attrs.field(init=False)
+    _sending: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self._orders, self._unsent = trio.open_memory_channel(math.inf)
 
     def tell(self, **order: object) -> None:
-        """Give it an order, if it is there to take one."""
-        line = json.dumps(order).encode() + b"\n"
-        with contextlib.suppress(OSError):  # or it is about to end, or has
-            self.control.sendall(line)
+        """Give it an order."""
+        self._orders.send_nowait(json.dumps(order).encode() + b"\n")
 
+    def ask(self, question: int) -> None:
+        """Ask for its figures, unless it has many such questions to answer."""
+        if self._unsent.statistics().current_buffer_used < _MOST_QUESTIONS:
+            self.tell(do="report", report=question)
 
-def kill(worker: Worker) -> None:
-    """End it at once."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(worker.pid, signal.SIGKILL)
+    def retire(self) -> None:
+        """Have it let its sessions come to their end."""
+        self.retiring = True
+        self.tell(do="retire")
+
+    @property
+    def told(self) -> bool:
+        """Whether every order was written whole."""
+        return not (self._sending or self._unsent.statistics().current_buffer_used)
+
+    def kill(self) -> None:
+        """End it at once."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    async def run(self, hear: Callable[[dict[str, Any]], None], complain: Callable[[str], None]) -> None:
+        """Write to it, and `hear` what it says, until it has ended."""
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(self.control))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write, stream)
+            with suppress(trio.BrokenResourceError):  # it was killed
+                while octets := await stream.receive_some():
+                    *lines, self.unread = (self.unread + octets).split(b"\n")
+                    for line in lines:
+                        try:
+                            what = json.loads(line)
+                        except ValueError:
+                            complain(f"a line of {len(line)} octets can't be read")
+                        else:
+                            hear(what)
+            nursery.cancel_scope.cancel()
+        self.control.close()  # which leaves a descriptor to wait with, should there be no other
+        self.status = await waited_for(self.pid)
+        self.serves = False
+        self.ready.set()
+        self.ended.set()
+
+    async def _write(self, stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):  # it is about to end, or has
+            async for line in self._unsent:
+                self._sending = True
+                await stream.send_all(line)
+                self._sending = False
+
+    @property
+    def how_it_ended(self) -> str:
+        """Its wait status in words."""
+        code = os.waitstatus_to_exitcode(self.status)
+        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
 
 async def waited_for(pid: int) -> int:
@@ -58,9 +127,3 @@ async def waited_for(pid: int) -> int:
     finally:
         os.close(descriptor)
     return os.waitpid(pid, 0)[1]  # noqa: ASYNC222 - it has ended
-
-
-def how_it_ended(status: int) -> str:
-    """A wait status in words."""
-    code = os.waitstatus_to_exitcode(status)
-    return signal.Signals(-code).name if code < 0 else f"exit status {code}"

@@ -149,6 +149,10 @@ class Journal:
         """Log the same where it is not as it should be."""
         _write(logging.WARNING, "supervisor", {"what": what, **fields})
 
+    def supervisor_failed(self, what: str, error: BaseException) -> None:
+        """Log a bug of our own with its traceback."""
+        _write(logging.ERROR, "bug", {"while": what}, error)
+
     def trouble(self, what: str) -> None:
         """Log what befell a listener."""
         self.flush()

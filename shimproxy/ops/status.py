@@ -146,6 +146,7 @@ class History:
             "started_at": self.started_at,
             "past": self.past,
             "recent": [attrs.asdict(each) for each in self.recent],
+            "seen": [(*key, *times) for key, times in self._seen.items()],
         }
 
     @classmethod
@@ -154,4 +155,7 @@ class History:
         history = cls(left["started_at"], dict(left["past"]))
         for each in reversed(left["recent"]):
             history.repaired(Repaired(**each))
+        history._seen.update(
+            {(receiver, violation): (first, last) for receiver, violation, first, last in left["seen"]}
+        )
         return history

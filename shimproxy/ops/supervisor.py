@@ -10,13 +10,17 @@ Invariants:
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -28,17 +32,16 @@ from shimproxy.net.listen import open_listeners
 from shimproxy.ops import log_output
 from shimproxy.ops.admin import Admin
 from shimproxy.ops.check import check_receiver, check_records, check_tls
-from shimproxy.ops.child import Worker, how_it_ended, kill, waited_for
+from shimproxy.ops.child import Worker
 from shimproxy.ops.journal import Journal
 from shimproxy.ops.log_output import LogUnusable
 from shimproxy.ops.run import allow_many_files, say
 from shimproxy.ops.settings import SettingsError
 from shimproxy.ops.status import History, Repaired, Status
 from shimproxy.ops.upgrade import Left
+from shimproxy.session.policy import ReceiverTls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from shimproxy.ops.settings import Listener, Settings
     from shimproxy.ops.sources import Sources
 
@@ -51,6 +54,11 @@ _STEADY_SECONDS: Final = 10.0
 """A worker that has lived so long has not failed to start."""
 _REPORT_SECONDS: Final = 1.0
 _GREETING_SECONDS: Final = 5.0
+_MOST_GREETING: Final = 65_536
+_MARGIN_SECONDS: Final = 2.0
+_CODE: Final = Path(__file__).parents[2]
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+_Listening = dict[str, list[socket.socket]]
 _UNUSABLE: Final = (SettingsError, ListenFailed, DialFailed, TlsUnusable, LogUnusable)
 
 
@@ -64,11 +72,14 @@ class Supervisor:
     nursery: trio.Nursery
     _settings: Settings = attrs.field(init=False)
     _sources: Sources = attrs.field(init=False)
-    _listening: dict[str, list[socket.socket]] = attrs.field(factory=dict)
+    _listening: _Listening = attrs.field(factory=dict)
     """Address as in the settings -> its sockets."""
     _current: list[Worker] = attrs.field(factory=list)
     _all: set[Worker] = attrs.field(factory=set)
     _stopping: bool = False
+    _changing: trio.CancelScope | None = None
+    _greeted: tuple[float, str] = (-math.inf, "")
+    """When the receiver was asked last, and why it can't be said to be there."""
     _failures: int = 0
     _admin: Admin | None = None
     _history: History = attrs.field(factory=History)
@@ -79,20 +90,35 @@ class Supervisor:
     # -- starting
 
     async def start(self) -> None:
-        """Listen and serve. Raises SettingsError, ListenFailed, DialFailed, TlsUnusable."""
+        """Listen and serve. Raises SettingsError, ListenFailed, DialFailed, TlsUnusable, LogUnusable."""
         left = Left.take_over()
-        self._listening = left.listening
-        self._history = left.history or self._history
-        await self._adopt(self.gather())
-        for worker in left.workers:
-            self._tend(worker)
-            worker.tell(do="retire")
+        if left is None:
+            await self._adopt(self.gather())
+        else:
+            await self._take_over(left)
+            try:
+                await self._adopt(self.gather())
+            except _UNUSABLE as error:
+                self._complain("not upgraded: the workers go on", str(error))
         admin = f", admin {', '.join(self._admin.addresses)}" if self._admin else ""
         say(f"shimproxy ready: listening on {', '.join(self._addresses)}, receiver {self._settings.receiver}{admin}")
 
+    async def _take_over(self, left: Left) -> None:
+        """Go on as the program before this one did."""
+        self._sources, self._settings = left.sources, left.sources.settings()
+        self._listening, self._history = left.listening, left.history
+        log_output.set_up(self._settings.log_level.upper(), self._settings.log_format, self._settings.log_to)
+        for worker in left.workers:
+            self._tend(worker)
+        self._current = [worker for worker in left.workers if not worker.retiring]
+        if self._settings.admin:
+            with suppress(ListenFailed):
+                self._admin = await Admin.open(self._settings.admin)
+                self._admin.answer(self)
+
     @property
     def _addresses(self) -> list[str]:
-        return [written(sock.getsockname()) for _, sock in self._sockets(self._settings)]
+        return [written(sock.getsockname()) for _, sock in _sockets(self._settings, self._listening)]
 
     async def _adopt(self, sources: Sources) -> None:
         """Go over to these settings. Raises what makes them unusable, and changes nothing then."""
@@ -101,78 +127,87 @@ class Supervisor:
         log_output.check(settings.log_to)
         check_records(settings)
         await check_receiver(settings)
-        opened = {
-            name: await open_listeners(each.address) for name, each in _named(settings) if name not in self._listening
-        }
-        admin, before = self._admin, self._listening
-        self._listening = {name: before.get(name) or opened[name] for name, _ in _named(settings)}
+        admin = self._admin
+        opened: list[socket.socket] = []
+        listening: _Listening = {}
         try:
+            for name, listener in _named(settings):
+                listening[name] = self._listening.get(name) or await open_listeners(listener.address)
+                opened += listening[name] if name not in self._listening else []
             if settings.admin != (admin.where if admin else ""):
                 admin = await Admin.open(settings.admin) if settings.admin else None
-            workers = await self._started(sources, settings)
+            workers = await self._started(sources, settings, listening)
+            log_output.set_up(settings.log_level.upper(), settings.log_format, settings.log_to)
         except BaseException:
-            self._listening = before
             if admin and admin is not self._admin:
-                await admin.close()
-            for sock in (sock for sockets in opened.values() for sock in sockets):
+                admin.close_soon(self.nursery)
+            for sock in opened:
                 sock.close()
             raise
-        for name, sockets in before.items():
-            if name not in self._listening:
+        # From here on there is no way back, and no wait.
+        self._journal.sender_tls(settings.sender_tls_used)
+        for name, sockets in self._listening.items():
+            if name not in listening:
                 for sock in sockets:
                     sock.close()
-        self._sources, self._settings = sources, settings
-        log_output.set_up(settings.log_level.upper(), settings.log_format, settings.log_to)
-        self._journal.sender_tls(settings.sender_tls_used)
+        self._sources, self._settings, self._listening = sources, settings, listening
         if admin is not self._admin:
             if self._admin:
-                await self._admin.close()
+                self._admin.close_soon(self.nursery)
             self._admin = admin
             if admin:
                 admin.answer(self)
         replaced, self._current = self._current, workers
         self._failures = 0
         for worker in replaced:
-            worker.tell(do="retire")
+            worker.retire()
+        for worker in workers:
+            if worker.ended.is_set():  # since it was ready
+                self.nursery.start_soon(self._replace, worker)
 
-    async def _started(self, sources: Sources, settings: Settings) -> list[Worker]:
+    async def _started(self, sources: Sources, settings: Settings, listening: _Listening) -> list[Worker]:
         """Workers that serve. Raises SettingsError if there can't be as many as there should be: then there is none."""
         workers: list[Worker] = []
+        problem = "a worker did not start; what it says stands above"
         try:
             for _ in range(settings.workers_used):
-                workers.append(self._spawn(sources, settings))
-            problem = "a worker did not start; what it says stands above"
+                workers.append(self._spawn(sources, settings, listening))
+            for worker in workers:
+                with trio.move_on_after(_START_SECONDS):
+                    await worker.ready.wait()
         except OSError as error:
             problem = f"a worker could not be started: {error.strerror}"
-        for worker in workers:
-            with trio.move_on_after(_START_SECONDS):
-                await worker.ready.wait()
+        except BaseException:
+            for worker in workers:
+                worker.kill()
+            raise
         if len(workers) < settings.workers_used or not all(worker.serves for worker in workers):
             for worker in workers:
-                kill(worker)
+                worker.kill()
             raise SettingsError(problem)
         return workers
 
-    def _sockets(self, settings: Settings) -> list[tuple[int, socket.socket]]:
-        """Every listening socket, with the index of its listener in the settings."""
-        return [(index, sock) for index, (name, _) in enumerate(_named(settings)) for sock in self._listening[name]]
-
-    def _spawn(self, sources: Sources, settings: Settings) -> Worker:
+    def _spawn(self, sources: Sources, settings: Settings, listening: _Listening) -> Worker:
         """Start a worker. Raises OSError."""
         ours, theirs = socket.socketpair()
-        sockets = self._sockets(settings)
+        sockets = _sockets(settings, listening)
+        # The code is this program's, whatever stands in the directory where it was started.
+        code = os.pathsep.join(filter(None, (str(_CODE), os.environ.get("PYTHONPATH"))))
         with theirs:
             try:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "shimproxy.ops.worker", str(theirs.fileno())],
+                    [sys.executable, "-P", "-m", "shimproxy.ops.worker", str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno(), *(sock.fileno() for _, sock in sockets)],
+                    env=os.environ | {"PYTHONPATH": code},
+                    process_group=0,  # what a terminal sends is for the supervisor
                 )
             except OSError:
                 ours.close()
                 raise
         process.returncode = 0  # it is waited for here, not by its destructor
+        ours.setblocking(False)
         worker = Worker(process.pid, ours)
         worker.tell(options=sources.as_texts(), sockets=[(index, sock.fileno()) for index, sock in sockets])
         self._tend(worker)
@@ -186,28 +221,12 @@ class Supervisor:
 
     async def _tend_to_its_end(self, worker: Worker) -> None:
         worker.control.setblocking(False)
-        await self._listen_to(worker)
-        worker.control.close()  # which leaves a descriptor to wait with, should there be no other
-        status = await waited_for(worker.pid)
-        worker.ready.set()
-        worker.ended.set()
+        await worker.run(partial(self._hear, worker), partial(self._journal.trouble_with_workers, pid=worker.pid))
         self._all.discard(worker)
         self._history.over(worker.counted)
         self._answered.unpark_all()
-        if worker in self._current and not self._stopping:
-            self._current.remove(worker)
-            await self._replace(worker, status)
-
-    async def _listen_to(self, worker: Worker) -> None:
-        stream = trio.SocketStream(trio.socket.from_stdlib_socket(worker.control))
-        unread = b""
-        try:
-            while octets := await stream.receive_some():
-                *lines, unread = (unread + octets).split(b"\n")
-                for line in lines:
-                    self._hear(worker, json.loads(line))
-        except trio.BrokenResourceError:
-            pass  # it was killed
+        if worker in self._current:
+            await self._replace(worker)
 
     def _hear(self, worker: Worker, what: dict[str, Any]) -> None:
         if "ready" in what:
@@ -228,7 +247,7 @@ class Supervisor:
         question = self._questions
         asked = [worker for worker in self._all if worker.serves]
         for worker in asked:
-            worker.tell(do="report", report=question)
+            worker.ask(question)
         with trio.move_on_after(_REPORT_SECONDS):  # a worker that is too busy to answer has said it not long ago
             while any(worker in self._all and worker.reported < question for worker in asked):
                 await self._answered.park()
@@ -248,36 +267,31 @@ class Supervisor:
         )
 
     async def receiver_greets(self) -> str:
-        """Why the receiver can't be said to be there, or nothing; it is told QUIT, so that its log has no complaint."""
-        receiver = self._settings.receiver
-        try:
-            with trio.fail_after(_GREETING_SECONDS):
-                stream = await trio.open_tcp_stream(receiver.host, receiver.port)
-                async with stream:
-                    greeting = await stream.receive_some()
-                    await stream.send_all(b"QUIT\r\n")
-                    await stream.receive_some()
-        except trio.TooSlowError:
-            return "no greeting in time"
-        except (OSError, trio.BrokenResourceError) as error:
-            return f"the receiver cannot be reached: {error}"
-        return "" if greeting.startswith(b"220") else "the receiver does not greet"
+        """Why the receiver can't be said to be there, or nothing; asked at most once in a few seconds."""
+        asked_at, why_not = self._greeted
+        if trio.current_time() - asked_at > _GREETING_SECONDS:
+            why_not = await _why_no_greeting(self._settings)
+            self._greeted = trio.current_time(), why_not
+        return why_not
 
-    async def _replace(self, worker: Worker, status: int) -> None:
+    async def _replace(self, worker: Worker) -> None:
+        self._current.remove(worker)
+        if self._stopping:
+            return
         lived_seconds = trio.current_time() - worker.started_at
         self._failures = 0 if lived_seconds > _STEADY_SECONDS else self._failures + 1
         pause_seconds = min(_LONGEST_BACK_OFF_SECONDS, _LEAST_BACK_OFF_SECONDS * 2 ** max(0, self._failures - 1))
         self._journal.trouble_with_workers(
             "a worker has ended; another starts",
             pid=worker.pid,
-            how=how_it_ended(status),
+            how=worker.how_it_ended,
             after_seconds=round(lived_seconds, 3),
             pause_seconds=pause_seconds,
         )
         await trio.sleep(pause_seconds)
         while not self._stopping and len(self._current) < self._settings.workers_used:
             try:
-                self._current.append(self._spawn(self._sources, self._settings))
+                self._current.append(self._spawn(self._sources, self._settings, self._listening))
             except OSError as error:
                 self._journal.trouble_with_workers(
                     "a worker could not be started; another attempt follows",
@@ -288,52 +302,77 @@ class Supervisor:
 
     # -- signals
 
+    async def change(self, what: Callable[[], Awaitable[None]]) -> None:
+        """Reload or upgrade, unless a stop comes first; whatever goes wrong changes nothing."""
+        if self._stopping:
+            return
+        with trio.CancelScope() as self._changing:
+            try:
+                await what()
+            except _UNUSABLE as error:
+                self._complain(f"no {what.__name__}: nothing has changed", str(error))
+            except Exception as error:
+                self._journal.supervisor_failed(what.__name__, error)
+
+    def _complain(self, what: str, problems: str) -> None:
+        for problem in problems.splitlines():
+            self._journal.trouble_with_workers(what, problem=problem)
+
     async def reload(self) -> None:
         """SIGHUP: settings and certificates read anew, by new workers."""
-        try:
-            await self._adopt(self.gather())
-        except _UNUSABLE as error:
-            for problem in str(error).splitlines():
-                self._journal.trouble_with_workers("not reloaded: nothing has changed", problem=problem)
-        else:
-            self._journal.supervised(
-                "reloaded", workers=len(self._current), retiring=len(self._all) - len(self._current)
-            )
+        await self._adopt(self.gather())
+        self._journal.supervised("reloaded", workers=len(self._current), retiring=len(self._all) - len(self._current))
 
     async def upgrade(self) -> None:
         """SIGUSR2: the same with the code that is installed now, in this process."""
-        command = [sys.executable, "-m", "shimproxy", *sys.argv[1:]]
-        try:
-            tried = await trio.run_process(
-                [*command[:3], "check", *command[4:]], capture_stdout=True, capture_stderr=True, check=False
-            )
-        except OSError as error:
-            self._journal.trouble_with_workers(
-                "not upgraded: nothing has changed", problem=error.strerror or str(error)
-            )
-            return
+        words = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+        program = [sys.executable, *words[1:]]
+        check = [*program, "check", *sys.argv[2:]]
+        tried = await trio.run_process(check, capture_stdout=True, capture_stderr=True, check=False)
         if tried.returncode:
-            problem = tried.stderr.decode(errors="replace").strip().splitlines()[-1:]
-            self._journal.trouble_with_workers("not upgraded: nothing has changed", problem=" ".join(problem))
-            return
-        self._journal.supervised("upgrading")
-        Left(self._listening, list(self._all), self._history).leave()
-        for each in (signal.SIGHUP, signal.SIGUSR2):
-            signal.signal(each, signal.SIG_IGN)  # which lasts until the new code is there to obey
-        os.execv(command[0], command)
+            said = tried.stderr.decode(errors="replace").splitlines() or ["it says nothing"]
+            raise SettingsError(*(line.removeprefix("shimproxy: ") for line in said))
+        with trio.move_on_after(_REPORT_SECONDS):
+            while not all(worker.told for worker in self._all):  # noqa: ASYNC110 - once, and soon so
+                await trio.sleep(_REPORT_SECONDS / 100)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the new program obeys them; they wait till then
+        try:
+            await trio.lowlevel.checkpoint()  # those that have come before may want a stop
+            await trio.lowlevel.checkpoint()
+            self._journal.supervised("upgrading")
+            left = Left(self._sources, self._listening, list(self._all), self._history)
+            descriptor = left.leave()
+            try:
+                os.execv(sys.executable, [*program, *sys.argv[1:]])
+            except OSError:
+                left.stay(descriptor)
+                raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         """SIGTERM, SIGINT: accept no more, and end in good order; asked again, at once."""
+        deadlines, grace_seconds = self._settings.deadlines, 0.0 if self._stopping else self._settings.grace_seconds
         self._stopping = True
+        if self._changing:
+            self._changing.cancel()
         for sock in (sock for sockets in self._listening.values() for sock in sockets):
             sock.close()
         for worker in self._all:
             worker.tell(do="stop")
+        self.nursery.start_soon(self._kill_after, grace_seconds + deadlines.linger_idle + _MARGIN_SECONDS)
+
+    async def _kill_after(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        for worker in self._all:
+            self._journal.trouble_with_workers("a worker does not end; it is killed", pid=worker.pid)
+            worker.kill()
 
     async def stopped(self) -> None:
         """Return when every worker has ended."""
         while self._all:
             await next(iter(self._all)).ended.wait()
+            await trio.lowlevel.checkpoint()
         if self._admin:
             await self._admin.close()
 
@@ -344,27 +383,52 @@ async def supervise(gather: Callable[[], Sources], version: str) -> None:
     Raises SettingsError, ListenFailed, DialFailed, TlsUnusable.
     """
     allow_many_files()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2) as signals:
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # an upgrade has blocked them
         async with trio.open_nursery() as nursery:
             supervisor = Supervisor(gather, version, nursery)
-            await supervisor.start()
+            changes, to_be_made = trio.open_memory_channel[Callable[[], Awaitable[None]]](1)
 
-            async def obey() -> None:
-                async for each in signals:
-                    match each:
-                        case signal.SIGHUP:
-                            await supervisor.reload()
-                        case signal.SIGUSR2:
-                            await supervisor.upgrade()
-                        case _:
-                            await supervisor.stop()
-                            nursery.start_soon(end)
+            async def make_changes() -> None:
+                async for each in to_be_made:
+                    await supervisor.change(each)
 
             async def end() -> None:
                 await supervisor.stopped()
                 nursery.cancel_scope.cancel()
 
-            nursery.start_soon(obey)
+            await supervisor.start()
+            nursery.start_soon(make_changes)
+            async for each in signals:
+                if each in (signal.SIGHUP, signal.SIGUSR2):
+                    with suppress(trio.WouldBlock):  # one that is to be made already will read what is there then
+                        changes.send_nowait(supervisor.reload if each == signal.SIGHUP else supervisor.upgrade)
+                else:
+                    supervisor.stop()
+                    nursery.start_soon(end)
+
+
+async def _why_no_greeting(settings: Settings) -> str:
+    """Why the receiver can't be said to be there, or nothing; it is told QUIT, so that its log has no complaint."""
+    receiver = settings.receiver
+    said = b""
+    try:
+        with trio.fail_after(_GREETING_SECONDS):
+            async with await trio.open_tcp_stream(receiver.host, receiver.port) as stream:
+                if settings.receiver_tls is ReceiverTls.IMPLICIT:
+                    return ""  # it waits for TLS, which is for the workers to make
+                while not (said.endswith(b"\n") and said.splitlines()[-1][3:4] != b"-") and len(said) < _MOST_GREETING:
+                    octets = await stream.receive_some()
+                    if not octets:
+                        return "the receiver goes without a greeting"
+                    said += octets
+                await stream.send_all(b"QUIT\r\n")
+                await stream.receive_some()
+    except trio.TooSlowError:
+        return "the receiver does not greet in time"
+    except (OSError, trio.BrokenResourceError) as error:
+        return f"the receiver cannot be reached: {error}"
+    return "" if said.startswith(b"220") else "the receiver does not greet"
 
 
 def _named(settings: Settings) -> list[tuple[str, Listener]]:
@@ -376,3 +440,8 @@ def _named(settings: Settings) -> list[tuple[str, Listener]]:
         named.append((f"{address} {seen[address]}", listener))
         seen[address] += 1
     return named
+
+
+def _sockets(settings: Settings, listening: _Listening) -> list[tuple[int, socket.socket]]:
+    """Every listening socket, with the index of its listener in the settings."""
+    return [(index, sock) for index, (name, _) in enumerate(_named(settings)) for sock in listening[name]]

@@ -5,54 +5,93 @@ from __future__ import annotations
 import json
 import os
 import socket
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from shimproxy.ops.child import Worker
+from shimproxy.ops.sources import Sources
 from shimproxy.ops.status import History
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _LEFT: Final = "_SHIMPROXY_LEFT_TO_THE_UPGRADE"
 
 
 @attrs.define
 class Left:
-    """What a supervisor leaves to the one that takes its place in the same process."""
+    """What goes over from one program to the next."""
 
-    listening: dict[str, list[socket.socket]] = attrs.field(factory=dict)
-    workers: list[Worker] = attrs.field(factory=list)
-    history: History | None = None
+    sources: Sources
+    """The settings that the workers go by."""
+    listening: dict[str, list[socket.socket]]
+    workers: list[Worker]
+    history: History
 
     @classmethod
-    def take_over(cls) -> Left:
-        """What was left, if this is such a one."""
+    def take_over(cls) -> Left | None:
+        """What was left, if this is such a program."""
         if _LEFT not in os.environ:
-            return cls()
+            return None
         with open(int(os.environ.pop(_LEFT)), encoding="utf-8") as file:
             file.seek(0)
             left = json.load(file)
         listening = {
             name: [socket.socket(fileno=fileno) for fileno in filenos] for name, filenos in left["listening"].items()
         }
-        workers = [Worker(pid, socket.socket(fileno=fileno), serves=True) for pid, fileno in left["workers"]]
-        for sock in (
-            *(sock for sockets in listening.values() for sock in sockets),
-            *(each.control for each in workers),
-        ):
-            sock.set_inheritable(False)
-        return cls(listening, workers, History.of_json(left["history"]))
+        workers = [
+            Worker(
+                each["pid"],
+                socket.socket(fileno=each["control"]),
+                retiring=each["retiring"],
+                serves=True,
+                counted=each["counted"],
+                unread=bytes.fromhex(each["unread"]),
+            )
+            for each in left["workers"]
+        ]
+        taken = cls(Sources.of_texts(left["options"]), listening, workers, History.of_json(left["history"]))
+        taken._set_inheritable(False)
+        return taken
 
-    def leave(self) -> None:
-        """See to it that the program to be executed finds it."""
-        sockets = [sock for sockets in self.listening.values() for sock in sockets]
-        for sock in (*sockets, *(worker.control for worker in self.workers)):
-            sock.set_inheritable(True)
+    def leave(self) -> int:
+        """See to it that the program to be executed finds it; the descriptor where it stands."""
+        self._set_inheritable(True)
         left = {
+            "options": self.sources.as_texts(),
             "listening": {name: [sock.fileno() for sock in socks] for name, socks in self.listening.items()},
-            "workers": [(worker.pid, worker.control.fileno()) for worker in self.workers],
-            "history": (self.history or History()).as_json(),
+            "workers": [
+                {
+                    "pid": worker.pid,
+                    "control": worker.control.fileno(),
+                    "retiring": worker.retiring,
+                    "counted": worker.counted,
+                    "unread": worker.unread.hex(),
+                }
+                for worker in self.workers
+            ],
+            "history": self.history.as_json(),
         }
         # The environment has no room for everything.
         descriptor = os.memfd_create("shimproxy", 0)
-        os.write(descriptor, json.dumps(left).encode())
+        with open(descriptor, "w", encoding="utf-8", closefd=False) as file:
+            json.dump(left, file)
         os.environ[_LEFT] = str(descriptor)
+        return descriptor
+
+    def stay(self, descriptor: int) -> None:
+        """It is not left after all."""
+        os.close(descriptor)
+        del os.environ[_LEFT]
+        self._set_inheritable(False)
+
+    def _set_inheritable(self, inheritable: bool) -> None:
+        for sock in self._sockets():
+            sock.set_inheritable(inheritable)
+
+    def _sockets(self) -> Iterator[socket.socket]:
+        for sockets in self.listening.values():
+            yield from sockets
+        for worker in self.workers:
+            yield worker.control

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _REPORT_SECONDS: Final = 1.0
 _MOST_UNSAID: Final = 100
+_LINE_SECONDS: Final = 5.0
 
 
 @attrs.define(eq=False)
@@ -42,6 +43,8 @@ class Reports:
     metrics: Metrics = attrs.field(factory=Metrics)
     _repaired: int = 0
     """How many sessions were told since the figures were: more than are kept are not asked for."""
+    _mute: bool = False
+    """Whether there is nobody to hear it, or a line was left half written."""
     _unsaid: trio.MemorySendChannel[dict[str, Any]] = attrs.field(init=False)
     _to_say: trio.MemoryReceiveChannel[dict[str, Any]] = attrs.field(init=False)
 
@@ -65,9 +68,20 @@ class Reports:
         self.say(counted=self.metrics.counted, gauges=self.metrics.gauges(), **more)
 
     async def run(self) -> None:
-        """Say what is to be said, until cancelled."""
+        """Say what is to be said, until cancelled or until nobody is there to hear it."""
         async for each in self._to_say:
-            await self.control.send_all(json.dumps(each).encode() + b"\n")
+            await self._write(each)
+
+    async def _write(self, what: dict[str, Any]) -> None:
+        if self._mute:
+            return
+        # A line is written to its end or is the last.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _LINE_SECONDS) as scope:
+            try:
+                await self.control.send_all(json.dumps(what).encode() + b"\n")
+            except trio.BrokenResourceError:
+                self._mute = True
+        self._mute = self._mute or scope.cancelled_caught
 
     async def run_regularly(self) -> None:
         """Say the figures once a second, so that little is lost with a worker that is killed."""
@@ -78,9 +92,7 @@ class Reports:
 
     async def say_the_last(self) -> None:
         """Say the figures of a worker that is about to end."""
-        last = {"counted": self.metrics.counted, "gauges": {}}
-        with suppress(trio.BrokenResourceError):
-            await self.control.send_all(json.dumps(last).encode() + b"\n")
+        await self._write({"counted": self.metrics.counted, "gauges": {}})
 
 
 async def work(control: trio.SocketStream) -> None:
@@ -96,6 +108,7 @@ async def work(control: trio.SocketStream) -> None:
     async with trio.open_nursery() as nursery:
 
         async def obey() -> None:
+            stopping = False
             async for order in orders:
                 match order["do"]:
                     case "retire":
@@ -104,7 +117,9 @@ async def work(control: trio.SocketStream) -> None:
                         reports.figures(report=order["report"])
                     case _:
                         stop.ask()
-            stop.ask()
+                        stopping = True
+            if not stopping:
+                stop.ask()
 
         async def serve_to_the_end(task_status: trio.TaskStatus[list[str]]) -> None:
             await serve_on(
@@ -128,10 +143,11 @@ async def work(control: trio.SocketStream) -> None:
 
 async def _orders(control: trio.SocketStream) -> AsyncIterator[dict[str, Any]]:
     unread = b""
-    while octets := await control.receive_some():
-        *lines, unread = (unread + octets).split(b"\n")
-        for line in lines:
-            yield json.loads(line)
+    with suppress(trio.BrokenResourceError):  # the supervisor was killed
+        while octets := await control.receive_some():
+            *lines, unread = (unread + octets).split(b"\n")
+            for line in lines:
+                yield json.loads(line)
 
 
 async def _main(fileno: int) -> None:
