@@ -99,14 +99,19 @@ def _check(options: argparse.Namespace) -> Callable[[], int]:
 def _health(options: argparse.Namespace) -> Callable[[], int]:
     given = {"admin": [options.admin]} if options.admin else {}
     sources = Sources.gather(given, os.environ, options.config)
+    if sources.problems:
+        raise SettingsError(*sources.problems)
     if "admin" not in sources.given:
         raise SettingsError(
             "admin: say where to ask: --admin HOST:PORT, SHIMPROXY_ADMIN, or admin in a file (--config)"
         )
+    where = sources.given["admin"].texts[-1]
+    if not where.startswith("unix:"):
+        Address.parse(where)
     path = "/readyz" + ("?receiver" if options.receiver else "") if options.ready or options.receiver else "/healthz"
 
     def command() -> int:
-        is_well, said = health.ask(sources.given["admin"].texts[-1], path)
+        is_well, said = health.ask(where, path)
         print(said, file=sys.stdout if is_well else sys.stderr)
         return 0 if is_well else 1
 
@@ -191,6 +196,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_probe(commands)
     _add_ladder(commands)
+    for command in commands.choices.values():
+        command.allow_abbrev = False  # a secret must not stand behind half a flag
     return parser
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import logging.handlers
+import contextlib
+import logging
+import os
 import signal
 import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import attrs
@@ -53,7 +57,7 @@ def test_syslog_gets_the_lines_with_facility_and_severity(tmp_path: Path) -> Non
             run.process.send_signal(signal.SIGHUP)
             lines.append(syslog.recv(10_000).decode())
             assert run.log == ""
-    mail = logging.handlers.SysLogHandler.LOG_MAIL << 3
+    mail = 2 << 3
     assert lines[0].startswith(f"<{mail + 6}>shimproxy: INFO start sender_tls=opaque")
     assert lines[1].startswith(f"<{mail + 4}>shimproxy: WARNING repair session=")
     assert lines[2].startswith(f"<{mail + 6}>shimproxy: INFO session session=")
@@ -66,7 +70,7 @@ def test_a_syslog_that_is_not_there_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("own_log")
-def test_a_syslog_that_goes_loses_lines_and_no_more(tmp_path: Path) -> None:
+def test_a_syslog_that_goes_loses_lines_and_no_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "log-socket"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
         syslog.bind(str(path))
@@ -77,7 +81,50 @@ def test_a_syslog_that_goes_loses_lines_and_no_more(tmp_path: Path) -> None:
         syslog.bind(str(path))
         syslog.settimeout(SECONDS)
         Journal().trouble("somebody hears this")
+        assert b'"event": "lost", "lines": 1}' in syslog.recv(10_000)
         assert b'"trouble": "somebody hears this"' in syslog.recv(10_000)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("own_log")
+def test_a_syslog_that_does_not_read_keeps_nobody_waiting(tmp_path: Path) -> None:
+    path = tmp_path / "log-socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(str(path))
+        log_output.set_up("INFO", "text", f"syslog:{path}")
+        for _ in range(5000):
+            Journal().trouble("x" * 1000)
+        syslog.setblocking(False)
+        taken = 0
+        with contextlib.suppress(BlockingIOError):
+            while syslog.recv(10_000):
+                taken += 1
+        Journal().trouble("again")
+        assert syslog.recv(10_000).endswith(b" WARNING lost lines=%d" % (5000 - taken))
+
+
+# -- standard error
+
+
+def test_mail_does_not_wait_for_whoever_reads_the_log(tmp_path: Path) -> None:
+    """With a pipe that is full, and at the end too."""
+    reading, writing = os.pipe()
+    with Receiver(Talk.accept) as receiver, open(reading, "rb") as pipe:
+        (tmp_path / "shimproxy.toml").write_text(settings(receiver, "log-level = 'debug'\n"))
+        command = [sys.executable, "-m", "shimproxy", "run", "--config", str(tmp_path / "shimproxy.toml")]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=writing, text=True)
+        os.close(writing)
+        assert process.stdout
+        with process.stdout:
+            port = int(process.stdout.readline().partition(" on 127.0.0.1:")[2].partition(",")[0])
+            for _ in range(150):  # of some 1000 octets of dialogue each: more than a pipe holds
+                with Session(port) as session:
+                    session.mail()
+                    session.say(b"QUIT", b"221")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(SECONDS) == 0
+        assert pipe.read().count(b" said session=") > 100
+    assert len(receiver.seen.mails) == 150
 
 
 # -- repeats

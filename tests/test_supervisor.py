@@ -182,6 +182,9 @@ def offered(session: Session) -> bytes:
         ("recever = 1\n", "did you mean receiver?"),
         ("cert = '/no/cert.pem'\nreceiver-tls = 'required'\n", "/no/cert.pem: No such file"),
         ("receiver = ", "not TOML"),
+        ("x = " + "[" * 5000 + "\n", "not TOML"),
+        ("sessions = " + "9" * 5000 + "\n", "not TOML"),
+        ("cert = 'a\\u0000b'\n".replace("'", '"'), "there is a NUL in it"),
         (f"listen = ['{HOST}:0', '192.0.2.1:0']\n", "this machine has no such address"),
     ],
 )
@@ -298,6 +301,74 @@ def test_an_upgrade_that_would_fail_is_not_made(receiver: Receiver, tmp_path: Pa
         assert run.workers == before
 
 
+def taken_by_another(receiver: Receiver, what: str, sock: socket.socket) -> str:
+    address = f"{HOST}:{sock.getsockname()[1]}"
+    if what == "admin":
+        return settings(receiver, f"admin = '{address}'\n")
+    return settings(receiver).replace(f'"{HOST}:0"', f'["{HOST}:0", "{address}"]')
+
+
+@pytest.mark.parametrize("what", ["admin", "listen"])
+def test_an_upgrade_to_what_cannot_be_used_leaves_all_as_it_was(what: str, receiver: Receiver, tmp_path: Path) -> None:
+    """Although only the new program finds that out."""
+    with (
+        socket.create_server((HOST, 0)) as taken,
+        running(tmp_path, settings(receiver)) as run,
+        Session(run.ports[0]) as old,
+    ):
+        before = run.workers
+        run.file.write_text(taken_by_another(receiver, what, taken))
+        run.process.send_signal(signal.SIGUSR2)
+        run.logged("not upgraded: the workers go on")
+        assert run.workers == before
+        old.mail()
+        with Session(run.ports[0]) as new:
+            new.mail()
+        run.reload(settings(receiver))
+        with Session(run.ports[0]) as new:
+            new.mail()
+
+
+@pytest.mark.parametrize("mails", [0, 20, 60, 120, 200, 300])
+def test_a_stop_in_the_midst_of_an_upgrade_is_a_stop(mails: int, receiver: Receiver, tmp_path: Path) -> None:
+    """Whether it comes before the new program, in its beginning or when it obeys."""
+    with running(tmp_path, settings(receiver, "log-level = 'warning'\n")) as run:
+        run.process.send_signal(signal.SIGUSR2)
+        for _ in range(mails):  # so much later
+            with Session(run.ports[0]) as session:
+                session.mail()
+        run.process.send_signal(signal.SIGTERM)
+        assert run.process.wait(SECONDS) == 0
+
+
+@pytest.mark.parametrize("change", [signal.SIGHUP, signal.SIGUSR2], ids=["reload", "upgrade"])
+def test_nothing_is_changed_during_a_stop(change: signal.Signals, receiver: Receiver, tmp_path: Path) -> None:
+    with running(tmp_path, settings(receiver)) as run, Session(run.ports[0]) as busy:
+        busy.say(b"MAIL FROM:<a@b>", b"250")
+        run.process.send_signal(signal.SIGTERM)
+        run.logged("what=stopping")
+        run.process.send_signal(change)
+        busy.say(b"RCPT TO:<a@b>", b"250")
+        busy.say(b"DATA", b"354")
+        busy.say(b"text\r\n.", b"250")
+        busy.expect(b"421 ")
+        busy.__exit__()
+        assert run.process.wait(SECONDS) == 0
+
+
+@pytest.mark.parametrize(("signals", "grace"), [(1, 0), (2, 1000)])
+def test_a_worker_that_does_not_end_is_killed(signals: int, grace: int, receiver: Receiver, tmp_path: Path) -> None:
+    """With the grace over, or at the second signal."""
+    with running(tmp_path, settings(receiver, f"grace = {grace}\n[deadline]\nlinger-idle = 0.1\n")) as run:
+        os.kill(run.workers[0], signal.SIGSTOP)
+        run.process.send_signal(signal.SIGTERM)
+        if signals == 2:
+            run.logged("what=stopping")
+            run.process.send_signal(signal.SIGTERM)
+        assert run.process.wait(SECONDS) == 0
+        assert "a worker does not end; it is killed" in run.log
+
+
 def test_a_stop_reaches_every_worker(receiver: Receiver, tmp_path: Path) -> None:
     """Also one that a reload has replaced: the idle are told, and a transaction comes to its end."""
     with running(tmp_path, settings(receiver, "workers = 2\n")) as run, contextlib.ExitStack() as stack:
@@ -319,11 +390,16 @@ def test_a_stop_reaches_every_worker(receiver: Receiver, tmp_path: Path) -> None
 
 
 def test_workers_do_not_outlive_their_supervisor(receiver: Receiver, tmp_path: Path) -> None:
-    with running(tmp_path, settings(receiver, "workers = 2\n")) as run:
+    """They end in good order."""
+    with running(tmp_path, settings(receiver, f"workers = 2\nadmin = '{HOST}:0'\n")) as run:
         workers = [os.pidfd_open(pid) for pid in run.workers]
-        with Session(run.ports[0]) as idle:
+        with Session(run.ports[0]) as idle, Session(run.ports[0]) as busy:
+            busy.say(b"MAIL FROM:<a@b>", b"250")
             run.process.kill()
             idle.expect(b"421 ")
+            busy.say(b"RCPT TO:<a@b>", b"250")
+            busy.say(b"DATA", b"354")
+            busy.say(b"text\r\n.", b"250")
         for worker in workers:
             poll(lambda worker=worker: is_over(worker), "the end of a worker")  # type: ignore[misc]
             os.close(worker)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import http.server
 import os
+import re
 import socket
 import socketserver
 import stat
 import threading
+import time
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 _UNIX: Final = "unix:"
 _ANSWER_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.2
+_REQUEST_SECONDS: Final = 30.0
+_MOST_CLIENTS: Final = 32
+_Request = socket.socket | tuple[bytes, socket.socket]
 _NO_RESOURCES: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 )
@@ -80,6 +85,9 @@ async def answer(path: str, supervised: Supervised) -> Answer:
 _NOT_HERE: Final = Answer("ask for the page by an address, or as localhost\n", HTTPStatus.MISDIRECTED_REQUEST)
 
 
+_PORT: Final = re.compile(r":\d+$")
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     """One connection; `server` has what it needs."""
 
@@ -109,8 +117,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _is_meant(self) -> bool:
         """Whether the page may be shown: not where a foreign page has given this address a name of its own."""
-        host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
-        return self.path != "/" or host in ("", "localhost") or Address(host.strip("[]"), 0).is_literal
+        if self.path.partition("?")[0] != "/":
+            return True
+        host = _PORT.sub("", self.headers.get("Host", "")).lower()
+        return host in ("", "localhost") or Address(host.strip("[]"), 0).is_literal
 
     def log_message(self, format: str, *args: object) -> None:
         """Scrapes are no news."""
@@ -124,19 +134,47 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = _MOST_CLIENTS
 
     def __init__(self, sock: socket.socket, supervised: Supervised, token: trio.lowlevel.TrioToken) -> None:
         super().__init__(("", 0), _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = sock
         self._supervised, self._token = supervised, token
+        self._clients = threading.BoundedSemaphore(_MOST_CLIENTS)
 
     def ask(self, path: str) -> Answer:
         return trio.from_thread.run(answer, path, self._supervised, trio_token=self._token)
 
     def get_request(self) -> tuple[socket.socket, str]:
-        sock, _ = self.socket.accept()
+        try:
+            sock, _ = self.socket.accept()
+        except OSError:
+            time.sleep(_POLL_SECONDS)  # there may be no descriptor for it; it waits
+            raise
         return sock, "admin"
+
+    def process_request(self, request: _Request, client_address: object) -> None:
+        if self._clients.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: _Request, client_address: object) -> None:
+        # However slowly it comes: a request has as long as this altogether.
+        timer = threading.Timer(_REQUEST_SECONDS, self._cut_off, (request,))
+        timer.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            timer.cancel()
+            self._clients.release()
+
+    @staticmethod
+    def _cut_off(request: _Request) -> None:
+        with contextlib.suppress(OSError):
+            if isinstance(request, socket.socket):
+                request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Whoever asked has gone."""

@@ -10,6 +10,7 @@ from shimproxy.net.dial import look_up
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
 from shimproxy.net.listen import open_listeners
 from shimproxy.ops import log_output
+from shimproxy.ops.admin import Admin
 from shimproxy.ops.log_output import LogUnusable
 from shimproxy.ops.settings import SettingsError
 
@@ -42,6 +43,11 @@ async def check(settings: Settings) -> list[str]:
         log_output.check(settings.log_to)
     except LogUnusable as error:
         problems.append(str(error))
+    if settings.admin:
+        try:
+            await (await Admin.open(settings.admin)).close()
+        except ListenFailed as error:
+            remarks.append(str(error))
     for listener in settings.listen:
         try:
             for sock in await open_listeners(listener.address):

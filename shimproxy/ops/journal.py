@@ -30,10 +30,17 @@ _Fields = dict[str, int | str | float]
 _WAITS_A_SECOND: Final = 4
 _WAIT_SECONDS: Final = 1 / _WAITS_A_SECOND
 _MOST_WAITING: Final = 256
+_MOST_SHOWN: Final = 1000
 _REMARKS: Final = {
     SenderTls.OPAQUE: "the receiver's STARTTLS passes unread, and nothing can be repaired there; --cert changes that",
     SenderTls.OFF: "STARTTLS is taken out of the receiver's EHLO reply: senders stay in the clear",
 }
+
+
+def shortened(octets: bytes) -> str:
+    """The same of what may be of any length: its beginning, and how long it is."""
+    text = escaped(octets[:_MOST_SHOWN])
+    return text if len(octets) <= _MOST_SHOWN else f"{text}... ({len(octets)} octets)"
 
 
 def escaped(octets: bytes) -> str:
@@ -117,7 +124,7 @@ class Journal:
         self.flush()
         fields: _Fields = {"session": record.id, "repair": repair.violation.value, "phase": repair.phase}
         for name, value in repair.detail.items():
-            fields[name] = escaped(value) if isinstance(value, bytes) else value
+            fields[name] = shortened(value) if isinstance(value, bytes) else value
         _write(logging.WARNING, "repair", fields)
 
     def ended(self, record: SessionRecord) -> None:

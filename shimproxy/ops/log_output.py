@@ -5,19 +5,33 @@ An event has fields, which the journal gives (journal.py); their names are the k
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import functools
 import json
 import logging
-import logging.handlers
+import os
+import queue
 import socket
+import stat
+import sys
+import threading
 import time
-from typing import Final
+from typing import Final, TextIO
 
 log = logging.getLogger("shimproxy")
 
 STANDARD_ERROR: Final = "stderr"
 SYSLOG: Final = "syslog"
 SYSLOG_SOCKET: Final = "/dev/log"
+MOST_LINES: Final = 10_000
+"""How many wait for whoever reads a pipe."""
+_LAST_SECONDS: Final = 1.0
+_FACILITY_MAIL: Final = 2
+_SEVERITY_INFO: Final = 6
+_SEVERITIES: Final = {logging.DEBUG: 7, logging.INFO: _SEVERITY_INFO, logging.WARNING: 4, logging.ERROR: 3}
+_MOST_OCTETS: Final = 8192
+"""Of a line to syslog; what daemons take as a rule."""
 
 
 class TextFormatter(logging.Formatter):
@@ -100,16 +114,127 @@ def check(to: str) -> None:
 
 def _handler(to: str) -> logging.Handler:
     if to == STANDARD_ERROR:
-        return logging.StreamHandler()
-    path = to.partition(":")[2] or SYSLOG_SOCKET
+        return PipeHandler(sys.stderr) if _may_block(sys.stderr) else logging.StreamHandler()
+    return Syslog(to.partition(":")[2] or SYSLOG_SOCKET)
+
+
+def _may_block(stream: TextIO | None) -> bool:
+    """Whether whoever reads it can keep a writer waiting."""
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as tried:
-            tried.connect(path)
-        handler = logging.handlers.SysLogHandler(path, logging.handlers.SysLogHandler.LOG_MAIL, socket.SOCK_DGRAM)
-    except OSError as error:
-        raise LogUnusable(
-            f"log-to: no syslog at {path}: {error.strerror}; start it, name its socket (syslog:PATH), or say stderr"
-        ) from None
-    handler.ident = "shimproxy: "
-    handler.append_nul = False
-    return handler
+        mode = os.fstat(stream.fileno()).st_mode if stream else 0
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+class _Lossy(logging.Handler):
+    """A handler that never waits: a line that is not taken is lost, counted, and told of by the next that is taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log a line, if that is possible at once."""
+        if self._lost:
+            told = log.makeRecord(
+                log.name, logging.WARNING, "", 0, "lost", (), None, extra={"fields": {"lines": self._lost}}
+            )
+            if self._took(told):
+                self._lost = 0
+        if self._lost or not self._took(record):
+            self._lost += 1
+
+    def _took(self, record: logging.LogRecord) -> bool:
+        raise NotImplementedError
+
+
+class PipeHandler(_Lossy):
+    """Standard error where it is a pipe or a socket: mail must not wait for whoever reads the log.
+
+    A thread of its own writes, so that nothing is set on what other programs may share.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lines: queue.Queue[str] = queue.Queue(MOST_LINES)
+        threading.Thread(target=self._write_forever, name="log", daemon=True).start()
+        atexit.register(self.wait)
+
+    def _took(self, record: logging.LogRecord) -> bool:
+        try:
+            self._lines.put_nowait(self.format(record))
+        except queue.Full:
+            return False
+        return True
+
+    def _write_forever(self) -> None:
+        while True:
+            line = self._lines.get()
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write(line + "\n")
+                self._stream.flush()
+            self._lines.task_done()
+
+    def wait(self) -> None:
+        """Let what was logged be written, for as long as a reader may reasonably take."""
+        end = time.monotonic() + _LAST_SECONDS
+        with self._lines.all_tasks_done:
+            while self._lines.unfinished_tasks and (left := end - time.monotonic()) > 0:
+                self._lines.all_tasks_done.wait(left)
+
+    def close(self) -> None:
+        """Another handler takes over."""
+        self.wait()
+        atexit.unregister(self.wait)
+        super().close()
+
+
+class Syslog(_Lossy):
+    """The socket of a syslog daemon (RFC 3164), which may come and go."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+        try:
+            self._sock: socket.socket | None = self._connected()
+        except OSError as error:
+            raise LogUnusable(
+                f"log-to: no syslog at {path}: {error.strerror or error}; start it, name its socket (syslog:PATH), or "
+                "say stderr"
+            ) from None
+
+    def _connected(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            sock.connect(self._path)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def _took(self, record: logging.LogRecord) -> bool:
+        priority = _FACILITY_MAIL << 3 | _SEVERITIES.get(record.levelno, _SEVERITY_INFO)
+        line = f"<{priority}>shimproxy: {self.format(record)}".encode()[:_MOST_OCTETS]
+        for _ in range(2):  # the second time with a new connection: the daemon may have begun anew
+            try:
+                self._sock = self._sock or self._connected()
+                self._sock.send(line)
+            except BlockingIOError:
+                return False
+            except OSError:
+                self._disconnect()
+            else:
+                return True
+        return False
+
+    def _disconnect(self) -> None:
+        if self._sock:
+            self._sock.close()
+            self._sock = None
+
+    def close(self) -> None:
+        """Another handler takes over."""
+        self._disconnect()
+        super().close()

@@ -150,4 +150,4 @@ _LABELLED: Final = {name.partition("{")[0] for name in (*_REPLIES, *_OCTETS.valu
 
 def _line(name: str, value: float) -> str:
     name = name.replace('le="inf"', 'le="+Inf"')
-    return f"shimproxy_{name} {value:.12g}\n"
+    return f"shimproxy_{name} {value:.0f}\n" if value == int(value) else f"shimproxy_{name} {value:.12g}\n"

@@ -21,6 +21,7 @@ Values = dict[str, Any]
 """Fields of Settings."""
 _YES: Final = frozenset({"true", "yes", "on", "1"})
 _NO: Final = frozenset({"false", "no", "off", "0"})
+_MOST_DIGITS: Final = 18
 _UNITS: Final = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 
@@ -78,7 +79,7 @@ def octets_of(text: str) -> int:
     """A size with its unit, as in 10MiB, 500KiB or 1000. Raises ValueError."""
     digits = text.rstrip("KMGiB")
     unit = _UNITS.get(text[len(digits) :])
-    if not (digits.isascii() and digits.isdigit()) or unit is None or int(digits) < 1:
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS) or not unit or int(digits) < 1:
         raise ValueError("write a size as in 10MiB, 500KiB or 1000")
     return int(digits) * unit
 

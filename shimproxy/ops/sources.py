@@ -31,6 +31,7 @@ FILE_VARIABLE: Final = "SHIMPROXY_CONFIG"
 _BY_VARIABLE: Final = {option.variable: option for option in OPTIONS}
 _VARIABLES: Final = [variable.partition("_")[2] for variable in (*_BY_VARIABLE, FILE_VARIABLE)]
 _NEAR_VARIABLE_RATIO: Final = 0.8
+_MOST_SHOWN: Final = 200
 _FIELDS: Final = attrs.fields_dict(Settings)
 _NEEDED: Final = {"receiver": "where mail goes", "listen": "where senders connect"}
 
@@ -97,8 +98,8 @@ class Sources:
             if prefix != "SHIMPROXY" or variable == FILE_VARIABLE:
                 continue
             if option := _BY_VARIABLE.get(variable):
-                if text:  # to leave it empty is a container's way to leave it away
-                    self.given[option.name] = Given(tuple(text.split()) if option.many else (text,), variable)
+                if text.strip():  # to leave it empty is a container's way to leave it away
+                    self.given[option.name] = Given(tuple(text.split()) if option.many else (text.strip(),), variable)
             elif near := nearest(rest, _VARIABLES, _NEAR_VARIABLE_RATIO):
                 self.problems.append(f"{variable}: there is no such setting{near}")
 
@@ -111,8 +112,8 @@ class Sources:
             self.problems.append(f"{file}: {error.strerror}; check the path, and who may read it")
         except UnicodeDecodeError:
             self.problems.append(f"{file}: not UTF-8; save it as such")
-        except tomllib.TOMLDecodeError as error:
-            self.problems.append(f"{file}: not TOML: {error}")
+        except (ValueError, RecursionError) as error:  # numbers without end, lists within lists
+            self.problems.append(f"{file}: not TOML: {str(error)[:_MOST_SHOWN]}")
         else:
             for name, entry in entries.items():
                 self._add_entry(f"{file}: {name}", name, entry)
@@ -124,8 +125,8 @@ class Sources:
             return
         try:
             self.given[name] = Given(_texts(option, entry), place)
-        except ValueError as error:
-            shown = "" if option.secret else f" {json.dumps(entry, default=str, ensure_ascii=False)}:"
+        except (ValueError, RecursionError) as error:
+            shown = "" if option.secret else f" {_shortly(json.dumps(entry, default=str, ensure_ascii=False))}:"
             self.problems.append(f"{place}:{shown} {error}")
 
     # -- shown
@@ -149,13 +150,21 @@ class Sources:
 def _values(option: Option, given: Given, problems: list[str]) -> Values:
     """What an option comes to, nothing if it is a problem."""
     try:
+        if not given.texts:
+            raise ValueError("nothing is given; write a text, or leave it away")
+        if any("\0" in text for text in given.texts):
+            raise ValueError("there is a NUL in it; leave that out")
         return {field: _checked(field, value) for field, value in option.read(given.texts).items()}
     except SettingsError as error:
         problems += [f"{given.place}: {problem}" for problem in error.problems]
     except ValueError as error:
-        shown = "" if option.secret else f" {' '.join(map(repr, given.texts))}:"
+        shown = "" if option.secret else f" {_shortly(' '.join(map(repr, given.texts)))}:"
         problems.append(f"{given.place}:{shown} {error}")
     return {}
+
+
+def _shortly(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def _checked(field: str, value: object) -> object:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from shimproxy.ops import record_text
-from shimproxy.ops.journal import escaped
+from shimproxy.ops.journal import shortened
 from shimproxy.ops.metrics import Series, add
 from shimproxy.smtp.catalogue import Violation
 
@@ -63,7 +63,7 @@ class Repaired:
 
 
 def _shown(value: int | str | bytes) -> str:
-    return escaped(value) if isinstance(value, bytes) else str(value)
+    return shortened(value) if isinstance(value, bytes) else str(value)
 
 
 @attrs.define

@@ -354,6 +354,7 @@ class Supervisor:
         """SIGTERM, SIGINT: accept no more, and end in good order; asked again, at once."""
         deadlines, grace_seconds = self._settings.deadlines, 0.0 if self._stopping else self._settings.grace_seconds
         self._stopping = True
+        self._journal.supervised("stopping", workers=len(self._all), grace_seconds=grace_seconds)
         if self._changing:
             self._changing.cancel()
         for sock in (sock for sockets in self._listening.values() for sock in sockets):
