@@ -123,6 +123,18 @@ def test_the_number_of_series_is_bounded() -> None:
     assert sum(repairs.values()) == 2 * 3 * MOST_RECEIVERS
 
 
+def test_the_number_of_series_is_bounded_over_any_number_of_workers() -> None:
+    history = History()
+    for worker in range(5):
+        sut = Metrics()
+        for number in range(MOST_RECEIVERS):
+            sut.ended(record(f"192.0.2.{worker}:{number}"))
+        history.over(sut.counted)
+    repairs = {name: value for name, value in history.past.items() if name.startswith("repairs_total")}
+    assert len(repairs) == MOST_RECEIVERS + 1
+    assert sum(repairs.values()) == 2 * 5 * MOST_RECEIVERS
+
+
 @pytest.mark.parametrize("where", ["connection", "session"])
 def test_a_limit_that_is_reached_is_counted(where: str, receiver: Receiver, tmp_path: Path) -> None:
     more = "sessions = 1\n" if where == "connection" else "[limit]\nbad-commands = 1\n"

@@ -23,6 +23,7 @@ Series = dict[str, float]
 """Name with labels -> value."""
 
 MOST_RECEIVERS: Final = 100
+OTHER: Final = "other"
 SECONDS: Final = (0.01, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0)
 """The upper bounds of the histogram of sessions; one without a bound follows."""
 # Family -> (type, help), in the order in which they are written.
@@ -105,7 +106,7 @@ class Metrics:
     def _known(self, receiver: str) -> str:
         if receiver not in self._receivers:
             if len(self._receivers) >= MOST_RECEIVERS:
-                return "other"
+                return OTHER
             self._receivers.add(receiver)
         return receiver
 

@@ -11,11 +11,11 @@ import attrs
 
 from shimproxy.ops import record_text
 from shimproxy.ops.journal import shortened
-from shimproxy.ops.metrics import Series, add
+from shimproxy.ops.metrics import MOST_RECEIVERS, OTHER, Series, add, series
 from shimproxy.smtp.catalogue import Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from shimproxy.session.record import SessionRecord
 
@@ -23,6 +23,7 @@ MOST_RECENT: Final = 20
 """Repaired sessions that are kept."""
 MOST_OCTETS: Final = 64 * 1024
 """Of the record of one of them."""
+_MOST_SEEN: Final = 100 * len(Violation)
 _OF_SENDERS: Final = frozenset(violation.value for violation in Violation if violation.by == "sender")
 _REPAIRS: Final = re.compile(r'repairs_total\{violation="([^"]*)",receiver="((?:[^"\\]|\\.)*)"\}').fullmatch
 
@@ -105,6 +106,8 @@ class History:
     past: Series = attrs.field(factory=dict)
     """The figures of workers that have ended."""
     recent: deque[Repaired] = attrs.field(factory=lambda: deque(maxlen=MOST_RECENT))
+    _receivers: set[str] = attrs.field(factory=set)
+    """Those that have figures of their own."""
     _seen: dict[tuple[str, str], tuple[float, float]] = attrs.field(factory=dict)
     """(receiver, violation) -> when it was repaired first and last."""
 
@@ -114,11 +117,25 @@ class History:
         for repair in session.repairs:
             key = session.receiver, repair["violation"]
             first_at, _ = self._seen.get(key, (session.ended_at, 0.0))
-            self._seen[key] = first_at, session.ended_at
+            if key in self._seen or len(self._seen) < _MOST_SEEN:
+                self._seen[key] = first_at, session.ended_at
 
     def over(self, figures: Mapping[str, float]) -> None:
         """A worker has ended with these figures."""
-        add(self.past, figures)
+        add(self.past, dict(self._folded(figures)))
+
+    def _folded(self, figures: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+        """With no more receivers than a worker has, however many workers there were."""
+        others: Series = {}
+        for name, value in figures.items():
+            found = _REPAIRS(name)
+            if found is None or found[2] in self._receivers or len(self._receivers) < MOST_RECEIVERS:
+                if found:
+                    self._receivers.add(found[2])
+                yield name, value
+            else:
+                add(others, {series("repairs_total", violation=found[1], receiver=OTHER): value})
+        yield from others.items()
 
     def figures(self, reports: Iterable[Mapping[str, float]]) -> Series:
         """All of it, with what those report that go on."""
