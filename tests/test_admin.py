@@ -204,6 +204,16 @@ def test_health_tells_the_truth(receiver: Receiver, tmp_path: Path) -> None:
         assert run.process.wait(SECONDS) == 0
 
 
+@pytest.mark.slow
+def test_a_worker_that_stands_still_is_not_healthy(receiver: Receiver, tmp_path: Path) -> None:
+    with running(tmp_path, with_admin(receiver)) as run:
+        (worker,) = run.workers
+        os.kill(worker, signal.SIGSTOP)
+        poll(lambda: get(run, "/healthz") == (503, "no worker serves\n"), "no health", SECONDS)
+        os.kill(worker, signal.SIGCONT)
+        poll(lambda: get(run, "/healthz") == (200, "ok\n"), "health")
+
+
 def test_readiness_may_ask_the_receiver(tmp_path: Path) -> None:
     with Receiver(Talk.accept) as receiver:
         text = with_admin(receiver)

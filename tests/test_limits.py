@@ -35,7 +35,7 @@ from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.newlines import Newlines
 from tests.memory import Stage, offered, staged, up_to_mail_data
 from tests.peers.faults import well_behaved
-from tests.peers.receiving import GREETING, HOST, Receiver
+from tests.peers.receiving import GREETING, HOST, Receiver, Talk
 from tests.peers.shim import shim, shim_process
 from tests.peers.tls import make_certificate
 
@@ -518,6 +518,45 @@ async def test_a_client_that_stops_in_its_mail_data_is_told_and_comes_again(rece
                 assert await sender.line() == b""
             assert await is_served(sut.port)
     assert receiver.seen.mails == [b"text\r\n"], "not the one that was not ended"
+
+
+async def test_a_client_that_drips_its_mail_data_is_told_and_comes_again(
+    receiver: Receiver, mock_clock: trio.testing.MockClock
+) -> None:
+    mock_clock.rate = 1
+    with trio.fail_after(PATIENCE_SECONDS + 600):
+        async with shim(receiver.port, limits=Limits(least_octets_per_second=100)) as sut:
+            async with client(sut.port) as sender:
+                await sender.line()
+                assert (await sender.says(*MAIL[:3]))[-1].startswith(b"354")
+                with contextlib.suppress(trio.BrokenResourceError):
+                    for _ in range(4):  # an octet a minute, and three minutes for a block
+                        await sender.stream.send_all(b"x")
+                        mock_clock.jump(60)
+                        await trio.testing.wait_all_tasks_blocked()
+                assert await sender.line() == b"421 timeout, closing connection\r\n"
+            assert await is_served(sut.port)
+    assert receiver.seen.mails == [b"text\r\n"]
+
+
+async def test_a_reply_that_is_too_long_is_cut_for_a_real_client() -> None:
+    def talks_much(talk: Talk) -> None:
+        talk.say(b"".join(b"552-%s\r\n" % (b"x" * 400) for _ in range(100)) + b"552 that is all\r\n")
+
+    with trio.fail_after(PATIENCE_SECONDS), Receiver(talks_much) as receiver:
+        async with shim(receiver.port, limits=Limits(reply_octets=2048)) as sut:
+            async with client(sut.port) as sender:
+                await sender.line()
+                await sender.says(*MAIL[:2])
+                await sender.stream.send_all(b"DATA\r\n")
+                lines = [await sender.line()]
+                while lines[-1][3:4] == b"-":
+                    lines.append(await sender.line())
+                assert sum(map(len, lines)) <= 2048 + len(lines[-1])
+                assert {line[:3] for line in lines} == {b"552"}
+                assert await sender.says(b"RSET", b"QUIT") == [b"250 2.1.0 Ok\r\n", b"221 2.0.0 closing connection\r\n"]
+            await sut.watcher.sessions_ended()
+    assert [repair.violation for repair in sut.watcher.repairs] == [Violation.REPLY_LONG_LINE]
 
 
 # -- connections

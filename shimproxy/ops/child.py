@@ -44,6 +44,8 @@ class Worker:
     gauges: Series = attrs.field(factory=dict)
     unread: bytes = b""
     """The beginning of a line that it has not said to its end."""
+    heard_at: float = attrs.field(factory=trio.current_time)
+    """When it said something last."""
     reported: int = 0
     """Which question it has answered last."""
     status: int = 0
@@ -97,6 +99,7 @@ class Worker:
                         except ValueError:
                             complain(f"a line of {len(line)} octets can't be read")
                         else:
+                            self.heard_at = trio.current_time()
                             hear(what)
             nursery.cancel_scope.cancel()
         self.control.close()  # which leaves a descriptor to wait with, should there be no other

@@ -53,6 +53,8 @@ _PAUSE_SECONDS: Final = 1.0
 _STEADY_SECONDS: Final = 10.0
 """A worker that has lived so long has not failed to start."""
 _REPORT_SECONDS: Final = 1.0
+_SILENT_SECONDS: Final = 10.0
+"""A worker that reports once a second and has not for so long serves nobody."""
 _GREETING_SECONDS: Final = 5.0
 _MOST_GREETING: Final = 65_536
 _MARGIN_SECONDS: Final = 2.0
@@ -253,12 +255,13 @@ class Supervisor:
                 await self._answered.park()
         figures = self._history.figures(figures for worker in self._all for figures in (worker.counted, worker.gauges))
         figures["workers"] = len(self._all)
+        silent = trio.current_time() - _SILENT_SECONDS
         return Status(
             version=self.version,
             receiver=str(self._settings.receiver),
             listening=[] if self._stopping else self._addresses,
             started_at=self._history.started_at,
-            serves=any(worker.serves for worker in self._current) and not self._stopping,
+            serves=not self._stopping and any(worker.serves and worker.heard_at > silent for worker in self._current),
             stopping=self._stopping,
             workers=len(self._all),
             figures=figures,
