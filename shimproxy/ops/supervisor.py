@@ -33,13 +33,13 @@ from shimproxy.ops import log_output
 from shimproxy.ops.admin import Admin
 from shimproxy.ops.check import check_receiver, check_records, check_tls
 from shimproxy.ops.child import Worker
+from shimproxy.ops.greeting import GREETING_SECONDS, why_no_greeting
 from shimproxy.ops.journal import Journal
 from shimproxy.ops.log_output import LogUnusable
 from shimproxy.ops.run import allow_many_files, say
 from shimproxy.ops.settings import SettingsError
 from shimproxy.ops.status import History, Repaired, Status
 from shimproxy.ops.upgrade import Left
-from shimproxy.session.policy import ReceiverTls
 
 if TYPE_CHECKING:
     from shimproxy.ops.settings import Listener, Settings
@@ -55,8 +55,6 @@ _STEADY_SECONDS: Final = 10.0
 _REPORT_SECONDS: Final = 1.0
 _SILENT_SECONDS: Final = 10.0
 """A worker that reports once a second and has not for so long serves nobody."""
-_GREETING_SECONDS: Final = 5.0
-_MOST_GREETING: Final = 65_536
 _MARGIN_SECONDS: Final = 2.0
 _CODE: Final = Path(__file__).parents[2]
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
@@ -272,8 +270,8 @@ class Supervisor:
     async def receiver_greets(self) -> str:
         """Why the receiver can't be said to be there, or nothing; asked at most once in a few seconds."""
         asked_at, why_not = self._greeted
-        if trio.current_time() - asked_at > _GREETING_SECONDS:
-            why_not = await _why_no_greeting(self._settings)
+        if trio.current_time() - asked_at > GREETING_SECONDS:
+            why_not = await why_no_greeting(self._settings)
             self._greeted = trio.current_time(), why_not
         return why_not
 
@@ -410,29 +408,6 @@ async def supervise(gather: Callable[[], Sources], version: str) -> None:
                 else:
                     supervisor.stop()
                     nursery.start_soon(end)
-
-
-async def _why_no_greeting(settings: Settings) -> str:
-    """Why the receiver can't be said to be there, or nothing; it is told QUIT, so that its log has no complaint."""
-    receiver = settings.receiver
-    said = b""
-    try:
-        with trio.fail_after(_GREETING_SECONDS):
-            async with await trio.open_tcp_stream(receiver.host, receiver.port) as stream:
-                if settings.receiver_tls is ReceiverTls.IMPLICIT:
-                    return ""  # it waits for TLS, which is for the workers to make
-                while not (said.endswith(b"\n") and said.splitlines()[-1][3:4] != b"-") and len(said) < _MOST_GREETING:
-                    octets = await stream.receive_some()
-                    if not octets:
-                        return "the receiver goes without a greeting"
-                    said += octets
-                await stream.send_all(b"QUIT\r\n")
-                await stream.receive_some()
-    except trio.TooSlowError:
-        return "the receiver does not greet in time"
-    except (OSError, trio.BrokenResourceError) as error:
-        return f"the receiver cannot be reached: {error}"
-    return "" if said.startswith(b"220") else "the receiver does not greet"
 
 
 def _named(settings: Settings) -> list[tuple[str, Listener]]:
