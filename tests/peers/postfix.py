@@ -140,7 +140,8 @@ class Postfix:
     @property
     def log(self) -> str:
         """Its log so far."""
-        return (self.folder / "maillog").read_text(errors="replace")
+        file = self.folder / "maillog"  # which postlogd makes with its first line
+        return file.read_text(errors="replace") if file.exists() else ""
 
     # -- as a receiver
 
