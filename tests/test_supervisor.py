@@ -23,12 +23,12 @@ import attrs
 import pytest
 
 import shimproxy
-from tests.peers.processes import poll
+from tests.peers.processes import need, need_root, poll
 from tests.peers.receiving import HOST, SECONDS, Receiver, Talk
 from tests.peers.tls import make_certificate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 
 @attrs.define(eq=False)
@@ -39,6 +39,8 @@ class Run:
     log_file: Path
     process: subprocess.Popen[str]
     ports: list[int] = attrs.field(factory=list)
+    wrapped: bool = False
+    """Whether it is the child of another program."""
     ready: str = ""
     """What it said when it was ready."""
 
@@ -48,9 +50,12 @@ class Run:
 
     @property
     def workers(self) -> list[int]:
-        pid = self.process.pid
-        with open(f"/proc/{pid}/task/{pid}/children") as children:
-            return [int(each) for each in children.read().split()]
+        return children_of(self.pid)
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's, as seen from here."""
+        return children_of(self.process.pid)[0] if self.wrapped else self.process.pid
 
     def logged(self, words: str, times: int = 1) -> None:
         """Wait until that was logged so often."""
@@ -61,11 +66,11 @@ class Run:
         times = self.log.count(words) + 1
         if text is not None:
             self.file.write_text(text)
-        self.process.send_signal(signal.SIGHUP)
+        os.kill(self.pid, signal.SIGHUP)
         self.logged(words, times)
 
     def upgrade(self, words: str = "what=upgrading") -> None:
-        self.process.send_signal(signal.SIGUSR2)
+        os.kill(self.pid, signal.SIGUSR2)
         self.logged(words)
         if words == "what=upgrading":
             self.await_ready()
@@ -79,17 +84,24 @@ class Run:
         self.ports[:] = [int(address.rpartition(":")[2]) for address in addresses.split(", ")]
 
 
+def children_of(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children") as children:
+        return [int(each) for each in children.read().split()]
+
+
 @contextlib.contextmanager
-def running(folder: Path, text: str, *arguments: str, code: Path | None = None) -> Iterator[Run]:
-    """With the `code` of a folder, if one is given."""
+def running(
+    folder: Path, text: str, *arguments: str, code: Path | None = None, wrapper: Sequence[str] = ()
+) -> Iterator[Run]:
+    """With the `code` of a folder, if one is given; as a child of the `wrapper`, if there is one."""
     file, log_file = folder / "shimproxy.toml", folder / "log"
     file.write_text(text)
-    command = [sys.executable, "-m", "shimproxy", "run", "--config", str(file), *arguments]
+    command = [*wrapper, sys.executable, "-m", "shimproxy", "run", "--config", str(file), *arguments]
     with log_file.open("w") as log:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True, cwd=code
         )
-    run = Run(file, log_file, process)
+    run = Run(file, log_file, process, wrapped=bool(wrapper))
     try:
         run.await_ready()
         yield run
@@ -319,6 +331,24 @@ def test_an_upgrade_goes_over_to_the_code_that_is_installed_now(receiver: Receiv
                 return b"the new code has nothing of" in new.say(b"XCLIENT x", b"502")
 
         poll(is_new, "the new code")
+
+
+def test_the_same_holds_as_the_first_process_of_a_container(receiver: Receiver, tmp_path: Path) -> None:
+    """With one worker, and signals that the kernel keeps from a first process which does not ask for them."""
+    need_root()
+    wrapper = [need("unshare", "util-linux"), "--pid", "--fork", "--kill-child"]
+    with running(tmp_path, settings(receiver), wrapper=wrapper) as run, Session(run.ports[0]) as old:
+        run.reload()
+        run.upgrade()
+        os.kill(run.workers[-1], signal.SIGKILL)
+        run.logged("how=SIGKILL")
+        with Session(run.ports[0]) as new:
+            new.mail()
+        old.mail()
+        os.kill(run.pid, signal.SIGTERM)
+        old.expect(b"421 ")
+        old.__exit__()
+        assert run.process.wait(SECONDS) == 0
 
 
 def test_an_upgrade_that_would_fail_is_not_made(receiver: Receiver, tmp_path: Path) -> None:

@@ -125,9 +125,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Scrapes are no news."""
 
-    def address_string(self) -> str:
-        return "admin"
-
 
 class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     """On a socket that listens already."""
