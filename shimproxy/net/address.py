@@ -1,14 +1,26 @@
-"""HOST:PORT as operators write it: `127.0.0.1:25`, `[::1]:25`, `mail.example:25`, `:2525` for all addresses."""
+"""Where a connection goes to or comes from, as operators write it.
+
+`127.0.0.1:25`, `[::1]:25` and `mail.example:25` are a host and a port, `:2525` all addresses, `unix:/run/lmtp` a socket
+in the file system, `192.0.2.0/24` a network.
+"""
 
 from __future__ import annotations
 
 import functools
 import ipaddress
-from typing import Self
+from typing import TYPE_CHECKING, Final, Self
 
 import attrs
 
 from shimproxy.net.errors import AddressError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_UNIX: Final = "unix:"
+_MOST_PATH_OCTETS: Final = 107  # unix(7): sun_path with the NUL at its end
 
 
 @attrs.frozen
@@ -37,20 +49,68 @@ class Address:
     @property
     def is_literal(self) -> bool:
         """Whether the host is an IP address, which needs no look-up."""
-        try:
-            ipaddress.ip_address(self.host.partition("%")[0])
-        except ValueError:
-            return False
-        return True
+        return ip_address(self.host) is not None
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@attrs.frozen
+class UnixPath:
+    """A socket in the file system (unix(7))."""
+
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The socket that `text` writes as unix:PATH. Raises AddressError."""
+        path = text.removeprefix(_UNIX)
+        if not (text.startswith(_UNIX) and path.startswith("/") and "\0" not in path):
+            raise AddressError(f"{text!r} has no path from the root on; write unix:/run/shimproxy/smtp")
+        if len(path.encode()) > _MOST_PATH_OCTETS:
+            raise AddressError(f"{text!r}: the path of a socket has {_MOST_PATH_OCTETS} octets at most")
+        return cls(path)
+
+    def __str__(self) -> str:
+        return f"{_UNIX}{self.path}"
+
+
+Endpoint = Address | UnixPath
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """What `text` writes as HOST:PORT or unix:PATH. Raises AddressError."""
+    return UnixPath.parse(text) if text.startswith(_UNIX) else Address.parse(text)
+
+
+def parse_network(text: str) -> Network:
+    """The network that `text` writes, as in 192.0.2.0/24; an address is a network of one. Raises AddressError."""
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise AddressError(f"{error}; write a network as in 192.0.2.0/24 or 2001:db8::/32") from None
+
+
+def ip_address(host: str) -> IpAddress | None:
+    """The address that a host is, without its zone, and an IPv4 address even if it is mapped into IPv6; or None."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return (isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped) or address
+
+
+@functools.lru_cache(maxsize=1024)
+def is_in(host: str, networks: Iterable[Network]) -> bool:
+    """Whether a host, given as an address, is in one of the networks."""
+    address = ip_address(host)
+    return address is not None and any(address in network for network in networks)
+
+
 def written(sockaddr: object) -> str:
     """A socket's address as HOST:PORT."""
     if not isinstance(sockaddr, tuple):
-        return "local"
+        return f"{_UNIX}{sockaddr}" if isinstance(sockaddr, str) and sockaddr else "local"
     host, port = sockaddr[:2]
     if host.startswith("::ffff:") and "." in host:
         # An IPv4 peer on a socket for both families is still an IPv4 peer to whoever reads the log.
@@ -65,9 +125,6 @@ def network_of(sockaddr: object, ipv4_prefix: int, ipv6_prefix: int) -> str | No
 
 @functools.lru_cache(maxsize=1024)
 def _network_of(host: str, ipv4_prefix: int, ipv6_prefix: int) -> str:
-    address = ipaddress.ip_address(host.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is None:
-            return str(ipaddress.IPv6Network((address, ipv6_prefix), strict=False))
-        address = address.ipv4_mapped
-    return str(ipaddress.IPv4Network((address, ipv4_prefix), strict=False))
+    address = ip_address(host)
+    assert address is not None
+    return str(ipaddress.ip_network((address, ipv4_prefix if address.version == 4 else ipv6_prefix), strict=False))

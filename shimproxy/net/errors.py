@@ -47,6 +47,14 @@ class AddressError(NetError, ValueError):
     """A HOST:PORT that can't be used; the text names the mend."""
 
 
+class HeaderInvalid(NetError, ValueError):
+    """What should be a PROXY header is none, for a `reason` that shows what the peer sent escaped, if at all."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"PROXY header: {reason}")
+        self.reason = reason
+
+
 class ListenFailed(NetError):
     """An address can't be listened on; the text names the mend."""
 

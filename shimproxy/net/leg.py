@@ -66,6 +66,8 @@ class Leg:
     driver: Readiness
     watch: Watch
     peer: str = "?"
+    host: str = ""
+    """Whom the peer's certificate must name, where it was dialled by a name."""
     octets_in: int = 0
     octets_out: int = 0
     ended: Ended | None = None
@@ -185,6 +187,24 @@ class Leg:
         if self.tap:
             self.tap.received(size_octets)
         return octets
+
+    def peek(self, most_octets: int) -> bytes | None:
+        """What lies there, as with `look`, and stays there. Not with TLS."""
+        try:
+            octets = b"" if self.ended else self.sock.recv(most_octets, socket.MSG_PEEK)
+        except WOULD_BLOCK:
+            self.readable = False
+            return None
+        except OSError:
+            self._end(Ended.RST)
+            return b""
+        if not (octets or self.ended):
+            self._end(Ended.FIN)
+        return octets
+
+    def skip(self, octets: int) -> None:
+        """Take so many octets of what `peek` has shown; no tap is told."""
+        self.octets_in += len(self.sock.recv(octets))
 
     def _end(self, how: Ended) -> None:
         self.ended = how
