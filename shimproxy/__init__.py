@@ -6,9 +6,10 @@ For programs that embed it: make Settings, then `await nursery.start(shimproxy.s
 from shimproxy._version import __version__
 from shimproxy.net.address import Address
 from shimproxy.net.errors import AddressError, DialFailed, ListenFailed, TlsUnusable
+from shimproxy.ops.listener import Listener, SettingsError
 from shimproxy.ops.record_files import RecordWhat
 from shimproxy.ops.serve import Stop, serve
-from shimproxy.ops.settings import Listener, Settings, SettingsError
+from shimproxy.ops.settings import Settings
 from shimproxy.session.limits import Deadlines, Limits
 from shimproxy.session.policy import Login, ReceiverTls, SenderTls
 from shimproxy.session.record import Observer, Repair, SessionRecord

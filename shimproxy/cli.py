@@ -16,10 +16,10 @@ from shimproxy.net.address import Address
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
 from shimproxy.ops import demo, health, ladder_command, probe
 from shimproxy.ops.check import check
+from shimproxy.ops.listener import SettingsError
 from shimproxy.ops.log_output import LogUnusable
 from shimproxy.ops.options import OPTIONS
 from shimproxy.ops.readers import nearest
-from shimproxy.ops.settings import SettingsError
 from shimproxy.ops.sources import FILE_VARIABLE, Sources
 from shimproxy.ops.supervisor import supervise
 

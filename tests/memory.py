@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable
 
+    from shimproxy.net.receivers import Route
     from shimproxy.smtp.catalogue import Violation
 
 AMPLE_OCTETS = 1 << 40
@@ -172,6 +173,29 @@ class Account:
 
 
 @attrs.define(eq=False)
+class MemoryRoute:
+    """The way to the receiver of a stage."""
+
+    stage: Stage
+    driver: MemoryDriver
+    has_more: bool = False
+
+    async def dial(self, watch: Watch, _connect_seconds: float) -> Leg:
+        stage = self.stage
+        if not stage.reachable:
+            raise DialFailed("192.0.2.2:25: Connection refused")
+        if stage.receiver.leg is not None:
+            stage.earlier_receivers.append(stage.receiver)
+            stage.receiver = MemorySocket()
+        return Leg("receiver", cast("socket.socket", stage.receiver), self.driver, watch, "192.0.2.2:25")
+
+    def begin_anew(self) -> None:
+        """There is but one receiver."""
+
+    go_back = was_of_no_use = begin_anew
+
+
+@attrs.define(eq=False)
 class Stage:
     """One session and its two peers, which the test plays."""
 
@@ -198,15 +222,8 @@ class Stage:
         policy = attrs.evolve(self.policy, deadlines=self.deadlines, limits=self.limits)
         sender = Sender(leg, policy.command_reader(), notes, self.deadlines)
 
-        async def dial(watch: Watch, _connect_seconds: float) -> Leg:
-            if not self.reachable:
-                raise DialFailed("192.0.2.2:25: Connection refused")
-            if self.receiver.leg is not None:
-                self.earlier_receivers.append(self.receiver)
-                self.receiver = MemorySocket()
-            return Leg("receiver", cast("socket.socket", self.receiver), driver, watch, "192.0.2.2:25")
-
-        self.session = Session(sender, notes, policy, dial, Beside(self.nursery, watchdog))
+        route = cast("Route", MemoryRoute(self, driver))
+        self.session = Session(sender, notes, policy, route, Beside(self.nursery, watchdog))
         self.nursery.start_soon(self.session.run)
         await self.settle()
 

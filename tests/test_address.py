@@ -95,7 +95,7 @@ def test_an_address_error_is_a_value_error() -> None:
         (("64:ff9b::192.0.2.1", 25, 0, 0), "[64:ff9b::192.0.2.1]:25"),
         (("fe80::1%eth0", 25, 0, 2), "[fe80::1%eth0]:25"),
         ("", "local"),
-        ("/run/socket", "local"),
+        ("/run/socket", "unix:/run/socket"),
         (b"\0abstract", "local"),
         (None, "local"),
     ],

@@ -17,11 +17,11 @@ import trio
 from shimproxy.cli import main
 from shimproxy.net.address import Address
 from shimproxy.net.errors import DialFailed
-from shimproxy.net.listen import open_listeners
 from shimproxy.ops.demo import Play, demonstrate, run_with, run_without
 from shimproxy.ops.demo_judge import Witness, judge_with, judge_without, report
 from shimproxy.ops.demo_peers import REPLY_421, REPLY_552, ReceiverAccount, SenderAccount
 from shimproxy.ops.demo_wire import PIECE_OCTETS, Mail
+from shimproxy.ops.listener import open_sockets
 from shimproxy.session.record import SessionRecord
 from shimproxy.smtp.catalogue import Violation
 
@@ -40,7 +40,9 @@ async def wire(
     settings: Settings, *, observer: Observer, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """No shim: passes octets on and repairs nothing."""
-    (listener,) = await open_listeners(settings.listen[0].address)
+    (listener,) = await open_sockets(settings.listen[0])
+    (address,) = settings.endpoints
+    assert isinstance(address, Address)
 
     async def pass_on(source: trio.SocketStream, target: trio.SocketStream) -> None:
         try:
@@ -51,7 +53,7 @@ async def wire(
             pass
 
     async def serve(sender: trio.SocketStream) -> None:
-        receiver = await trio.open_tcp_stream(settings.receiver.host, settings.receiver.port)
+        receiver = await trio.open_tcp_stream(address.host, address.port)
         async with sender, receiver, trio.open_nursery() as nursery:
             nursery.start_soon(pass_on, sender, receiver)
             nursery.start_soon(pass_on, receiver, sender)

@@ -13,11 +13,12 @@ import pytest
 import trio
 
 from shimproxy.net.address import Address
-from shimproxy.net.dial import Dialler
 from shimproxy.net.driver import Block, Driver
 from shimproxy.net.errors import DialFailed, NoMeans
 from shimproxy.net.leg import Ended, Leg
 from shimproxy.net.listen import Spare, accept_forever, prepare, turn_away
+from shimproxy.net.places import Places
+from shimproxy.net.receivers import Receivers, Route
 from shimproxy.net.watch import Watchdog
 
 if TYPE_CHECKING:
@@ -104,6 +105,11 @@ async def test_two_drivers_share_no_buffer() -> None:
 # -- dialling
 
 
+def route(on: Ground, address: Address) -> Route:
+    """The way to one receiver."""
+    return Receivers(driver=on.driver, places=[Places(address)]).route()
+
+
 async def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     async with ground() as on:
         with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_server(("127.0.0.2", 0)) as closed:
@@ -116,7 +122,7 @@ async def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch
                 return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each) for each in (dead, alive)]
 
             monkeypatch.setattr(trio.socket, "getaddrinfo", found)
-            leg = await Dialler(Address("mail.example", port), on.driver).dial(on.watchdog.watch(), 5.0)
+            leg = await route(on, Address("mail.example", port)).dial(on.watchdog.watch(), 5.0)
             assert leg.peer == f"127.0.0.1:{port}"
             leg.close()
 
@@ -131,9 +137,9 @@ async def test_an_address_that_does_not_answer_is_given_up_after_the_deadline() 
                 filler = stack.enter_context(socket.socket())
                 filler.setblocking(False)
                 filler.connect_ex(listener.getsockname())
-            dialler = Dialler(Address(*listener.getsockname()), on.driver)
+            full = route(on, Address(*listener.getsockname()))
             with pytest.raises(DialFailed, match=r"no connection within 0\.2 s"):
-                await dialler.dial(on.watchdog.watch(), 0.2)
+                await full.dial(on.watchdog.watch(), 0.2)
 
 
 async def test_a_look_up_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,9 +147,9 @@ async def test_a_look_up_that_takes_too_long_is_given_up(monkeypatch: pytest.Mon
         await trio.sleep_forever()
 
     monkeypatch.setattr(trio.socket, "getaddrinfo", never)
-    async with ground() as on:
+    async with ground():
         with pytest.raises(DialFailed, match=r"no answer about the host 'mail\.example' within 0\.1 s"):
-            await Dialler(Address("mail.example", 25), on.driver).look_up(0.1)
+            await Places(Address("mail.example", 25)).find(0.1)
 
 
 # -- accepting
@@ -235,10 +241,11 @@ async def test_without_even_the_spare_one_it_says_so_waits_and_goes_on() -> None
 
 async def test_a_dial_without_a_descriptor_left_is_not_the_receivers_fault() -> None:
     async with ground() as on:
-        dialler = Dialler(Address("127.0.0.1", 25), on.driver)
-        await dialler.look_up(PATIENCE_SECONDS)
+        places = Places(Address("127.0.0.1", 25))
+        await places.find(PATIENCE_SECONDS)
+        receivers = Receivers(driver=on.driver, places=[places])
         with no_descriptor_left(), pytest.raises(NoMeans, match=r"127\.0\.0\.1:25: Too many open files"):
-            await dialler.dial(on.watchdog.watch(), PATIENCE_SECONDS)
+            await receivers.route().dial(on.watchdog.watch(), PATIENCE_SECONDS)
 
 
 async def test_urgent_data_hide_nothing_that_lies_behind_them() -> None:

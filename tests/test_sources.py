@@ -71,7 +71,7 @@ def test_a_list_is_taken_whole_from_one_place(file: Path) -> None:
 
 def test_the_environment_may_name_the_file(file: Path) -> None:
     file.write_text(IN_A_FILE)
-    assert gathered(environment={"SHIMPROXY_CONFIG": str(file)}).settings().receiver == Address("mail.example", 25)
+    assert gathered(environment={"SHIMPROXY_CONFIG": str(file)}).settings().receiver == (Address("mail.example", 25),)
 
 
 def test_variables_of_others_are_left_alone() -> None:
@@ -186,7 +186,7 @@ BAD_FILES = [
     ("[deadlines]\nreply = 1", "deadlines: there is no such setting, did you mean deadline?"),
     ("zzz = 1", "zzz: there is no such setting"),
     ("receiver = 25", "receiver: '25' has no port: write HOST:PORT"),
-    ("receiver = ['a:1', 'b:2']", 'receiver: ["a:1", "b:2"]: write a text in quotes'),
+    ("receiver = ['a:1', 'original']", "receiver: 'original' stands alone; leave it or the others away"),
     ("receiver = true", "receiver: true: write a text in quotes"),
     ("receiver = 2026-01-01", 'receiver: "2026-01-01": write a text in quotes'),
     ("[receiver]\nhost = 'a'", "write a text in quotes"),
@@ -307,7 +307,7 @@ def test_check_shows_a_file_that_says_the_same(tmp_path: Path) -> None:
     done = check(*arguments, SHIMPROXY_LOGIN_SECRET="hunter2", SHIMPROXY_RESUME="yes")
     assert (done.returncode, done.stderr) == (0, "")
     assert "hunter2" not in done.stdout
-    assert 'receiver = "127.0.0.1:25"  # --receiver' in done.stdout.splitlines()
+    assert 'receiver = ["127.0.0.1:25"]  # --receiver' in done.stdout.splitlines()
     assert "resume = true  # SHIMPROXY_RESUME" in done.stdout.splitlines()
     file = tmp_path / "same.toml"
     file.write_text(done.stdout)

@@ -1,103 +1,162 @@
-"""Dialling the receiver: a plain non-blocking connect for each of its addresses in turn."""
+"""Dialling: plain non-blocking connects, one after the other or beside each other, to the places where a receiver is.
+
+Invariants:
+
+1. The next place is tried a quarter of a second after the one before it, or at once when that has failed (RFC 8305
+   section 5); the first that answers is the receiver's, and no other connection is left open.
+2. A leg leaves from where the operator has said, or is not made.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
-from shimproxy.net.address import Address, written
+from shimproxy.net.address import written
 from shimproxy.net.errors import OUT_OF_MEANS, DeadlinePassed, DialFailed, NoMeans
 from shimproxy.net.leg import Leg
+from shimproxy.net.origin import make_transparent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from shimproxy.net.driver import Readiness
+    from shimproxy.net.places import Place, Sockaddr
     from shimproxy.net.watch import Watch
 
+_NEXT_SECONDS: Final = 0.25
+_MOST_REASONS: Final = 4
 _PENDING = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
-_Sockaddr = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+# linux/in.h; in the socket module from Python 3.12 on. The port is chosen by connect(), which knows what it must differ
+# from: an address can have more connections than it has ports.
+_IP_BIND_ADDRESS_NO_PORT: Final = 24
 
 
-async def look_up(address: Address, seconds: float) -> list[tuple[socket.AddressFamily, _Sockaddr]]:
-    """The socket addresses of a receiver. Raises DialFailed, also after that many seconds."""
-    host = address.host
-    try:
-        with trio.fail_after(seconds):
-            found = await trio.socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise DialFailed(f"unknown host {host!r}; check the name, or give an address") from error
-    except trio.TooSlowError:
-        raise DialFailed(f"no answer about the host {host!r} within {seconds:g} s; check the resolver") from None
-    return [(family, sockaddr) for family, _, _, _, sockaddr in found]
+@attrs.frozen
+class Source:
+    """From which addresses legs leave: any, if there are none; else those alone, with a port of the kernel's choice."""
+
+    addresses: Mapping[socket.AddressFamily, Sockaddr] = attrs.field(factory=dict)
+    foreign: bool = False
+    """Whether they are not this machine's own, but a sender's."""
+
+    def serves(self, family: socket.AddressFamily) -> bool:
+        """Whether a leg of that family can leave."""
+        return not self.addresses or family in self.addresses or family == socket.AF_UNIX
+
+    def bind(self, sock: socket.socket) -> None:
+        """Have a socket leave from there. Raises OSError."""
+        address = self.addresses.get(sock.family)
+        if address is not None:
+            if self.foreign:
+                make_transparent(sock)
+            sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+            sock.bind(address)
 
 
-@attrs.define(eq=False)
-class Dialler:
-    """Opens receiver legs to one address.
+ANYWHERE: Final = Source()
 
-    A literal is looked up once. A name is looked up for each leg, so that a receiver which moves is followed.
+
+async def dial(
+    places: Sequence[Place],
+    driver: Readiness,
+    watch: Watch,
+    connect_seconds: float,
+    source: Source = ANYWHERE,
+    failed: Callable[[Place], None] | None = None,
+) -> tuple[Leg, Place]:
+    """A leg to the first of the places that answers, and that place; `failed` is told of those that did not before it.
+
+    Each place has at least so many seconds. Raises DialFailed with the reason of each, NoMeans, Interrupted.
     """
+    waiting = [place for place in places if source.serves(place[0])]
+    reasons = [] if waiting else ["no address in a family that it can be dialled from (--source, --spoof-sender)"]
+    begun: dict[Leg, Place] = {}
 
-    address: Address
-    driver: Readiness
-    _literal: list[tuple[socket.AddressFamily, _Sockaddr]] | None = None
+    def give_up(place: Place, reason: str) -> None:
+        reasons.append(reason)
+        if failed:
+            failed(place)
 
-    async def look_up(self, seconds: float) -> list[tuple[socket.AddressFamily, _Sockaddr]]:
-        """The socket addresses of the receiver. Raises DialFailed, also after that many seconds."""
-        if self._literal:
-            return self._literal
-        addresses = await look_up(self.address, seconds)
-        if self.address.is_literal:
-            self._literal = addresses
-        return addresses
-
-    async def dial(self, watch: Watch, connect_seconds: float) -> Leg:
-        """A connected receiver leg. Raises DialFailed with the last address's reason, NoMeans, Interrupted."""
-        reason = "no address"
-        for family, sockaddr in await self.look_up(connect_seconds):
-            try:
-                return await self._connect(watch, family, sockaddr, connect_seconds)
-            except NoMeans:
-                raise
-            except DialFailed as failed:
-                reason = str(failed)
-        raise DialFailed(reason)
-
-    async def _connect(
-        self, watch: Watch, family: socket.AddressFamily, sockaddr: _Sockaddr, connect_seconds: float
-    ) -> Leg:
-        where = written(sockaddr)
-        try:
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        except OSError as error:
-            raise _failed(where, error) from error
-        leg: Leg | None = None
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            code = sock.connect_ex(sockaddr)
-            if code in _PENDING:
-                code = sock.connect_ex(sockaddr)  # on loopback it is there already
-            leg = Leg("receiver", sock, self.driver, watch, where, writable=code not in _PENDING)
-            if code in _PENDING:
+    try:
+        while waiting or begun:
+            if waiting:
+                place = waiting.pop(0)
+                try:
+                    leg = _begin(place, driver, watch, source)
+                except NoMeans:
+                    raise
+                except DialFailed as error:
+                    give_up(place, str(error))
+                    continue
+                begun[leg] = place
                 watch.allow(connect_seconds, "the connection to the receiver")
-                await leg.takes()
-                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code not in (0, errno.EISCONN):
-                raise DialFailed(f"{where}: {os.strerror(code)}")
-        except BaseException as error:
-            if leg is not None:
-                leg.close()
-            sock.close()
-            if isinstance(error, DeadlinePassed):
-                raise DialFailed(f"{where}: no connection within {connect_seconds:g} s") from None
-            if isinstance(error, OSError):
-                raise _failed(where, error) from error
-            raise
-        return leg
+            try:
+                await _wait(begun, may_be_short=bool(waiting))
+            except DeadlinePassed:
+                for leg, place in begun.items():
+                    give_up(place, f"{leg.peer}: no connection within {connect_seconds:g} s")
+                break
+            for leg, place in [*begun.items()]:
+                if not leg.writable:
+                    continue
+                if code := leg.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    del begun[leg]
+                    leg.close()
+                    give_up(place, f"{leg.peer}: {os.strerror(code)}")
+                    continue
+                del begun[leg]
+                leg.wanted = 0
+                for slower in begun.values():
+                    give_up(slower, "slower")
+                return leg, place
+        raise DialFailed("; ".join(reasons[-_MOST_REASONS:]))
+    finally:
+        for leg in begun:
+            leg.close()
+
+
+async def _wait(begun: Mapping[Leg, Place], *, may_be_short: bool) -> None:
+    """Wait until one of the connections stands or has failed; if need be for no longer than until the next one begins.
+
+    Raises DeadlinePassed, Interrupted.
+    """
+    first, *_ = legs = [*begun]
+    if any(leg.writable for leg in legs):
+        return
+    if may_be_short:
+        with trio.move_on_after(_NEXT_SECONDS):
+            await first.any_of([], legs)
+    else:
+        await first.any_of([], legs)
+
+
+def _begin(place: Place, driver: Readiness, watch: Watch, source: Source) -> Leg:
+    """A leg whose connection has begun, and stands if it is writable. Raises DialFailed, NoMeans."""
+    family, sockaddr = place
+    where = written(sockaddr)
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise _failed(where, error) from error
+    try:
+        if family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            source.bind(sock)
+        code = sock.connect_ex(sockaddr)
+        if code in _PENDING:
+            code = sock.connect_ex(sockaddr)  # on loopback it is there already
+        if code not in (0, errno.EISCONN, *_PENDING):
+            raise OSError(code, os.strerror(code))
+        return Leg("receiver", sock, driver, watch, where, writable=code not in _PENDING)
+    except OSError as error:
+        sock.close()
+        raise _failed(where, error) from error
 
 
 def _failed(where: str, error: OSError) -> DialFailed:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import attrs
 import trio
 
 from shimproxy.net.errors import OUT_OF_DESCRIPTORS, OUT_OF_MEANS, ListenFailed
+from shimproxy.net.origin import make_transparent
 
 if TYPE_CHECKING:
     from shimproxy.net.address import Address
@@ -26,10 +28,11 @@ Take = Callable[[socket.socket, object], None]
 """Is given a connection and its peer's address."""
 
 
-async def open_listeners(address: Address) -> list[socket.socket]:
+async def open_listeners(address: Address, *, transparent: bool = False) -> list[socket.socket]:
     """Non-blocking listening sockets for `address`; a host of "" means all addresses, IPv6 and IPv4.
 
-    Raises ListenFailed.
+    With `transparent` they take connections to other hosts' addresses too, which TPROXY turns there. Raises
+    ListenFailed.
     """
     try:
         found = await trio.socket.getaddrinfo(
@@ -54,6 +57,8 @@ async def open_listeners(address: Address) -> list[socket.socket]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if transparent:
+                make_transparent(sock)
             sock.bind(sockaddr)
             sock.listen(BACKLOG)
             port = sock.getsockname()[1]  # with port 0, all addresses get the same one
@@ -62,6 +67,43 @@ async def open_listeners(address: Address) -> list[socket.socket]:
             sock.close()
         raise ListenFailed(f"cannot listen on {address}: {_mend(error, address)}") from error
     return listeners
+
+
+def open_unix_listener(path: str, mode: int) -> socket.socket:
+    """A listening socket in the file system, which those may connect to whom its mode lets write.
+
+    One that was left behind makes room for it. Raises ListenFailed.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISSOCK(os.stat(path).st_mode):
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                    try:
+                        probe.connect(path)
+                    except ConnectionRefusedError:
+                        os.unlink(path)  # of one that has not come to its end
+        sock.bind(path)
+        os.chmod(path, mode)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        mend = (
+            "somebody does; stop it or choose another path"
+            if error.errno == errno.EADDRINUSE
+            else f"{error.strerror}; check the path, and who may write there"
+        )
+        raise ListenFailed(f"cannot listen on unix:{path}: {mend}") from error
+    return sock
+
+
+def close_listener(listener: socket.socket) -> None:
+    """Close a listening socket for good; one in the file system goes from there."""
+    path = listener.getsockname() if listener.family == socket.AF_UNIX else ""
+    listener.close()
+    if path:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def prepare(listener: socket.socket) -> None:
@@ -78,6 +120,8 @@ def _mend(error: OSError, address: Address) -> str:
             return f"the port is taken; stop what listens there (ss -ltnp 'sport = {address.port}') or choose another"
         case errno.EACCES:
             return "not permitted; use a port from 1024 on, or give the process CAP_NET_BIND_SERVICE"
+        case errno.EPERM:
+            return "TPROXY needs CAP_NET_RAW or CAP_NET_ADMIN; give the process one of them"
         case errno.EADDRNOTAVAIL:
             return "this machine has no such address; 'ip address' shows those it has"
         case _:

@@ -59,8 +59,8 @@ def sender_context(certificate: Path, key: Path | None, least_version: str = "1.
 class Verification:
     """How the receiver's certificate is checked."""
 
-    name: str
-    """Whom the certificate must name; also what is asked for (SNI)."""
+    name: str = ""
+    """Whom the certificate must name, if not the host that was dialled; also what is asked for (SNI)."""
     authorities: Path | None = None
     """A file of CA certificates in PEM, instead of the system's."""
     fingerprint: bytes | None = None
@@ -95,7 +95,7 @@ class ReceiverSecurity:
 
     async def secure(self, leg: Leg) -> None:
         """Go over to TLS on a receiver leg. Raises TlsFailed, DeadlinePassed, Interrupted."""
-        await leg.secure(self.context, self.verification.name)
+        await leg.secure(self.context, self.verification.name or leg.host)
         pinned = self.verification.fingerprint
         if pinned:
             assert isinstance(leg.sock, ssl.SSLSocket)

@@ -8,29 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import http.server
-import os
 import re
 import socket
 import socketserver
-import stat
 import threading
 import time
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 import trio
 
-from shimproxy.net.address import Address, written
-from shimproxy.net.errors import ListenFailed
-from shimproxy.net.listen import open_listeners
+from shimproxy.net.address import Address, UnixPath, parse_endpoint, written
+from shimproxy.net.listen import close_listener, open_listeners, open_unix_listener
 from shimproxy.ops import metrics, page
 
 if TYPE_CHECKING:
     from shimproxy.ops.status import Status
 
-_UNIX: Final = "unix:"
+_MODE: Final = 0o660
 _ANSWER_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.2
 _REQUEST_SECONDS: Final = 30.0
@@ -189,14 +185,15 @@ class Admin:
     @classmethod
     async def open(cls, where: str) -> Admin:
         """Listen there. Raises ListenFailed."""
-        if where.startswith(_UNIX):
-            return cls(where, [_unix_listener(Path(where.removeprefix(_UNIX)))])
-        return cls(where, await open_listeners(Address.parse(where)))
+        endpoint = parse_endpoint(where)
+        if isinstance(endpoint, UnixPath):
+            return cls(where, [open_unix_listener(endpoint.path, _MODE)])
+        return cls(where, await open_listeners(endpoint))
 
     @property
     def addresses(self) -> list[str]:
         """Where it listens indeed."""
-        return [self.where] if self.where.startswith(_UNIX) else [written(sock.getsockname()) for sock in self._sockets]
+        return [written(sock.getsockname()) for sock in self._sockets]
 
     def answer(self, supervised: Supervised) -> None:
         """Answer from now on."""
@@ -215,31 +212,4 @@ class Admin:
         for server in self._servers:
             await trio.to_thread.run_sync(server.shutdown)
         for sock in self._sockets:
-            sock.close()
-        if self.where.startswith(_UNIX):
-            with contextlib.suppress(OSError):
-                os.unlink(self.where.removeprefix(_UNIX))
-
-
-def _unix_listener(path: Path) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISSOCK(path.stat().st_mode):
-                try:
-                    sock.connect(str(path))
-                except ConnectionRefusedError:
-                    path.unlink()  # of one that has not come to its end
-                else:
-                    raise ListenFailed(f"cannot listen on {_UNIX}{path}: somebody does; stop it or choose another path")
-        sock.close()
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        sock.bind(str(path))
-        path.chmod(0o660)
-        sock.listen()
-    except OSError as error:
-        sock.close()
-        raise ListenFailed(
-            f"cannot listen on {_UNIX}{path}: {error.strerror}; check the path, and who may write there"
-        ) from error
-    return sock
+            close_listener(sock)

@@ -6,17 +6,22 @@ import errno
 from functools import partial
 from typing import TYPE_CHECKING
 
-from shimproxy.net.dial import look_up
+from shimproxy.net.address import UnixPath, ip_address
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
-from shimproxy.net.listen import open_listeners
+from shimproxy.net.listen import close_listener
+from shimproxy.net.origin import is_own, may_be_transparent
+from shimproxy.net.places import Places
 from shimproxy.ops import log_output
 from shimproxy.ops.admin import Admin
+from shimproxy.ops.listener import SettingsError, open_sockets
 from shimproxy.ops.log_output import LogUnusable
-from shimproxy.ops.settings import SettingsError
+from shimproxy.ops.values import known_beforehand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
+    from collections.abc import Callable, Iterable
 
+    from shimproxy.net.address import Endpoint
     from shimproxy.ops.settings import Settings
 
 
@@ -27,16 +32,13 @@ async def check(settings: Settings) -> list[str]:
     """
     problems: list[str] = []
     remarks: list[str] = []
+    for each in (check_tls, check_records, check_capabilities):
+        try:
+            each(settings)
+        except SettingsError as error:
+            problems += error.problems
     try:
-        check_tls(settings)
-    except SettingsError as error:
-        problems += error.problems
-    try:
-        check_records(settings)
-    except SettingsError as error:
-        problems += error.problems
-    try:
-        await check_receiver(settings)
+        await check_receivers(settings)
     except DialFailed as error:
         problems.append(f"receiver: {error}")
     try:
@@ -50,12 +52,18 @@ async def check(settings: Settings) -> list[str]:
             remarks.append(str(error))
     for listener in settings.listen:
         try:
-            for sock in await open_listeners(listener.address):
-                sock.close()
+            sockets = await open_sockets(listener)
         except ListenFailed as error:
             taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
             # A shimproxy that is to be reloaded with these settings listens there.
             (remarks if taken else problems).append(str(error))
+            continue
+        try:
+            check_loops(settings, sockets)
+        except SettingsError as error:
+            problems += error.problems
+        for sock in sockets:
+            close_listener(sock)
     if problems:
         raise SettingsError(*problems)
     return remarks
@@ -65,7 +73,9 @@ def check_tls(settings: Settings) -> None:
     """Load what TLS needs. Raises SettingsError with all that can't be."""
     problems: list[str] = []
     loads: list[Callable[[], object]] = [settings.receiver_security]
-    loads += [partial(settings.sender_context, listener) for listener in settings.listen]
+    for listener in settings.listen:
+        its = settings.of(listener)
+        loads += [its.receiver_security, partial(its.sender_context, listener)]
     for load in loads:
         try:
             load()
@@ -75,9 +85,46 @@ def check_tls(settings: Settings) -> None:
         raise SettingsError(*problems)
 
 
-async def check_receiver(settings: Settings) -> None:
-    """Look the receiver's name up. Raises DialFailed."""
-    await look_up(settings.receiver, settings.deadlines.connect)
+async def check_receivers(settings: Settings) -> None:
+    """Look the receivers' names up. Raises DialFailed."""
+    for endpoint in known_beforehand(settings.receivers_of_all):
+        await Places(endpoint).find(settings.deadlines.connect)
+
+
+def check_loops(settings: Settings, sockets: Iterable[socket.socket]) -> None:
+    """See whether a receiver is one of these listening sockets. Raises SettingsError."""
+    for endpoint in known_beforehand(settings.receivers_of_all):
+        for sock in sockets:
+            if _leads_to(endpoint, sock.getsockname()):
+                raise SettingsError(
+                    f"receiver: {endpoint} is where this shimproxy listens itself; give the receiver's own address"
+                )
+
+
+def _leads_to(endpoint: Endpoint, listening: object) -> bool:
+    if isinstance(endpoint, UnixPath):
+        return endpoint.path == listening
+    if not isinstance(listening, tuple) or listening[1] != endpoint.port:
+        return False
+    host, address = listening[0], ip_address(endpoint.host)
+    if address is None:
+        return False  # where a name leads to may change
+    wildcard = "::" if address.version == 6 else "0.0.0.0"
+    return str(address) == host or (host == wildcard and is_own(str(address)))
+
+
+def check_capabilities(settings: Settings) -> None:
+    """See whether this process may do what TPROXY needs. Raises SettingsError."""
+    needing = [f"listen: {listener.address},tproxy" for listener in settings.listen if listener.tproxy]
+    needing += ["spoof_sender"] * any(settings.of(listener).spoof_sender for listener in settings.listen)
+    if needing and not may_be_transparent():
+        raise SettingsError(
+            *(
+                f"{each}: needs CAP_NET_RAW or CAP_NET_ADMIN, and this process has neither; give it one of them (in a "
+                "unit of systemd: AmbientCapabilities=CAP_NET_RAW)"
+                for each in needing
+            )
+        )
 
 
 def check_records(settings: Settings) -> None:

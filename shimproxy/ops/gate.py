@@ -71,18 +71,25 @@ class Gate:
 
     def enter(self, network: str | None) -> Limit | None:
         """Let a connection from that network in, or say which limit keeps it out; who is in has to `leave`."""
-        settings = self._settings
-        if self._open >= settings.sessions:
+        if self._open >= self._settings.sessions:
             return SESSIONS
-        if network is not None:
-            most = settings.sessions_per_network
-            if most and self._open_of.get(network, 0) >= most:
-                return OF_A_NETWORK
-            if settings.connections_per_minute and not self._takes_token(network):
-                return RATE
-            if most:
-                self._open_of[network] = self._open_of.get(network, 0) + 1
+        if limit := self.join(network):
+            return limit
         self._open += 1
+        return None
+
+    def join(self, network: str | None) -> Limit | None:
+        """Count one that is in as of that network, or say which limit keeps it out."""
+        settings = self._settings
+        if network is None:
+            return None
+        most = settings.sessions_per_network
+        if most and self._open_of.get(network, 0) >= most:
+            return OF_A_NETWORK
+        if settings.connections_per_minute and not self._takes_token(network):
+            return RATE
+        if most:
+            self._open_of[network] = self._open_of.get(network, 0) + 1
         return None
 
     def leave(self, network: str | None) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from shimproxy.net.proxy_header import Version
+from shimproxy.net.receivers import Balance
 from shimproxy.ops import readers
 from shimproxy.ops.record_files import RecordWhat
 from shimproxy.ops.settings import LOG_FORMATS, LOG_LEVELS, Settings
@@ -48,6 +50,11 @@ class Option:
     table: bool = False
     """Whether its texts are NAME=VALUE, and in a file a table."""
     default: tuple[str, ...] = ()
+
+    @property
+    def of_listener(self) -> bool:
+        """Whether it can be different for a listener."""
+        return self.group in (_WHERE, _REPAIR, _TLS) or self.name == "deadline"
 
     @property
     def variable(self) -> str:
@@ -98,17 +105,63 @@ OPTIONS: Final = (
         metavar="HOST:PORT[,...]",
         many=True,
         read=readers.texts("listen"),
-        help="where senders connect; [::1]:2525 for IPv6, :2525 for all addresses, port 0: a free one; with "
-        "',lf-only-devices' LF alone ends a line there, and LF.LF mail data: see README for the danger; "
-        "',least-tls=1.0' lets senders of that age in",
+        help="where senders connect; [::1]:2525 for IPv6, :2525 for all addresses, port 0: a free one; or unix:PATH; "
+        "or what systemd has passed, systemd[:NAME]; with ',lf-only-devices' LF alone ends a line there, and LF.LF "
+        "mail data: see README for the danger; ',least-tls=1.0' lets senders of that age in; ',tproxy' takes what "
+        "TPROXY turns there",
     ),
     Option(
         name="receiver",
         group=_WHERE,
-        metavar="HOST:PORT",
-        read=readers.text("receiver"),
-        help="the receiver that mail goes to",
+        metavar="HOST:PORT|unix:PATH|original",
+        many=True,
+        read=readers.texts("receiver"),
+        help="the receiver that mail goes to; several in order of preference; or where the sender wanted to, on a "
+        "gateway",
     ),
+    _chosen(
+        "balance", "balance", _WHERE, tuple(Balance), "of several receivers, the first that serves, or each in turn"
+    ),
+    _numbered(
+        "receiver-rest",
+        "receiver_rest_seconds",
+        _WHERE,
+        "SECONDS",
+        "how long a receiver that did not answer or greet is the last to be tried",
+    ),
+    Option(
+        name="source",
+        group=_WHERE,
+        metavar="ADDRESS",
+        many=True,
+        read=readers.texts("source"),
+        help="the address that connections to the receiver come from; one for IPv4 and one for IPv6",
+    ),
+    _switched(
+        "spoof-sender",
+        "spoof_sender",
+        _WHERE,
+        "connections to the receiver come from the sender's own address; needs CAP_NET_RAW or CAP_NET_ADMIN, and "
+        "routes that lead the answers back here",
+    ),
+    Option(
+        name="allow-destination",
+        group=_WHERE,
+        metavar="[NETWORK][:PORT]",
+        many=True,
+        read=readers.texts("allow_destination"),
+        help="with 'original', where senders may go (default: port 25 and 587 of any address but loopback)",
+    ),
+    Option(
+        name="trust",
+        group=_WHERE,
+        metavar="NETWORK",
+        many=True,
+        read=readers.texts("trust"),
+        help="connections from there begin with a PROXY header, version 1 or 2, that says who the sender is",
+    ),
+    _chosen("send-proxy", "send_proxy", _WHERE, tuple(Version), "begin connections to the receiver with such a header"),
+    _switched("xclient", "xclient", _WHERE, "tell a receiver that offers XCLIENT who the sender is"),
     _switched("lmtp", "lmtp", _WHERE, "senders and the receiver speak LMTP: a reply for each recipient of a mail"),
     _chosen(
         "newlines",

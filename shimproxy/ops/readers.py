@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from shimproxy.ops.settings import SettingsError
+from shimproxy.ops.listener import SettingsError
 from shimproxy.session.limits import Deadlines, Limits
 
 if TYPE_CHECKING:

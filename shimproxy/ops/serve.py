@@ -11,34 +11,38 @@ import attrs
 import trio
 
 from shimproxy.net.address import Address, written
-from shimproxy.net.dial import Dialler
 from shimproxy.net.driver import Block, Driver
 from shimproxy.net.leg import Leg
-from shimproxy.net.listen import Spare, accept_forever, open_listeners, prepare, turn_away
+from shimproxy.net.listen import Spare, accept_forever, close_listener, prepare, turn_away
 from shimproxy.net.watch import Watchdog
-from shimproxy.ops.check import check_records
+from shimproxy.ops.check import check_capabilities, check_loops, check_records
+from shimproxy.ops.entrance import entrances
 from shimproxy.ops.gate import DESCRIPTORS, Gate
 from shimproxy.ops.journal import Journal, Told
+from shimproxy.ops.listener import Listener, SettingsError, open_sockets
 from shimproxy.ops.record_files import RecordFiles
 from shimproxy.ops.repeats import Repeats
-from shimproxy.ops.settings import Listener, SettingsError
+from shimproxy.session.arrival import Arrival
 from shimproxy.session.farewell import Beside
 from shimproxy.session.notes import Notes
-from shimproxy.session.policy import Policy, SenderTls
+from shimproxy.session.policy import SenderTls
 from shimproxy.session.record import SessionRecord
 from shimproxy.session.sender import Sender
 from shimproxy.session.session import Session
 from shimproxy.session.trace import Tracer
-from shimproxy.smtp.reply import Own
+from shimproxy.smtp.catalogue import Violation
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping, Sequence
 
+    from shimproxy.net.origin import Party
+    from shimproxy.ops.entrance import Entrance
     from shimproxy.ops.gate import Limit
     from shimproxy.ops.metrics import Metrics
     from shimproxy.ops.settings import Settings
     from shimproxy.session.record import Observer
+    from shimproxy.smtp.reply import Own
 
 # Often enough that a deadline is at most a quarter late, at most a hundred times a second.
 _TICKS_IN_SHORTEST_DEADLINE = 4
@@ -85,25 +89,26 @@ class _Sessions:
     observer: Observer
     driver: Driver
     watchdog: Watchdog
-    dialler: Dialler
     nursery: trio.Nursery
     beside: Beside
     gate: Gate
     journal: Journal
     metrics: Metrics | None
-    _open: set[Session] = attrs.field(factory=set)
+    _open: dict[Session, str | None] = attrs.field(factory=dict)
+    """Session -> the network that it is counted for."""
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
     _process: str = attrs.field(factory=lambda: os.urandom(2).hex())
 
-    def begin(self, policy: Policy, sock: socket.socket, sockaddr: object) -> None:
+    def begin(self, entrance: Entrance, sock: socket.socket, sockaddr: object) -> None:
         """Serve a new connection in a task of its own, if that is within the limits."""
-        network = self.gate.network_of(sockaddr)
+        headed = entrance.arrivals is not None and entrance.is_headed(sockaddr)
+        network = None if headed else self.gate.network_of(sockaddr)
         if limit := self.gate.enter(network):
-            self.refuse(policy, sock, sockaddr, limit)
+            self.refuse(entrance, sock, sockaddr, limit)
             return
         peer = written(sockaddr)
-        settings = self.settings
+        settings, policy = self.settings, entrance.policy
         tracer = Tracer(settings.record_mail_data) if settings.trace or settings.record else None
         notes = Notes(SessionRecord(f"{self._process}-{next(self._ids)}", peer), self.observer, tracer=tracer)
         watch = self.watchdog.watch()
@@ -112,28 +117,39 @@ class _Sessions:
         except OSError:
             watch.close()
             self.gate.leave(network)
-            self.refuse(policy, sock, sockaddr)
+            self.refuse(entrance, sock, sockaddr)
             return
         sender = Sender(leg, policy.command_reader(), notes, policy.deadlines)
-        session = Session(sender, notes, policy, self.dialler.dial, self.beside)
-        self._open.add(session)
-        self.nursery.start_soon(self._serve, session, network, name=f"session with {peer}")
+        session = Session(sender, notes, policy, entrance.receivers.route(), self.beside)
+        if entrance.arrivals:
+            join = partial(self._join, session)
+            session.arrival = Arrival(entrance.arrivals, sockaddr, headed, session.route, notes, join)
+        self._open[session] = network
+        self.nursery.start_soon(self._serve, session, name=f"session with {peer}")
 
-    def refuse(self, policy: Policy, sock: socket.socket, sockaddr: object, limit: Limit = DESCRIPTORS) -> None:
+    def _join(self, session: Session, sender: Party) -> Own | None:
+        """Count a session as of the network that its sender is in; or what is the matter with that."""
+        network = self.gate.network_of(sender)
+        if limit := self.gate.join(network):
+            session.notes.repaired(Violation.LIMIT_REACHED, limit=limit.name)
+            return limit.reply
+        self._open[session] = network
+        return None
+
+    def refuse(self, entrance: Entrance, sock: socket.socket, sockaddr: object, limit: Limit = DESCRIPTORS) -> None:
         """Tell a new connection that it is above a limit, with no task or session for it, and close."""
         # Whoever waits for TLS could not read it.
-        greeting = b"" if policy.sender_tls is SenderTls.IMPLICIT else limit.reply.plain.octets
+        greeting = b"" if entrance.policy.sender_tls is SenderTls.IMPLICIT else limit.reply.plain.octets
         turn_away(sock, greeting)
         self.journal.turned_away(limit.name, sockaddr)
         if self.metrics:
             self.metrics.limit_reached(limit.name)
 
-    async def _serve(self, session: Session, network: str | None) -> None:
+    async def _serve(self, session: Session) -> None:
         try:
             await session.run()
         finally:
-            self._open.discard(session)
-            self.gate.leave(network)
+            self.gate.leave(self._open.pop(session))
             self._waiting.unpark_all()
 
     def phases(self) -> list[str]:
@@ -188,13 +204,16 @@ async def serve(
     Journal().sender_tls(settings.sender_tls_used)
     try:
         if listeners is None:
+            check_capabilities(settings)
             for listener in settings.listen:
-                sockets |= dict.fromkeys(await open_listeners(listener.address), listener)
+                sockets |= dict.fromkeys(await open_sockets(listener), listener)
         await serve_on(
             settings, sockets, on_session=on_session, observer=observer, stop=stop or Stop(), task_status=task_status
         )
     finally:
         for sock in sockets:
+            if listeners is None:
+                close_listener(sock)
             sock.close()
 
 
@@ -214,36 +233,14 @@ async def serve_on(
     journal = Journal(Repeats(settings.log_repeats))
     spare = Spare()
     try:
-        dialler = Dialler(settings.receiver, driver)
-        await dialler.look_up(deadlines.connect)
+        found = entrances(settings, sockets, driver)
+        for receivers in {entrance.receivers: None for entrance in found.values()}:
+            await receivers.look_up(deadlines.connect)
+        check_loops(settings, sockets)
         for sock in sockets:
             prepare(sock)
-        tick_seconds = deadlines.shortest_seconds / _TICKS_IN_SHORTEST_DEADLINE
+        tick_seconds = min(e.policy.deadlines.shortest_seconds for e in found.values()) / _TICKS_IN_SHORTEST_DEADLINE
         watchdog = Watchdog(min(_LONGEST_TICK_SECONDS, max(_SHORTEST_TICK_SECONDS, tick_seconds)))
-        early_success = Own.parse(settings.early_success)
-        policy = Policy(
-            deadlines=deadlines,
-            limits=settings.limits,
-            early_success=early_success,
-            pipelining=settings.pipelining,
-            resume=settings.resume,
-            lmtp=settings.lmtp,
-            sizes=settings.sizes,
-            tidy=settings.tidy,
-            helo_name=settings.helo_name_used.encode(),
-            newlines=settings.newlines,
-            sender_tls=settings.sender_tls_used,
-            receiver_tls=settings.receiver_tls,
-            receiver_security=settings.receiver_security(),
-            clear_allowed=settings.clear_allowed,
-            login=settings.login,
-        )
-        policies = {
-            listener: attrs.evolve(
-                policy, lf_only_devices=listener.lf_only_devices, sender_context=settings.sender_context(listener)
-            )
-            for listener in sockets.values()
-        }
         check_records(settings)
         files = RecordFiles(settings.recording, journal) if settings.recording else None
         told = Told(journal if observer is None else observer, journal, on_session, files.keep if files else None)
@@ -255,14 +252,14 @@ async def serve_on(
                 nursery.start_soon(files.prune_forever)
             beside = Beside(nursery, watchdog)
             gate = Gate(settings)
-            sessions = _Sessions(settings, told, driver, watchdog, dialler, nursery, beside, gate, journal, metrics)
+            sessions = _Sessions(settings, told, driver, watchdog, nursery, beside, gate, journal, metrics)
             if metrics:
                 metrics.phases = sessions.phases
             with trio.CancelScope() as accepting:
                 async with trio.open_nursery() as listening:
-                    for sock, listener in sockets.items():
-                        begin = partial(sessions.begin, policies[listener])
-                        refuse = partial(sessions.refuse, policies[listener])
+                    for sock, entrance in found.items():
+                        begin = partial(sessions.begin, entrance)
+                        refuse = partial(sessions.refuse, entrance)
                         listening.start_soon(accept_forever, sock, begin, refuse, spare, journal.trouble)
                     task_status.started([written(sock.getsockname()) for sock in sockets])
                     await stop.closing()

@@ -8,168 +8,41 @@ from __future__ import annotations
 import math
 import os
 import socket
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from itertools import chain
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from shimproxy.net.address import Address
-from shimproxy.net.tls import VERSIONS, ReceiverSecurity, Verification, fingerprint, sender_context
-from shimproxy.ops.log_output import STANDARD_ERROR, SYSLOG
+from shimproxy.net.dial import ANYWHERE, Source
+from shimproxy.net.origin import Allowed
+from shimproxy.net.receivers import REST_SECONDS, Balance
+from shimproxy.net.tls import ReceiverSecurity, Verification, fingerprint, sender_context
+from shimproxy.ops import values
+from shimproxy.ops.listener import Listener, SettingsError, listeners
+from shimproxy.ops.log_output import STANDARD_ERROR
 from shimproxy.ops.record_files import Recording, RecordWhat
 from shimproxy.ops.repeats import MOST_IN_A_WINDOW
+from shimproxy.ops.values import Original, Receiver, known_beforehand
 from shimproxy.session.limits import Deadlines, Limits, at_least, not_negative, positive
 from shimproxy.session.policy import Login, ReceiverTls, SenderTls, Sizes
 from shimproxy.session.replies import EARLY_SUCCESS
 from shimproxy.smtp.newlines import Newlines
-from shimproxy.smtp.reply import ReplyReader
 from shimproxy.smtp.tidy import is_possible_name
 
 if TYPE_CHECKING:
-    import enum
     import ssl
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
-
-_LF_ONLY_DEVICES = "lf-only-devices"
-_LEAST_TLS = "least-tls"
+    from shimproxy.net.address import Endpoint, Network
+    from shimproxy.net.proxy_header import Version
 
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 LOG_FORMATS: Final = ("text", "json")
 _SHARED: Final = ("sessions", "sessions_per_network", "connections_per_minute")
 """What counts over sessions, and so over the workers that serve them."""
-
-
-class SettingsError(ValueError):
-    """Settings can't be used; each of its problems names one and the mend, and its text has a line for each."""
-
-    def __init__(self, *problems: str) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
-
-
-def _address(value: Address | str) -> Address:
-    return Address.parse(value) if isinstance(value, str) else value
-
-
-@attrs.frozen
-class Listener:
-    """An address where senders connect, and what is known of those who do."""
-
-    address: Address
-    least_tls: str = attrs.field(default="1.2", validator=attrs.validators.in_(VERSIONS))
-    """The lowest version of TLS that is spoken with them, "1.0" to "1.3"; below 1.2 with the ciphers of that time."""
-    lf_only_devices: bool = False
-    """Whether they end lines with LF alone, and mail data with LF.LF: any text of a mail that holds a dot alone on such
-    a line ends it. For devices that can't do otherwise, on an address that nobody else reaches."""
-
-    @classmethod
-    def parse(cls, text: str) -> Listener:
-        """From HOST:PORT, with what is known behind it: ",lf-only-devices" and ",least-tls=1.0", in any order.
-
-        Raises AddressError, SettingsError.
-        """
-        address, *known = text.split(",")
-        least_tls, lf_only_devices = "1.2", False
-        for each in known:
-            name, _, value = each.partition("=")
-            if each == _LF_ONLY_DEVICES:
-                lf_only_devices = True
-            elif name == _LEAST_TLS and value in VERSIONS:
-                least_tls = value
-            else:
-                raise SettingsError(
-                    f"listen: {text!r}: behind HOST:PORT, only ',{_LF_ONLY_DEVICES}' and ',{_LEAST_TLS}=' with one of "
-                    f"{', '.join(VERSIONS)} can stand"
-                )
-        return cls(Address.parse(address), least_tls, lf_only_devices)
-
-
-def _listeners(value: Sequence[Listener | Address | str] | Listener | Address | str) -> tuple[Listener, ...]:
-    if isinstance(value, Listener | Address | str):
-        value = (value,)
-    return tuple(_listener(each) for each in value)
-
-
-def _listener(value: Listener | Address | str) -> Listener:
-    if isinstance(value, str):
-        return Listener.parse(value)
-    return Listener(value) if isinstance(value, Address) else value
-
-
-_Choice = TypeVar("_Choice", bound="enum.StrEnum")
-
-
-def _one_of(choices: type[_Choice], name: str, value: _Choice | str) -> _Choice:
-    try:
-        return choices(value)
-    except ValueError:
-        raise SettingsError(f"{name}: {value!r} is none of {', '.join(choices)}") from None
-
-
-def _newlines(value: Newlines | str) -> Newlines:
-    return _one_of(Newlines, "newlines", value)
-
-
-def _refusal(_: object, attribute: attrs.Attribute[str], value: str) -> None:
-    octets = value.encode("ascii", "replace") + b"\r\n"
-    reader = ReplyReader()
-    reader.feed(octets)
-    reply = reader.next_reply()
-    if not value.isascii() or reply is None or reply.octets != octets or reply.violations or not reply.refuses:
-        raise SettingsError(
-            f"{attribute.name}: {value!r} is no refusal; write a code and a text, as in '451 4.3.0 try again later'"
-        )
-
-
-def _sender_tls(value: SenderTls | str | None) -> SenderTls | None:
-    return None if value is None else _one_of(SenderTls, "sender_tls", value)
-
-
-def _receiver_tls(value: ReceiverTls | str) -> ReceiverTls:
-    return _one_of(ReceiverTls, "receiver_tls", value)
-
-
-def _record_what(value: RecordWhat | str) -> RecordWhat:
-    return _one_of(RecordWhat, "record_what", value)
-
-
-def _file(value: Path | str | None) -> Path | None:
-    return None if value is None else Path(value)
-
-
-def _possible_name(_: object, attribute: attrs.Attribute[str], value: str) -> None:
-    if value and not (value.isascii() and is_possible_name(value.encode())):
-        raise SettingsError(f"{attribute.name}: {value!r} can't be a host's name; write one as in mail.example.com")
-
-
-def _dialable(_: object, attribute: attrs.Attribute[Address], value: Address) -> None:
-    if not value.host or not value.port:
-        raise SettingsError(f"{attribute.name}: '{value}' names no host and port; write HOST:PORT, as in 127.0.0.1:25")
-
-
-def _admin_address(_: object, attribute: attrs.Attribute[str], value: str) -> None:
-    if value.startswith("unix:"):
-        if not value.removeprefix("unix:").startswith("/"):
-            raise SettingsError(
-                f"{attribute.name}: {value!r} has no path from the root on; write unix:/run/shimproxy/admin"
-            )
-    elif value:
-        Address.parse(value)
-
-
-def _log_to(_: object, attribute: attrs.Attribute[str], value: str) -> None:
-    if value not in (STANDARD_ERROR, SYSLOG) and not value.startswith(f"{SYSLOG}:/"):
-        raise SettingsError(f"{attribute.name}: {value!r} is none of stderr, syslog and syslog:/PATH")
-
-
-def _prefix(most_bits: int) -> Callable[[object, attrs.Attribute[int], int], None]:
-    def check(_: object, attribute: attrs.Attribute[int], value: int) -> None:
-        if not (isinstance(value, int) and 0 <= value <= most_bits):
-            raise SettingsError(f"{attribute.name} must be a whole number from 0 to {most_bits}, not {value!r}")
-
-    return check
+_EARLY_SUCCESS: Final = EARLY_SUCCESS.enhanced.octets.decode().rstrip()
 
 
 @attrs.frozen(kw_only=True)
@@ -179,11 +52,28 @@ class Settings:
     Raises AddressError, SettingsError or ValueError for what can't be used.
     """
 
-    receiver: Address = attrs.field(converter=_address, validator=_dialable)
-    """Where mail goes: the receiver's address."""
-    listen: tuple[Listener, ...] = attrs.field(default=(), converter=_listeners)
+    receiver: tuple[Receiver, ...] = attrs.field(default=(), converter=values.receivers, validator=values.is_dialable)
+    """Where mail goes: the receiver's address, or several; or "original", each session where its sender wanted to. May
+    be empty if every listener has its own."""
+    listen: tuple[Listener, ...] = attrs.field(default=(), converter=listeners)
     """Where senders connect; port 0 takes a free one. May be empty if `serve` is given listeners."""
-    newlines: Newlines = attrs.field(default=Newlines.NORMALISE, converter=_newlines)
+    balance: Balance = attrs.field(default=Balance.FIRST, converter=values.balance)
+    """Which of several receivers a session goes to."""
+    receiver_rest_seconds: float = attrs.field(default=REST_SECONDS, validator=not_negative)
+    """How long a receiver that was of no use is the last to be tried."""
+    source: tuple[str, ...] = attrs.field(default=(), converter=values.addresses)
+    """The address that receiver legs leave from, of IPv4, of IPv6 or one of both; if empty, the kernel's choice."""
+    spoof_sender: bool = False
+    """Whether they leave from the sender's own address, as TPROXY makes it possible."""
+    allow_destination: tuple[Allowed, ...] = attrs.field(default=(Allowed(),), converter=values.allowed)
+    """Where sessions may go if the receiver is the original destination."""
+    trust: tuple[Network, ...] = attrs.field(default=(), converter=values.networks)
+    """Networks whose connections begin with a PROXY header, which says who the sender is."""
+    send_proxy: Version | None = attrs.field(default=None, converter=values.version)
+    """The PROXY header that connections to the receiver begin with, "v1" or "v2", if any."""
+    xclient: bool = False
+    """Whether a receiver that offers XCLIENT is told who the sender is."""
+    newlines: Newlines = attrs.field(default=Newlines.NORMALISE, converter=values.newlines)
     """What becomes of bare CR, bare LF and NUL in commands and mail data."""
     max_size: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least(1)))
     """The largest mail that is let through, in octets as RFC 1870 counts them."""
@@ -191,19 +81,19 @@ class Settings:
     """The same for recipients in a domain, instead of `max_size`; of several recipients, the smallest counts."""
     tidy: bool = False
     """Whether commands that strict receivers refuse for their form are put in order."""
-    helo_name: str = attrs.field(default="", validator=_possible_name)
+    helo_name: str = attrs.field(default="", validator=values.is_possible)
     """With `tidy`: what stands in for a sender's name that can't be one; if empty, this machine's."""
-    sender_tls: SenderTls | None = attrs.field(default=None, converter=_sender_tls)
+    sender_tls: SenderTls | None = attrs.field(default=None, converter=values.sender_tls)
     """What is done about TLS on sender legs; see `sender_tls_used` for what None comes to."""
-    certificate: Path | None = attrs.field(default=None, converter=_file)
+    certificate: Path | None = attrs.field(default=None, converter=values.file)
     """A PEM file with the certificate that senders are shown, and its chain."""
-    key: Path | None = attrs.field(default=None, converter=_file)
+    key: Path | None = attrs.field(default=None, converter=values.file)
     """A PEM file with its key, if that is not in the same."""
-    receiver_tls: ReceiverTls = attrs.field(default=ReceiverTls.OFF, converter=_receiver_tls)
+    receiver_tls: ReceiverTls = attrs.field(default=ReceiverTls.OFF, converter=values.receiver_tls)
     """What is done about TLS on receiver legs."""
     receiver_name: str = ""
     """Whom the receiver's certificate must name, if not the host that is dialled."""
-    receiver_authorities: Path | None = attrs.field(default=None, converter=_file)
+    receiver_authorities: Path | None = attrs.field(default=None, converter=values.file)
     """A PEM file with the CA certificates that are trusted with it, instead of the system's."""
     receiver_fingerprint: str = ""
     """The SHA-256 of its certificate in hexadecimal: that one is taken, whoever signed it, and no other."""
@@ -226,17 +116,16 @@ class Settings:
     deadlines: Deadlines = attrs.field(factory=Deadlines)
     limits: Limits = attrs.field(factory=Limits)
     sessions: int = attrs.field(default=10_000, validator=at_least(1))
-    """How many sessions at a time; further senders wait in the kernel's queue."""
-    admin: str = attrs.field(default="", validator=_admin_address)
-    """Where `shimproxy run` answers for figures, health and the status page, HOST:PORT or unix:PATH; or nowhere."""
     """How many sessions at a time; further senders get a 421."""
+    admin: str = attrs.field(default="", validator=values.is_admin_address)
+    """Where `shimproxy run` answers for figures, health and the status page, HOST:PORT or unix:PATH; or nowhere."""
     sessions_per_network: int = attrs.field(default=0, validator=at_least(0))
     """How many of them with senders of one network; 0 for any number, as all senders may be one relay."""
     connections_per_minute: int = attrs.field(default=0, validator=at_least(0))
     """How many connections a network may make within a minute, at once or one after the other; 0 for any number."""
-    ipv4_prefix: int = attrs.field(default=32, validator=_prefix(32))
+    ipv4_prefix: int = attrs.field(default=32, validator=values.is_prefix(32))
     """How many bits of a sender's IPv4 address say which network it is in; with 32, each address is one."""
-    ipv6_prefix: int = attrs.field(default=64, validator=_prefix(128))
+    ipv6_prefix: int = attrs.field(default=64, validator=values.is_prefix(128))
     """The same of an IPv6 address; 64 bits are the least that a site has, and a host can use all the others."""
     workers: int = attrs.field(default=1, validator=at_least(0))
     """How many processes `shimproxy run` serves with; 0 for one a CPU."""
@@ -246,18 +135,20 @@ class Settings:
     """What `shimproxy run` logs: "debug", "info", "warning" or "error"."""
     log_format: str = attrs.field(default="text", validator=attrs.validators.in_(LOG_FORMATS))
     """And how: "text" or "json"."""
-    log_to: str = attrs.field(default=STANDARD_ERROR, validator=_log_to)
+    log_to: str = attrs.field(default=STANDARD_ERROR, validator=values.is_log)
     """And where: "stderr", "syslog", or "syslog:PATH" for a socket other than /dev/log."""
     log_repeats: int = attrs.field(default=MOST_IN_A_WINDOW, validator=at_least(0))
     """How many repairs of one kind and receiver are logged in ten seconds; the rest is counted. 0: all of them."""
-    early_success: str = attrs.field(default=EARLY_SUCCESS.enhanced.octets.decode().rstrip(), validator=_refusal)
+    early_success: str = attrs.field(
+        default=EARLY_SUCCESS.enhanced.octets.decode().rstrip(), validator=values.is_refusal
+    )
     """What answers mail data that the receiver accepted before its end."""
 
     trace: bool = False
     """Whether each session's record has a trace of it (`SessionRecord.trace`); with `record` it has anyway."""
-    record: Path | None = attrs.field(default=None, converter=_file)
+    record: Path | None = attrs.field(default=None, converter=values.file)
     """The directory where sessions are kept as files, if they are; it is made if it is not there."""
-    record_what: RecordWhat = attrs.field(default=RecordWhat.REPAIRED, converter=_record_what)
+    record_what: RecordWhat = attrs.field(default=RecordWhat.REPAIRED, converter=values.record_what)
     """Which sessions are kept."""
     record_most_octets: int = attrs.field(default=100 * 1024 * 1024, validator=at_least(1))
     """How large all their files may be together; the oldest go first."""
@@ -289,6 +180,32 @@ class Settings:
         own = self.receiver_tls is not ReceiverTls.OFF or bool(self.login_user)
         return SenderTls.OFF if own else SenderTls.OPAQUE
 
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The receivers that are known beforehand."""
+        return known_beforehand(self.receiver)
+
+    @property
+    def goes_to_original(self) -> bool:
+        """Whether sessions go where their senders wanted to."""
+        return Original.DESTINATION in self.receiver
+
+    @property
+    def receivers_of_all(self) -> tuple[Receiver, ...]:
+        """With those of single listeners."""
+        own = chain.from_iterable(self.of(listener).receiver for listener in self.listen if listener.own)
+        return tuple(dict.fromkeys((*self.receiver, *own)))
+
+    @property
+    def source_used(self) -> Source:
+        """What `source` comes to."""
+        families = {socket.AF_INET6 if ":" in each else socket.AF_INET: (each, 0) for each in self.source}
+        return Source(families) if families else ANYWHERE
+
+    def of(self, listener: Listener) -> Settings:
+        """What the senders of a listener go by. Raises SettingsError and the like."""
+        return attrs.evolve(self, listen=(), **listener.own) if listener.own else self
+
     def __attrs_post_init__(self) -> None:
         if problems := [*self._problems()]:
             raise SettingsError(*problems)
@@ -316,6 +233,15 @@ class Settings:
                 "receiver_tls: the sender's TLS would end here and its mail go on in the clear; say required, implicit "
                 "or opportunistic, or allow it (--allow-clear)"
             )
+        if self.spoof_sender and self.source:
+            yield "spoof_sender: connections leave from the sender's address or from --source; leave one of them away"
+        if not self.receiver and not (self.listen and all("receiver" in listener.own for listener in self.listen)):
+            yield "receiver: there is none; write HOST:PORT, as in 127.0.0.1:25"
+        for listener in self.listen:
+            try:
+                self.of(listener)
+            except SettingsError as error:
+                yield from (f"listener {listener.address}: {problem}" for problem in error.problems)
         if self.login_user and not self.login_secret:
             yield "login: no secret; give --login-secret-file FILE, or SHIMPROXY_LOGIN_SECRET in the environment"
         if self.login_user and in_clear and not self.login_in_clear:
@@ -366,7 +292,7 @@ class Settings:
         verified = self.receiver_verified
         return ReceiverSecurity.make(
             Verification(
-                name=self.receiver_name or self.receiver.host,
+                name=self.receiver_name,
                 authorities=self.receiver_authorities,
                 fingerprint=fingerprint(self.receiver_fingerprint) if self.receiver_fingerprint else None,
                 required=(said or how is not ReceiverTls.OPPORTUNISTIC) if verified is None else verified,

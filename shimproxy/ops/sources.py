@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 
+from shimproxy.ops.listener import SettingsError
 from shimproxy.ops.options import BY_NAME, OPTIONS
 from shimproxy.ops.readers import is_on, nearest
-from shimproxy.ops.settings import Settings, SettingsError
+from shimproxy.ops.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,9 @@ _VARIABLES: Final = [variable.partition("_")[2] for variable in (*_BY_VARIABLE, 
 _NEAR_VARIABLE_RATIO: Final = 0.8
 _MOST_SHOWN: Final = 200
 _FIELDS: Final = attrs.fields_dict(Settings)
+_LISTENER: Final = "listener"
+_TABLES_LAST: Final = sorted(OPTIONS, key=lambda option: option.table)
+"""As TOML has it."""
 _NEEDED: Final = {"receiver": "where mail goes", "listen": "where senders connect"}
 
 
@@ -51,6 +55,8 @@ class Sources:
 
     given: dict[str, Given] = attrs.field(factory=dict)
     """By option name."""
+    listeners: list[dict[str, Given]] = attrs.field(factory=list)
+    """The same of each listener that a file has a table for: where it listens, and what is different there."""
     problems: list[str] = attrs.field(factory=list)
     """What stands somewhere and can't be read as an option."""
 
@@ -65,23 +71,27 @@ class Sources:
         return sources
 
     @classmethod
-    def of_texts(cls, texts: Mapping[str, Sequence[str]]) -> Sources:
+    def of_texts(cls, texts: Sequence[Mapping[str, Sequence[str]]]) -> Sources:
         """What `as_texts` gave."""
-        return cls({name: Given(tuple(each), "the supervisor") for name, each in texts.items()})
+        given, *listeners = (
+            {name: Given(tuple(each), "the supervisor") for name, each in table.items()} for table in texts
+        )
+        return cls(given, listeners)
 
-    def as_texts(self) -> dict[str, list[str]]:
-        """All of it, secrets too, for another process."""
-        return {name: list(given.texts) for name, given in self.given.items()}
+    def as_texts(self) -> list[dict[str, list[str]]]:
+        """All of it, secrets too, for another process; that of each listener behind what holds for all."""
+        return [{name: [*each.texts] for name, each in given.items()} for given in (self.given, *self.listeners)]
 
     def settings(self) -> Settings:
         """What they come to. Raises SettingsError with all that can't be used."""
         problems = [*self.problems]
-        values: Values = {}
-        for option in OPTIONS:
-            if given := self.given.get(option.name):
-                values |= _values(option, given, problems)
+        values = _values_of_all(self.given, problems)
+        for table in self.listeners:
+            own = _values_of_all(table, problems)
+            listeners = own.pop("listen", ())
+            values["listen"] = (*values.get("listen", ()), *(attrs.evolve(each, own=own) for each in listeners))
         for name, what in _NEEDED.items():
-            if name not in self.given:
+            if name not in self.given and not (self.listeners and all(name in table for table in self.listeners)):
                 option = BY_NAME[name]
                 problems.append(
                     f"{name}: say {what}: --{name} HOST:PORT, {option.variable}, or {name} in a file (--config)"
@@ -115,16 +125,35 @@ class Sources:
         except (ValueError, RecursionError) as error:  # numbers without end, lists within lists
             self.problems.append(f"{file}: not TOML: {str(error)[:_MOST_SHOWN]}")
         else:
+            tables = entries.pop(_LISTENER, [])
             for name, entry in entries.items():
-                self._add_entry(f"{file}: {name}", name, entry)
+                self._add_entry(self.given, f"{file}: {name}", name, entry)
+            if not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):
+                self.problems.append(
+                    f"{file}: {_LISTENER}: write tables: [[{_LISTENER}]], and their settings behind it"
+                )
+                return
+            for number, table in enumerate(tables, 1):
+                self._add_listener(f"{file}: {_LISTENER} {number}", table)
 
-    def _add_entry(self, place: str, name: str, entry: object) -> None:
+    def _add_listener(self, place: str, table: Mapping[str, object]) -> None:
+        given: dict[str, Given] = {}
+        for name, entry in table.items():
+            if name in BY_NAME and not BY_NAME[name].of_listener:
+                self.problems.append(f"{place}: {name} holds for all listeners; write it before their tables")
+            else:
+                self._add_entry(given, f"{place}: {name}", name, entry)
+        if "listen" not in table:
+            self.problems.append(f'{place}: say where it listens: listen = "HOST:PORT"')
+        self.listeners.append(given)
+
+    def _add_entry(self, to: dict[str, Given], place: str, name: str, entry: object) -> None:
         option = BY_NAME.get(name)
         if option is None:
             self.problems.append(f"{place}: there is no such setting{nearest(name, [*BY_NAME])}")
             return
         try:
-            self.given[name] = Given(_texts(option, entry), place)
+            to[name] = Given(_texts(option, entry), place)
         except (ValueError, RecursionError) as error:
             shown = "" if option.secret else f" {_shortly(json.dumps(entry, default=str, ensure_ascii=False))}:"
             self.problems.append(f"{place}:{shown} {error}")
@@ -133,18 +162,37 @@ class Sources:
 
     def as_file(self) -> Iterator[str]:
         """The lines of a file that says the same, with where each stands; what is not given has its default."""
-        for option in sorted(OPTIONS, key=lambda option: option.table):  # in TOML, tables are last
+        for option in _TABLES_LAST:
             given = self.given.get(option.name, Given(option.default, "default"))
-            if option.table:
-                changes = dict(change.split("=") for change in (*option.default, *given.texts))
-                yield from ("", f"[{option.name}]  # {given.place}")
-                yield from (f"{name} = {value}" for name, value in changes.items())
-            elif not given.texts:
-                yield f"# {option.name} is not given"
-            elif option.secret:
-                yield f"# {option.name} is not shown; it is from {given.place}"
+            if given.texts or option.table:
+                yield from _lines(option, given, f"[{option.name}]", option.default)
             else:
-                yield f"{option.name} = {_as_toml(option, given.texts)}  # {given.place}"
+                yield f"# {option.name} is not given"
+        for table in self.listeners:
+            yield from ("", f"[[{_LISTENER}]]")
+            for option in _TABLES_LAST:
+                if option.name in table:
+                    yield from _lines(option, table[option.name], f"[{_LISTENER}.{option.name}]")
+
+
+def _lines(option: Option, given: Given, heading: str, default: Sequence[str] = ()) -> Iterator[str]:
+    if option.table:
+        changes = dict(change.split("=") for change in (*default, *given.texts))
+        yield from ("", f"{heading}  # {given.place}")
+        yield from (f"{name} = {value}" for name, value in changes.items())
+    elif option.secret:
+        yield f"# {option.name} is not shown; it is from {given.place}"
+    else:
+        yield f"{option.name} = {_as_toml(option, given.texts)}  # {given.place}"
+
+
+def _values_of_all(table: Mapping[str, Given], problems: list[str]) -> Values:
+    """What the options given in a table come to; what is wrong with them is added to the problems."""
+    values: Values = {}
+    for option in OPTIONS:
+        if given := table.get(option.name):
+            values |= _values(option, given, problems)
+    return values
 
 
 def _values(option: Option, given: Given, problems: list[str]) -> Values:

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,21 +29,23 @@ import trio
 
 from shimproxy.net.address import written
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
-from shimproxy.net.listen import open_listeners
+from shimproxy.net.listen import close_listener
+from shimproxy.net.origin import make_transparent
 from shimproxy.ops import log_output
 from shimproxy.ops.admin import Admin
-from shimproxy.ops.check import check_receiver, check_records, check_tls
+from shimproxy.ops.check import check_capabilities, check_loops, check_receivers, check_records, check_tls
 from shimproxy.ops.child import Worker
 from shimproxy.ops.greeting import GREETING_SECONDS, why_no_greeting
 from shimproxy.ops.journal import Journal
+from shimproxy.ops.listener import SettingsError, open_sockets
 from shimproxy.ops.log_output import LogUnusable
 from shimproxy.ops.run import allow_many_files, say
-from shimproxy.ops.settings import SettingsError
 from shimproxy.ops.status import History, Repaired, Status
 from shimproxy.ops.upgrade import Left
 
 if TYPE_CHECKING:
-    from shimproxy.ops.settings import Listener, Settings
+    from shimproxy.ops.listener import Listener
+    from shimproxy.ops.settings import Settings
     from shimproxy.ops.sources import Sources
 
 _START_SECONDS: Final = 30.0
@@ -101,7 +104,7 @@ class Supervisor:
             except _UNUSABLE as error:
                 self._complain("not upgraded: the workers go on", str(error))
         admin = f", admin {', '.join(self._admin.addresses)}" if self._admin else ""
-        say(f"shimproxy ready: listening on {', '.join(self._addresses)}, receiver {self._settings.receiver}{admin}")
+        say(f"shimproxy ready: listening on {', '.join(self._addresses)}, receiver {_in_words(self._settings)}{admin}")
 
     async def _take_over(self, left: Left) -> None:
         """Go on as the program before this one did."""
@@ -126,14 +129,18 @@ class Supervisor:
         check_tls(settings)
         log_output.check(settings.log_to)
         check_records(settings)
-        await check_receiver(settings)
+        check_capabilities(settings)
+        await check_receivers(settings)
         admin = self._admin
         opened: list[socket.socket] = []
         listening: _Listening = {}
         try:
             for name, listener in _named(settings):
-                listening[name] = self._listening.get(name) or await open_listeners(listener.address)
+                listening[name] = self._listening.get(name) or await open_sockets(listener)
                 opened += listening[name] if name not in self._listening else []
+                for sock in listening[name] if listener.tproxy else []:
+                    make_transparent(sock)  # it may have been there without
+            check_loops(settings, chain.from_iterable(listening.values()))
             if settings.admin != (admin.where if admin else ""):
                 admin = await Admin.open(settings.admin) if settings.admin else None
             workers = await self._started(sources, settings, listening)
@@ -142,14 +149,14 @@ class Supervisor:
             if admin and admin is not self._admin:
                 admin.close_soon(self.nursery)
             for sock in opened:
-                sock.close()
+                close_listener(sock)
             raise
         # From here on there is no way back, and no wait.
         self._journal.sender_tls(settings.sender_tls_used)
         for name, sockets in self._listening.items():
             if name not in listening:
                 for sock in sockets:
-                    sock.close()
+                    close_listener(sock)
         self._sources, self._settings, self._listening = sources, settings, listening
         if admin is not self._admin:
             if self._admin:
@@ -256,7 +263,7 @@ class Supervisor:
         silent = trio.current_time() - _SILENT_SECONDS
         return Status(
             version=self.version,
-            receiver=str(self._settings.receiver),
+            receiver=_in_words(self._settings),
             listening=[] if self._stopping else self._addresses,
             started_at=self._history.started_at,
             serves=not self._stopping and any(worker.serves and worker.heard_at > silent for worker in self._current),
@@ -358,8 +365,8 @@ class Supervisor:
         self._journal.supervised("stopping", workers=len(self._all), grace_seconds=grace_seconds)
         if self._changing:
             self._changing.cancel()
-        for sock in (sock for sockets in self._listening.values() for sock in sockets):
-            sock.close()
+        for sock in chain.from_iterable(self._listening.values()):
+            close_listener(sock)
         for worker in self._all:
             worker.tell(do="stop")
         self.nursery.start_soon(self._kill_after, grace_seconds + deadlines.linger_idle + _MARGIN_SECONDS)
@@ -419,6 +426,11 @@ def _named(settings: Settings) -> list[tuple[str, Listener]]:
         named.append((f"{address} {seen[address]}", listener))
         seen[address] += 1
     return named
+
+
+def _in_words(settings: Settings) -> str:
+    """The receivers."""
+    return ", ".join(map(str, settings.receivers_of_all))
 
 
 def _sockets(settings: Settings, listening: _Listening) -> list[tuple[int, socket.socket]]:

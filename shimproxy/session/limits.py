@@ -60,6 +60,8 @@ class Deadlines:
     """The sender's next whole command (4.5.3.2.7), and taking a reply."""
     sender_block: float = attrs.field(default=180.0, validator=positive)
     """The sender's next block of mail data; see Limits.least_octets_per_second for one that only drips."""
+    proxy_header: float = attrs.field(default=3.0, validator=positive)
+    """A PROXY header (proxy-protocol.txt section 2: at least 3)."""
     tls: float = attrs.field(default=60.0, validator=positive)
     """A TLS handshake; not in the RFC."""
     opaque: float = attrs.field(default=900.0, validator=positive)

@@ -31,9 +31,7 @@ from shimproxy.smtp.dialogue import OUT_OF_STEP, Answers, ruling
 from shimproxy.smtp.reply import ReplyReader
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from shimproxy.net.leg import Leg
+    from shimproxy.net.receivers import Route
     from shimproxy.net.watch import Watch
     from shimproxy.session.farewell import Beside
     from shimproxy.session.notes import Notes
@@ -61,17 +59,38 @@ class Opening:
     policy: Policy
     watch: Watch
     """What the session waits under."""
-    dial: Callable[[Watch, float], Awaitable[Leg]]
+    route: Route
     beside: Beside
     security: Security
     receiver: Receiver | None = None
     """Once it is dialled, and whatever becomes of it."""
 
     async def greeting(self) -> Reply:
-        """Dial the receiver, and take its greeting. Raises Unopened, Interrupted."""
+        """Dial the receiver, and take its greeting; of several, from the first one that serves.
+
+        Raises Unopened, Interrupted.
+        """
+        route = self.route
+        while True:
+            try:
+                greeting = await self._greeting_of_next()
+            except Unopened as failed:
+                route.was_of_no_use()
+                if failed.who == "shim" or not route.has_more:
+                    raise
+            else:
+                if greeting.severity == 2:
+                    return greeting
+                route.was_of_no_use()
+                if not route.has_more:
+                    return greeting
+            if self.receiver:
+                self.receiver.give_up()
+
+    async def _greeting_of_next(self) -> Reply:
         notes, deadlines = self.notes, self.policy.deadlines
         try:
-            leg = await self.dial(self.watch, deadlines.connect)
+            leg = await self.route.dial(self.watch, deadlines.connect)
         except NoMeans as failed:
             notes.repaired(Violation.LIMIT_REACHED, limit="descriptors", reason=str(failed))
             raise Unopened(NO_MEANS, "shim") from None
@@ -90,7 +109,9 @@ class Opening:
             notes.tracer.follow_receiver(leg, partial(_unread_octets, receiver.replies))
         if not await self.security.secure_at_once(leg):
             raise Unopened(RECEIVER_NOT_SECURE)
-        self.watch.allow(deadlines.greeting, "the greeting")
+        # The sender waits as long as this for a greeting, too: where there are others, there is no time for each.
+        seconds = min(deadlines.connect, deadlines.greeting) if self.route.has_more else deadlines.greeting
+        self.watch.allow(seconds, "the greeting")
         waited_for = ""
         try:
             reply = await receiver.next_reply()
@@ -109,14 +130,22 @@ class Opening:
 
         Raises Unopened, Interrupted.
         """
-        if not await self.security.prepare(receiver, command, self.greeting):
+        if not await self.security.prepare(receiver, command, self._greeting_again):
             raise Unopened(RECEIVER_NOT_SECURE)
         if not await self.security.log_in(receiver, command):
             raise Unopened(NO_LOGIN)
 
-    async def anew(self, receiver: Receiver) -> None:
+    async def _greeting_again(self) -> Reply:
+        """Dial the same receiver once more. Raises Unopened, Interrupted."""
+        self.route.go_back()
+        return await self.greeting()
+
+    async def anew(self, receiver: Receiver, *, has_served: bool) -> None:
         """Open a fresh leg, as the last one was given up. Raises Unopened, Interrupted."""
         await receiver.see_some_off()
+        if not has_served:
+            self.route.was_of_no_use()
+        self.route.begin_anew()
         greeting = await self.greeting()
         if greeting.severity != 2:
             receiver.give_up()

@@ -69,6 +69,8 @@ class Pipeline:
     authenticated: bool = False
     """Whether the sender has logged in at the receiver (RFC 4954)."""
     in_transaction: bool = False
+    has_served: bool = False
+    """Whether the receiver has taken a MAIL."""
     recipients: int = 0
     """How many the receiver has accepted for the transaction."""
     hello: Command | None = None
@@ -304,7 +306,8 @@ class Pipeline:
                 receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
         elif verb in _OF_TRANSACTIONS and reply.kind == 2:
             self.reset()
-            self.in_transaction = verb is Verb.MAIL
+            if verb is Verb.MAIL:
+                self.in_transaction = self.has_served = True
             if verb in HELLOS:
                 if verb is Verb.HELO:
                     self.forget()

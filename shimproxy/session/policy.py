@@ -93,6 +93,8 @@ class Policy:
     """Whether the mail of a sender that used TLS may go to the receiver in the clear."""
     resume: bool = False
     """Whether a sender whose receiver was given up finds a fresh leg with its next MAIL, instead of 421."""
+    fails_over: bool = False
+    """Whether that is so before its first MAIL, as there are other receivers."""
     lmtp: bool = False
     """Whether the peers speak LMTP (RFC 2033)."""
     sizes: Sizes | None = None

@@ -65,6 +65,8 @@ class SessionRecord:
     """From the sender's connection to the end of both legs."""
     ended_at: float = 0.0
     """When it was over, in seconds since 1970."""
+    via: str = ""
+    """The address of the proxy that has said who the sender is, if one did."""
     trace: Trace | None = None
     """What went over both legs, frame by frame; None unless it was asked for."""
 

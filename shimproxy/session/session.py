@@ -53,10 +53,9 @@ from shimproxy.smtp.dialogue import Then
 from shimproxy.smtp.tidy import tidied
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from shimproxy.net.leg import Leg
+    from shimproxy.net.receivers import Route
     from shimproxy.net.watch import Watch
+    from shimproxy.session.arrival import Arrival
     from shimproxy.session.farewell import Beside
     from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Policy
@@ -77,8 +76,10 @@ class Session:
     sender: Sender
     notes: Notes
     policy: Policy
-    dial: Callable[[Watch, float], Awaitable[Leg]]
+    route: Route
     beside: Beside
+    arrival: Arrival | None = None
+    """Where something has to be found out before the greeting."""
     _watch: Watch = attrs.field(init=False)
     """What both legs wait under, until the receiver is given up."""
     _security: Security = attrs.field(init=False)
@@ -96,7 +97,7 @@ class Session:
         self._watch = self.sender.leg.watch
         self._tally = Tally.beginning(self._watch.now, self.policy.limits)
         self._security = Security(self.sender, self.notes, self.policy)
-        self._opening = Opening(self.notes, self.policy, self._watch, self.dial, self.beside, self._security)
+        self._opening = Opening(self.notes, self.policy, self._watch, self.route, self.beside, self._security)
 
     @property
     def receiver(self) -> Receiver | None:
@@ -222,8 +223,12 @@ class Session:
     async def _greet(self) -> Turns:
         """Connect and relay the greeting. Raises Unopened if there is none, Over, Interrupted."""
         sender, notes, security = self.sender, self.notes, self._security
+        if self.arrival:
+            await self.arrival.begin(sender.leg, self.policy.deadlines.proxy_header)
         if self.policy.sender_tls is SenderTls.IMPLICIT:
             await self._secure_sender()
+        if self.arrival:
+            self.arrival.settle(sender.leg.sock)
         reply = await self._opening.greeting()
         receiver = self.receiver
         assert receiver is not None
@@ -313,7 +318,8 @@ class Session:
 
     def _resumes(self, pipeline: Pipeline) -> bool:
         """Whether a receiver that is gone may be dialled anew: not once the sender was told 421, or has logged in."""
-        return self.policy.resume and not (self.sender.told_421 or pipeline.authenticated)
+        may = self.policy.resume or (self.policy.fails_over and not pipeline.has_served)
+        return may and not (self.sender.told_421 or pipeline.authenticated)
 
     async def _resume(self, pipeline: Pipeline, command: Command) -> bool:
         """Go on although the receiver is gone; whether there is another, for this command to be forwarded to.
@@ -331,7 +337,7 @@ class Session:
         if verb in _ANSWERED_ALONE:
             await self.sender.say(DONE)
             return False
-        await self._opening.anew(pipeline.receiver)
+        await self._opening.anew(pipeline.receiver, has_served=pipeline.has_served)
         self._ready = False
         if verb in HELLOS:
             pipeline.forget()

@@ -140,20 +140,42 @@ class Violation(enum.Enum):
         "a line without a code: inside a reply it gets the reply's code, else 421 (451 to mail data)",
     )
     # by the receiver, at the beginning
-    NO_GREETING = ("no-greeting", "receiver", "RFC 5321 3.1", "421 4.3.2 as greeting, close")
+    NO_GREETING = (
+        "no-greeting",
+        "receiver",
+        "RFC 5321 3.1",
+        "the next receiver, if there is another; else 421 4.3.2 as greeting, close",
+    )
     GREETING_THEN_CLOSE = (
         "greeting-then-close",
         "receiver",
         "RFC 5321 3.8",
         "the first command gets 421 4.4.2, close",
     )
-    UNREACHABLE = ("unreachable", "receiver", "RFC 5321 3.1", "421 4.4.1 as greeting, close")
-    # by the sender
+    UNREACHABLE = (
+        "unreachable",
+        "receiver",
+        "RFC 5321 3.1",
+        "the next receiver, if there is another; else 421 4.4.1 as greeting, close",
+    )
     LOGIN_REFUSED = (
         "login-refused",
         "receiver",
         "RFC 4954 6",
         "it does not let the shim log in (--login): 421 4.7.0, close",
+    )
+    # by the sender
+    PROXY_HEADER = (
+        "proxy-header",
+        "sender",
+        "PROXY protocol, section 2",
+        "a trusted proxy sends none, or a cut, wrong, too long or late one: closed without a word",
+    )
+    DESTINATION_REFUSED = (
+        "destination-refused",
+        "sender",
+        "RFC 5321 3.8",
+        "the listener dialled directly, a loop, or outside --allow-destination: 421 4.7.1 as greeting, close",
     )
     EARLY_TALK = (
         "early-talk",

@@ -1,0 +1,180 @@
+"""The receivers that a listener's sessions can go to: in which order, by which address, and which are left alone.
+
+Invariants:
+
+1. A session tries each receiver once, in the order of preference or from another one on each time.
+2. A place that did not answer, or whose receiver was of no use, is the last to be tried for a while; never is nothing
+   tried at all.
+3. A PROXY header goes out in one write, before anything else (proxy-protocol.txt section 2).
+"""
+
+from __future__ import annotations
+
+import enum
+import socket
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from shimproxy.net import proxy_header
+from shimproxy.net.address import Address
+from shimproxy.net.dial import ANYWHERE, Source, dial
+from shimproxy.net.errors import DialFailed
+from shimproxy.net.origin import NOBODY, Origin
+from shimproxy.net.places import Places
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shimproxy.net.driver import Readiness
+    from shimproxy.net.leg import Leg
+    from shimproxy.net.origin import OwnLegs, Party
+    from shimproxy.net.places import Place
+    from shimproxy.net.watch import Watch
+
+REST_SECONDS: Final = 30.0
+
+
+class Balance(enum.StrEnum):
+    """Which of several receivers a session goes to."""
+
+    FIRST = "first"
+    """The first one that is of use."""
+    ROUND_ROBIN = "round-robin"
+    """Each in its turn."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class Receivers:
+    """The receivers of a listener's sessions; none where each session knows its own."""
+
+    driver: Readiness
+    places: Sequence[Places] = ()
+    balance: Balance = Balance.FIRST
+    rest_seconds: float = REST_SECONDS
+    """For how long a place that was of no use is left alone."""
+    source: Source = ANYWHERE
+    spoofs: bool = False
+    """Whether legs leave from the sender's own address."""
+    header: proxy_header.Version | None = None
+    """The PROXY header that they begin with."""
+    own_legs: OwnLegs | None = None
+    """Where they are noted, if connections may come back."""
+    _resting: dict[Place, float] = attrs.field(factory=dict)
+    """Place -> until when it is left alone."""
+    _turn: int = 0
+
+    async def look_up(self, seconds: float) -> None:
+        """Find them all, so that a name which nobody knows is known for that. Raises DialFailed."""
+        for each in self.places:
+            await each.find(seconds)
+
+    def route(self) -> Route:
+        """The way of a new session."""
+        return Route(self, self.in_order())
+
+    def in_order(self) -> list[Places]:
+        """The receivers as a session is to try them."""
+        places = [*self.places]
+        if self.balance is Balance.ROUND_ROBIN:
+            self._turn = (self._turn + 1) % len(places)
+            places = places[self._turn :] + places[: self._turn]
+        if self._resting:
+            places.sort(key=lambda each: bool(each.known) and all(map(self.rests, each.known)))
+        return places
+
+    def rested_first(self, places: Sequence[Place]) -> Sequence[Place]:
+        """The same with those behind that are left alone."""
+        return sorted(places, key=self.rests) if self._resting else places
+
+    def rests(self, place: Place) -> bool:
+        """Whether a place is left alone."""
+        until = self._resting.get(place)
+        if until is None:
+            return False
+        if until > trio.current_time():
+            return True
+        del self._resting[place]
+        return False
+
+    def let_rest(self, place: Place) -> None:
+        """Leave a place alone for a while: it was of no use."""
+        if self.rest_seconds and self.places:
+            self._resting[place] = trio.current_time() + self.rest_seconds
+
+
+@attrs.define(eq=False)
+class Route:
+    """The way of one session to its receiver."""
+
+    _receivers: Receivers
+    _left: list[Places]
+    """Those that it has not tried yet."""
+    origin: Origin = NOBODY
+    """Whom the session is with, where that matters."""
+    _last: tuple[Places, Place] | None = None
+    """The receiver of the last leg, and where it was found."""
+
+    def aim(self, destination: Party) -> None:
+        """Go there and nowhere else."""
+        self._left = [Places(Address(*destination))]
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there are receivers that were not tried yet."""
+        return bool(self._left)
+
+    def begin_anew(self) -> None:
+        """Try them all again."""
+        if self._receivers.places:
+            self._left = self._receivers.in_order()
+        elif self.origin.destination:
+            self.aim(self.origin.destination)
+
+    def go_back(self) -> None:
+        """Dial the same receiver as last time."""
+        assert self._last is not None
+        self._left = [self._last[0]]
+
+    def was_of_no_use(self) -> None:
+        """The receiver that was dialled last does not serve: others go first for a while."""
+        if self._last:
+            self._receivers.let_rest(self._last[1])
+
+    async def dial(self, watch: Watch, connect_seconds: float) -> Leg:
+        """A leg to the next receiver, by whichever of its addresses answers first.
+
+        Raises DialFailed, NoMeans, Interrupted.
+        """
+        receivers, self._last = self._receivers, None
+        receiver = self._left.pop(0)
+        places = receivers.rested_first(await receiver.find(connect_seconds))
+        source = self._senders_own() if receivers.spoofs else receivers.source
+        leg, place = await dial(places, receivers.driver, watch, connect_seconds, source, receivers.let_rest)
+        self._last = receiver, place
+        leg.host = receiver.host
+        if receivers.own_legs:
+            receivers.own_legs.add(leg)
+        if receivers.header:
+            self._send_header(leg, receivers.header)
+        return leg
+
+    def _senders_own(self) -> Source:
+        sender = self.origin.sender
+        if not sender:
+            return ANYWHERE  # it is on this machine
+        family = socket.AF_INET6 if ":" in sender[0] else socket.AF_INET
+        return Source({family: (sender[0], 0)}, foreign=True)
+
+    def _send_header(self, leg: Leg, version: proxy_header.Version) -> None:
+        """Say whom the connection is from. Raises DialFailed."""
+        octets = proxy_header.written(version, self.origin.sender, self.origin.destination)
+        try:
+            taken_octets = leg.sock.send(octets)
+        except OSError as error:
+            leg.close()
+            raise DialFailed(f"{leg.peer}: {error.strerror}") from error
+        if taken_octets < len(octets):  # never seen: a new socket has room
+            leg.close()
+            raise DialFailed(f"{leg.peer}: does not take the PROXY header")

@@ -1,0 +1,119 @@
+"""What is found out of a sender's connection before its greeting: who it is, and where it wanted to go.
+
+Invariants:
+
+1. Where a PROXY header is due it comes whole and before anything else, or the connection ends without a word
+   (proxy-protocol.txt section 2); where none is due nothing is taken for one.
+2. A sender is not taken back to shimproxy itself, nor anywhere that the operator has not allowed.
+3. A sender behind a proxy is counted as what it is, not as the proxy.
+
+Only listeners that need it have arrivals.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from shimproxy.net import proxy_header
+from shimproxy.net.address import written
+from shimproxy.net.errors import DeadlinePassed, HeaderInvalid
+from shimproxy.net.origin import Origin, is_own, party, redirected_from
+from shimproxy.session.delivery import Over
+from shimproxy.session.opening import Unopened
+from shimproxy.session.replies import DESTINATION_REFUSED
+from shimproxy.smtp.catalogue import Violation
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from shimproxy.net.address import Network
+    from shimproxy.net.leg import Leg
+    from shimproxy.net.origin import Allowed, OwnLegs, Party
+    from shimproxy.net.receivers import Route
+    from shimproxy.session.notes import Notes
+    from shimproxy.smtp.reply import Own
+
+
+@attrs.frozen(kw_only=True)
+class Arrivals:
+    """What the operator has decided about the connections of one listener."""
+
+    trusted: Sequence[Network] = ()
+    """Whose connections begin with a PROXY header."""
+    original: bool = False
+    """Whether a session goes where its sender wanted to."""
+    tproxy: bool = False
+    """Whether connections come by TPROXY, and not by REDIRECT."""
+    allowed: Sequence[Allowed] = ()
+    """Where sessions may go then."""
+    own_legs: OwnLegs | None = None
+    ports: frozenset[int] = frozenset()
+    """Where this shimproxy listens itself."""
+
+
+@attrs.define(eq=False)
+class Arrival:
+    """The arrival of one session."""
+
+    arrivals: Arrivals
+    sockaddr: object
+    """The address of whoever has connected."""
+    headed: bool
+    """Whether that is a proxy which has to say whom it connects for."""
+    route: Route
+    notes: Notes
+    enter: Callable[[Party], Own | None]
+    """Lets a sender behind a proxy in, or gives the reply that it gets instead."""
+
+    async def begin(self, leg: Leg, header_seconds: float) -> None:
+        """Find out whom the connection is from. Raises Over if that is not said as it has to be, Interrupted."""
+        connected = Origin(party(self.sockaddr), party(leg.sock.getsockname()))
+        self.route.origin = connected
+        if not self.headed:
+            return
+        leg.watch.allow(header_seconds, "the PROXY header")
+        try:
+            await leg.wait_to_read()
+            if leg.peek(1) == b"":
+                self.notes.ended("sender")
+                raise Over  # it only wanted to see whether somebody is there
+            header = await proxy_header.read(leg)
+        except (HeaderInvalid, DeadlinePassed) as failed:
+            reason = failed.reason if isinstance(failed, HeaderInvalid) else "not whole in time"
+            self.notes.repaired(Violation.PROXY_HEADER, reason=reason)
+            self.notes.ended("sender")
+            raise Over from None
+        leg.octets_in = 0  # what counts is SMTP
+        if header.sender:
+            self.route.origin = Origin(header.sender, header.destination)
+            record = self.notes.record
+            record.via, record.sender = record.sender, written(header.sender)
+
+    def settle(self, sock: socket.socket) -> None:
+        """See whether the sender may go where it wants to, and have it go there. Raises Unopened."""
+        origin = self.route.origin
+        if self.headed and origin.sender and (reply := self.enter(origin.sender)):
+            raise Unopened(reply, "shim")
+        if not self.arrivals.original:
+            return
+        own = party(sock.getsockname())
+        destination = own if self.arrivals.tproxy else redirected_from(sock)
+        if why_not := self._why_refused(origin.sender, destination):
+            self.notes.repaired(Violation.DESTINATION_REFUSED, destination=written(destination or own), reason=why_not)
+            raise Unopened(DESTINATION_REFUSED, "shim")
+        assert destination is not None
+        self.route.origin = Origin(origin.sender, destination)
+        self.route.aim(destination)
+
+    def _why_refused(self, sender: Party | None, destination: Party | None) -> str:
+        arrivals = self.arrivals
+        if destination is None or (destination[1] in arrivals.ports and is_own(destination[0])):
+            return "the listener was dialled directly"
+        if arrivals.own_legs and arrivals.own_legs.has(sender, destination):
+            return "a loop: it is a connection of this shimproxy's own that has come back"
+        if not any(each.includes(destination) for each in arrivals.allowed):
+            return "not in --allow-destination"
+        return ""
