@@ -101,13 +101,22 @@ def running(
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True, cwd=code
         )
-    run = Run(file, log_file, process, wrapped=bool(wrapper))
+    with attended(Run(file, log_file, process, wrapped=bool(wrapper))) as run:
+        yield run
+
+
+@contextlib.contextmanager
+def attended(run: Run) -> Iterator[Run]:
+    """From when it is ready to its end."""
+    process = run.process
     try:
         run.await_ready()
         yield run
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(OSError, IndexError):  # it has ended
+            if process.poll() is None:
+                os.kill(run.pid, signal.SIGTERM)
+                os.kill(run.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(SECONDS)
         process.kill()
