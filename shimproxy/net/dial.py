@@ -74,7 +74,7 @@ async def dial(
 
     Each place has at least so many seconds. Raises DialFailed with the reason of each, NoMeans, Interrupted.
     """
-    waiting = [place for place in places if source.serves(place[0])]
+    waiting = [*places] if source is ANYWHERE else [place for place in places if source.serves(place[0])]
     reasons = [] if waiting else ["no address in a family that it can be dialled from (--source, --spoof-sender)"]
     begun: dict[Leg, Place] = {}
 
@@ -94,6 +94,8 @@ async def dial(
                 except DialFailed as error:
                     give_up(place, str(error))
                     continue
+                if leg.writable:
+                    return _chosen(leg, place, begun, failed)
                 begun[leg] = place
                 watch.allow(connect_seconds, "the connection to the receiver")
             try:
@@ -112,13 +114,20 @@ async def dial(
                     continue
                 del begun[leg]
                 leg.wanted = 0
-                for slower in begun.values():
-                    give_up(slower, "slower")
-                return leg, place
+                return _chosen(leg, place, begun, failed)
         raise DialFailed("; ".join(reasons[-_MOST_REASONS:]))
     finally:
         for leg in begun:
             leg.close()
+
+
+def _chosen(
+    leg: Leg, place: Place, slower: Mapping[Leg, Place], failed: Callable[[Place], None] | None
+) -> tuple[Leg, Place]:
+    for each in slower.values():
+        if failed:
+            failed(each)
+    return leg, place
 
 
 async def _wait(begun: Mapping[Leg, Place], *, may_be_short: bool) -> None:

@@ -102,8 +102,13 @@ def close_listener(listener: socket.socket) -> None:
     path = listener.getsockname() if listener.family == socket.AF_UNIX else ""
     listener.close()
     if path:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+        remove_socket(path)
+
+
+def remove_socket(path: str) -> None:
+    """Take a socket out of the file system, where nobody listens any more."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 def prepare(listener: socket.socket) -> None:

@@ -9,6 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
+import math
 import socket
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Final
@@ -47,13 +48,18 @@ class Places:
         """Whom a certificate of this receiver must name, unless the operator says otherwise."""
         return self.endpoint.host if isinstance(self.endpoint, Address) else "localhost"
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether what is known holds for ever."""
+        return self._fresh_until == math.inf
+
     async def find(self, seconds: float) -> Sequence[Place]:
         """The socket addresses. Raises DialFailed, also after that many seconds."""
         endpoint = self.endpoint
         if self.known and (self._looking or self._fresh_until > trio.current_time()):
             return self.known
         if isinstance(endpoint, UnixPath):
-            self.known, self._fresh_until = [(socket.AF_UNIX, endpoint.path)], float("inf")
+            self.known, self._fresh_until = [(socket.AF_UNIX, endpoint.path)], math.inf
             return self.known
         self._looking = True
         try:
@@ -63,7 +69,7 @@ class Places:
                 raise
         finally:
             self._looking = False
-        self._fresh_until = float("inf") if endpoint.is_literal else trio.current_time() + _FRESH_SECONDS
+        self._fresh_until = math.inf if endpoint.is_literal else trio.current_time() + _FRESH_SECONDS
         return self.known
 
 

@@ -77,31 +77,28 @@ class Receivers:
     def in_order(self) -> list[Places]:
         """The receivers as a session is to try them."""
         places = [*self.places]
-        if self.balance is Balance.ROUND_ROBIN:
+        if self.balance is Balance.ROUND_ROBIN and places:
             self._turn = (self._turn + 1) % len(places)
             places = places[self._turn :] + places[: self._turn]
         if self._resting:
             places.sort(key=lambda each: bool(each.known) and all(map(self.rests, each.known)))
         return places
 
-    def rested_first(self, places: Sequence[Place]) -> Sequence[Place]:
-        """The same with those behind that are left alone."""
-        return sorted(places, key=self.rests) if self._resting else places
+    @property
+    def some_rest(self) -> bool:
+        """Whether any place may be left alone."""
+        return bool(self._resting)
 
     def rests(self, place: Place) -> bool:
         """Whether a place is left alone."""
-        until = self._resting.get(place)
-        if until is None:
-            return False
-        if until > trio.current_time():
-            return True
-        del self._resting[place]
-        return False
+        return self._resting.get(place, 0.0) > trio.current_time()
 
     def let_rest(self, place: Place) -> None:
         """Leave a place alone for a while: it was of no use."""
-        if self.rest_seconds and self.places:
-            self._resting[place] = trio.current_time() + self.rest_seconds
+        now = trio.current_time()
+        self._resting = {each: until for each, until in self._resting.items() if until > now}
+        if self.rest_seconds:
+            self._resting[place] = now + self.rest_seconds
 
 
 @attrs.define(eq=False)
@@ -149,7 +146,9 @@ class Route:
         """
         receivers, self._last = self._receivers, None
         receiver = self._left.pop(0)
-        places = receivers.rested_first(await receiver.find(connect_seconds))
+        places = receiver.known if receiver.is_settled else await receiver.find(connect_seconds)
+        if receivers.some_rest:
+            places = sorted(places, key=receivers.rests)
         source = self._senders_own() if receivers.spoofs else receivers.source
         leg, place = await dial(places, receivers.driver, watch, connect_seconds, source, receivers.let_rest)
         self._last = receiver, place

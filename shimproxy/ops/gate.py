@@ -73,7 +73,7 @@ class Gate:
         """Let a connection from that network in, or say which limit keeps it out; who is in has to `leave`."""
         if self._open >= self._settings.sessions:
             return SESSIONS
-        if limit := self.join(network):
+        if network is not None and (limit := self.join(network)):
             return limit
         self._open += 1
         return None

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from shimproxy.net.address import Address, written
+from shimproxy.net.address import Address, UnixPath, written
 from shimproxy.net.driver import Block, Driver
 from shimproxy.net.leg import Leg
-from shimproxy.net.listen import Spare, accept_forever, close_listener, prepare, turn_away
+from shimproxy.net.listen import Spare, accept_forever, prepare, remove_socket, turn_away
 from shimproxy.net.watch import Watchdog
 from shimproxy.ops.check import check_capabilities, check_loops, check_records
 from shimproxy.ops.entrance import entrances
@@ -211,10 +211,10 @@ async def serve(
             settings, sockets, on_session=on_session, observer=observer, stop=stop or Stop(), task_status=task_status
         )
     finally:
-        for sock in sockets:
-            if listeners is None:
-                close_listener(sock)
+        for sock, listener in sockets.items():
             sock.close()
+            if isinstance(listener.address, UnixPath):
+                remove_socket(listener.address.path)
 
 
 async def serve_on(

@@ -1,0 +1,404 @@
+"""Several receivers, several addresses, sockets in the file system: where a session goes, and what its sender sees.
+
+On real sockets, where a place that does not answer is a closed port, or a listener whose queue is full.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+import shimproxy
+from shimproxy import Deadlines, SessionRecord, Settings, SettingsError, Violation
+from shimproxy.net.address import Address
+from shimproxy.net.errors import DialFailed, ListenFailed
+from shimproxy.net.places import Places
+from tests.test_serve import Lines, polite
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from pathlib import Path
+
+HOST = "127.0.0.1"
+SECONDS = 20
+_ESTABLISHED = "01"
+
+
+@attrs.define(eq=False)
+class Site:
+    """A shim between the test and the receivers that the test has opened."""
+
+    nursery: trio.Nursery
+    records: list[SessionRecord] = attrs.field(factory=list)
+    address: str = ""
+
+    async def receiver(self, play: Callable[[trio.SocketStream], Awaitable[None]], host: str = HOST) -> Address:
+        listeners = await self.nursery.start(partial(trio.serve_tcp, play, 0, host=host))
+        return Address(host, listeners[0].socket.getsockname()[1])
+
+    async def serve(self, **given: Any) -> None:
+        settings = Settings(**{"listen": f"{HOST}:0"} | given)
+        serve = partial(shimproxy.serve, settings, on_session=self.records.append)
+        self.address, *_ = await self.nursery.start(serve)
+
+    async def connect(self) -> Lines:
+        host, port = self.address.rsplit(":", 1)
+        return Lines(await trio.open_tcp_stream(host, int(port)))
+
+    async def greeting(self) -> bytes:
+        """That of a session which ends behind it."""
+        times = len(self.records)
+        sender = await self.connect()
+        greeting = await sender.line()
+        if greeting.startswith(b"220"):
+            await sender.says(b"QUIT")
+        await sender.stream.aclose()
+        while len(self.records) == times:
+            await trio.lowlevel.checkpoint()
+        return greeting
+
+    @property
+    def repairs(self) -> list[Violation]:
+        return [repair.violation for record in self.records for repair in record.first_repairs]
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            yield Site(nursery)
+            nursery.cancel_scope.cancel()
+
+
+def named(name: bytes) -> Callable[[trio.SocketStream], Awaitable[None]]:
+    """A receiver that greets with its name."""
+
+    async def play(stream: trio.SocketStream) -> None:
+        lines = Lines(stream)
+        await stream.send_all(b"220 " + name + b"\r\n")
+        while line := await lines.line():
+            await stream.send_all(b"221 bye\r\n" if line == b"QUIT\r\n" else b"250 " + name + b"\r\n")
+
+    return play
+
+
+def saying(octets: bytes) -> Callable[[trio.SocketStream], Awaitable[None]]:
+    """A receiver that says that instead of a greeting, and goes when it is left."""
+
+    async def play(stream: trio.SocketStream) -> None:
+        await stream.send_all(octets)
+        while await stream.receive_some():
+            pass
+
+    return play
+
+
+async def goes(_: trio.SocketStream) -> None:
+    """A receiver that says nothing."""
+
+
+@contextlib.contextmanager
+def closed() -> Iterator[Address]:
+    """A port where nobody listens, nor will."""
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        yield Address(*taken.getsockname())
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[Address]:
+    """A listener that drops the handshake, as its queue is full."""
+    with socket.socket() as listener, contextlib.ExitStack() as stack:
+        listener.bind((HOST, 0))
+        listener.listen(0)
+        for _ in range(3):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield Address(*listener.getsockname())
+
+
+# -- failing over
+
+
+async def test_a_receiver_that_refuses_is_passed_by_and_then_left_alone(site: Site) -> None:
+    with closed() as dead:
+        await site.serve(receiver=[dead, await site.receiver(named(b"second"))])
+        assert [await site.greeting() for _ in range(3)] == [b"220 second\r\n"] * 3
+    assert site.repairs == [Violation.UNREACHABLE], "only the first session has tried it"
+
+
+async def test_a_receiver_is_tried_again_once_it_has_rested(site: Site) -> None:
+    with closed() as dead:
+        await site.serve(receiver=[dead, await site.receiver(named(b"second"))], receiver_rest_seconds=0)
+        assert [await site.greeting() for _ in range(2)] == [b"220 second\r\n"] * 2
+    assert site.repairs == [Violation.UNREACHABLE] * 2
+
+
+@pytest.mark.parametrize(
+    ("play", "repairs"),
+    [
+        (saying(b"421 not now\r\n"), []),
+        (saying(b"554 no service here\r\n"), []),
+        (saying(b"354 what\r\n"), [Violation.NO_GREETING]),
+        (goes, [Violation.NO_GREETING]),
+    ],
+    ids=["421", "554", "out of step", "goes"],
+)
+async def test_a_receiver_that_does_not_serve_is_passed_by(
+    site: Site, play: Callable[[trio.SocketStream], Awaitable[None]], repairs: list[Violation]
+) -> None:
+    await site.serve(receiver=[await site.receiver(play), await site.receiver(named(b"second"))])
+    assert [await site.greeting() for _ in range(2)] == [b"220 second\r\n"] * 2
+    assert site.repairs == repairs
+
+
+async def test_one_that_is_silent_has_no_more_time_than_a_connection(site: Site) -> None:
+    """The greeting's five minutes are the sender's patience, too: there is none left for the second one then."""
+    receivers = [await site.receiver(saying(b"")), await site.receiver(named(b"second"))]
+    await site.serve(receiver=receivers, deadlines=Deadlines(connect=0.1))
+    assert await site.greeting() == b"220 second\r\n"
+
+
+async def test_where_none_serves_the_sender_is_told_what_the_last_one_said(site: Site) -> None:
+    with closed() as dead:
+        await site.serve(receiver=[dead, await site.receiver(saying(b"421 too busy\r\n"))])
+        assert [await site.greeting() for _ in range(2)] == [b"421 too busy\r\n"] * 2, "and all are tried"
+
+
+async def test_where_none_is_there_the_sender_is_told_so(site: Site) -> None:
+    with closed() as dead, closed() as other:
+        await site.serve(receiver=[dead, other])
+        assert await site.greeting() == b"421 the receiver cannot be reached, try again later\r\n"
+    assert site.repairs == [Violation.UNREACHABLE] * 2
+
+
+async def goes_behind_hello(stream: trio.SocketStream) -> None:
+    lines = Lines(stream)
+    await stream.send_all(b"220 first\r\n")
+    await lines.line()
+    await stream.send_all(b"250 first\r\n")
+
+
+async def goes_behind_a_mail(stream: trio.SocketStream) -> None:
+    lines = Lines(stream)
+    await stream.send_all(b"220 first\r\n")
+    while await lines.line() != b"RSET\r\n":
+        await stream.send_all(b"250 first\r\n")
+    await stream.send_all(b"250 first\r\n")
+
+
+def connections_to(address: Address) -> list[str]:
+    """The states of connections to an address, as the kernel numbers them (include/net/tcp_states.h)."""
+    with open("/proc/net/tcp") as table:
+        rows = [line.split() for line in table]
+    return [row[3] for row in rows if row[2].endswith(f":{address.port:04X}")]
+
+
+async def until_gone(address: Address) -> None:
+    """Return when the kernel knows that the receiver went."""
+    while _ESTABLISHED in connections_to(address):
+        await trio.lowlevel.checkpoint()
+
+
+async def test_before_mail_another_receiver_takes_over(site: Site) -> None:
+    heard: list[bytes] = []
+
+    async def second(stream: trio.SocketStream) -> None:
+        lines = Lines(stream)
+        await stream.send_all(b"220 second\r\n")
+        while line := await lines.line():
+            heard.append(line)
+            await stream.send_all(b"221 bye\r\n" if line == b"QUIT\r\n" else b"250 second\r\n")
+
+    first = await site.receiver(goes_behind_hello)
+    await site.serve(receiver=[first, await site.receiver(second)])
+    sender = await site.connect()
+    assert await sender.line() == b"220 first\r\n"
+    assert await sender.says(b"EHLO x") == [b"250 first\r\n"]
+    await until_gone(first)
+    assert await sender.says(b"MAIL FROM:<a@b>", b"QUIT") == [b"250 second\r\n", b"221 bye\r\n"]
+    assert heard == [b"EHLO x\r\n", b"MAIL FROM:<a@b>\r\n", b"QUIT\r\n"]
+    await sender.stream.aclose()
+
+
+async def test_once_a_mail_was_taken_none_takes_over(site: Site) -> None:
+    first = await site.receiver(goes_behind_a_mail)
+    await site.serve(receiver=[first, await site.receiver(named(b"second"))])
+    sender = await site.connect()
+    await sender.line()
+    assert await sender.says(b"EHLO x", b"MAIL FROM:<a@b>", b"RSET") == [b"250 first\r\n"] * 3
+    await until_gone(first)
+    assert await sender.says(b"MAIL FROM:<a@b>") == [b"421 lost the connection to the receiver\r\n"]
+    await sender.stream.aclose()
+
+
+async def test_each_in_its_turn(site: Site) -> None:
+    receivers = [await site.receiver(named(name)) for name in (b"a", b"b", b"c")]
+    await site.serve(receiver=receivers, balance="round-robin")
+    greetings = [await site.greeting() for _ in range(6)]
+    assert sorted(greetings[:3]) == [b"220 a\r\n", b"220 b\r\n", b"220 c\r\n"]
+    assert greetings[3:] == greetings[:3]
+
+
+# -- the addresses of a name
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[str, int]]]:
+    """Host -> what is found for it; nothing, if the host is not there."""
+    names: dict[str, list[tuple[str, int]]] = {}
+    look_up = trio.socket.getaddrinfo
+
+    async def found(host: str, port: int, **more: Any) -> object:
+        if host in (HOST, "::1") or host is None:
+            return await look_up(host, port, **more)
+        if host not in names:
+            raise socket.gaierror(socket.EAI_NONAME, "unknown")
+        families = {True: socket.AF_INET6, False: socket.AF_INET}
+        return [(families[":" in each[0]], socket.SOCK_STREAM, 6, "", each) for each in names[host]]
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", found)
+    return names
+
+
+async def test_an_address_that_does_not_answer_delays_by_a_moment_and_once(
+    site: Site, resolver: dict[str, list[tuple[str, int]]]
+) -> None:
+    """Though a connection may take longer than this test."""
+    alive = await site.receiver(named(b"alive"))
+    with silent() as dead:
+        resolver["mail.example"] = [(HOST, dead.port), (HOST, alive.port)]
+        await site.serve(receiver="mail.example:25", deadlines=Deadlines(connect=10 * SECONDS))
+        assert [await site.greeting() for _ in range(3)] == [b"220 alive\r\n"] * 3
+    assert site.repairs == []
+    assert {record.receiver for record in site.records} == {str(alive)}
+
+
+async def test_no_other_connection_is_left_where_one_was_chosen(
+    site: Site, resolver: dict[str, list[tuple[str, int]]]
+) -> None:
+    alive = await site.receiver(named(b"alive"))
+    with silent() as dead:
+        resolver["mail.example"] = [(HOST, dead.port), (HOST, alive.port)]
+        await site.serve(receiver="mail.example:25")
+        fillers = len(connections_to(dead))
+        sender = await site.connect()
+        assert await sender.line() == b"220 alive\r\n"
+        assert len(connections_to(dead)) == fillers, "those of its queue alone"
+        await sender.stream.aclose()
+
+
+async def test_families_take_turns(resolver: dict[str, list[tuple[str, int]]]) -> None:
+    resolver["mail.example"] = [("2001:db8::1", 25), ("2001:db8::2", 25), ("192.0.2.1", 25), ("192.0.2.2", 25)]
+    found = await Places(Address("mail.example", 25)).find(1.0)
+    assert [place[1][0] for place in found] == ["2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2"]
+
+
+async def test_a_name_is_looked_up_again_as_it_ages(
+    resolver: dict[str, list[tuple[str, int]]], autojump_clock: trio.testing.MockClock
+) -> None:
+    places = Places(Address("mail.example", 25))
+    for address, seconds in (("192.0.2.1", 59), ("192.0.2.1", 2), ("192.0.2.2", 61)):
+        resolver["mail.example"] = [(address, 25)]
+        found = await places.find(1.0)
+        assert found[0][1][0] == address
+        resolver["mail.example"] = [("192.0.2.9", 25)]
+        assert await places.find(1.0) == found, "fresh"
+        await trio.sleep(seconds)
+        if seconds == 59:
+            assert await places.find(1.0) == found, "still fresh"
+    resolver.clear()
+    assert (await places.find(1.0))[0][1][0] == "192.0.2.2", "what was found is better than nothing"
+    with pytest.raises(DialFailed, match=r"unknown host 'mail\.example'"):
+        await Places(Address("mail.example", 25)).find(1.0)
+
+
+# -- sockets in the file system
+
+
+async def test_both_legs_may_be_sockets_in_the_file_system(site: Site, tmp_path: Path) -> None:
+    there, here = tmp_path / "lmtp", tmp_path / "smtp"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(here))  # and left behind
+    listener = trio.socket.socket(socket.AF_UNIX)
+    await listener.bind(str(there))
+    listener.listen()
+    site.nursery.start_soon(trio.serve_listeners, polite, [trio.SocketListener(listener)])
+    stop = shimproxy.Stop()
+    settings = Settings(listen=f"unix:{here}", receiver=f"unix:{there}")
+    over = trio.Event()
+
+    async def serve(task_status: trio.TaskStatus[list[str]]) -> None:
+        await shimproxy.serve(settings, on_session=site.records.append, stop=stop, task_status=task_status)
+        over.set()
+
+    assert await site.nursery.start(serve) == [f"unix:{here}"]
+    with pytest.raises(ListenFailed, match="somebody does; stop it or choose another path"):
+        await shimproxy.serve(settings)
+    sender = Lines(await trio.open_unix_socket(here))
+    assert await sender.line() == b"220 hello\r\n"
+    assert await sender.says(b"MAIL FROM:<a@b>", b"QUIT") == [b"250 OK\r\n", b"221 bye\r\n"]
+    await sender.stream.aclose()
+    stop.ask()
+    await over.wait()
+    assert not here.exists()
+    record, *_ = (each for each in site.records if each.octets_from_sender)  # the other one came to see who listens
+    assert (record.sender, record.receiver) == ("local", f"unix:{there}")
+
+
+# -- where legs leave from
+
+
+@contextlib.contextmanager
+def seen_from(seen: list[str]) -> Iterator[Callable[[trio.SocketStream], Awaitable[None]]]:
+    async def play(stream: trio.SocketStream) -> None:
+        seen.append(stream.socket.getpeername()[0])
+        await polite(stream)
+
+    yield play
+
+
+async def test_legs_leave_from_the_address_that_was_said(site: Site) -> None:
+    seen: list[str] = []
+    with seen_from(seen) as play:
+        await site.serve(receiver=await site.receiver(play), source=["127.0.0.9", "::1"])
+        assert await site.greeting() == b"220 hello\r\n"
+    assert seen == ["127.0.0.9"]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [("192.0.2.77", "Cannot assign requested address"), ("::1", "no address in a family that it can be dialled from")],
+)
+async def test_legs_leave_from_nowhere_else(site: Site, source: str, reason: str) -> None:
+    await site.serve(receiver=await site.receiver(polite), source=source)
+    assert (await site.greeting()).startswith(b"421 the receiver cannot be reached")
+    (repair,) = site.records[0].first_repairs
+    assert reason in str(repair.detail["reason"])
+
+
+# -- loops
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:{port}", "0.0.0.0:{port}", ":{port}"])
+async def test_a_receiver_that_is_this_shimproxy_is_refused_at_start(listen: str) -> None:
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port = free.getsockname()[1]
+    settings = Settings(listen=listen.format(port=port), receiver=f"127.0.0.1:{port}")
+    with trio.fail_after(SECONDS), pytest.raises(SettingsError, match="is where this shimproxy listens itself"):
+        await shimproxy.serve(settings)
+
+
+async def test_a_socket_that_is_this_shimproxy_is_refused_at_start(tmp_path: Path) -> None:
+    path = f"unix:{tmp_path / 'smtp'}"
+    with trio.fail_after(SECONDS), pytest.raises(SettingsError, match="is where this shimproxy listens itself"):
+        await shimproxy.serve(Settings(listen=path, receiver=path))
