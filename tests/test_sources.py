@@ -344,3 +344,85 @@ def test_check_remarks_that_a_port_is_taken_as_it_may_be_by_the_one_that_runs() 
         done = check("--listen", f"127.0.0.1:{taken.getsockname()[1]}", "--receiver", "127.0.0.1:25")
     assert done.returncode == 0
     assert "the port is taken" in done.stderr
+
+
+# -- listeners with settings of their own
+
+TWO_LISTENERS = """
+listen = "127.0.0.1:2525"
+receiver = "mail.example:25"
+max-size = "10MiB"
+
+[deadline]
+reply = 60
+
+[[listener]]
+listen = ["127.0.0.1:2526", "127.0.0.1:2527,lf-only-devices"]
+receiver = ["a.example:25", "unix:/run/smtp"]
+balance = "round-robin"
+max-size = "1MiB"
+
+[[listener]]
+listen = "unix:/run/shimproxy/smtp"
+trust = "192.0.2.0/24"
+
+[listener.deadline]
+reply = 5
+"""
+
+
+def test_a_listener_may_have_settings_of_its_own(file: Path) -> None:
+    """What its table does not say is as it is for all; a deadline's table is taken whole."""
+    file.write_text(TWO_LISTENERS)
+    settings = gathered(file=file).settings()
+    assert [str(each.address) for each in settings.listen] == [
+        "127.0.0.1:2525", "127.0.0.1:2526", "127.0.0.1:2527", "unix:/run/shimproxy/smtp",
+    ]  # fmt: skip
+    assert settings.listen[2].lf_only_devices
+    said = [
+        (str(its.receiver[0]), its.balance.value, its.max_size, its.deadlines.reply, [str(each) for each in its.trust])
+        for its in map(settings.of, settings.listen)
+    ]
+    mebi = 1024 * 1024
+    assert said == [
+        ("mail.example:25", "first", 10 * mebi, 60.0, []),
+        ("a.example:25", "round-robin", mebi, 60.0, []),
+        ("a.example:25", "round-robin", mebi, 60.0, []),
+        ("mail.example:25", "first", 10 * mebi, 5.0, ["192.0.2.0/24"]),
+    ]
+
+
+def test_what_is_shown_of_listeners_says_the_same(file: Path) -> None:
+    file.write_text(TWO_LISTENERS)
+    expected = gathered(file=file).settings()
+    file.write_text("\n".join(gathered(file=file).as_file()))
+    assert gathered(file=file).settings() == expected
+    assert Sources.of_texts(gathered(file=file).as_texts()).settings() == expected
+
+
+def test_a_file_of_tables_alone_needs_nothing_else(file: Path) -> None:
+    file.write_text('[[listener]]\nlisten = "127.0.0.1:1"\nreceiver = "a.example:25"\n')
+    settings = gathered(file=file).settings()
+    assert settings.receiver == ()
+    assert settings.receivers_of_all == (Address("a.example", 25),)
+    file.write_text('[[listener]]\nlisten = "127.0.0.1:1"\n')
+    (problem,) = problems_of(gathered(file=file))
+    assert problem.startswith("receiver: say where mail goes: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("listener = 1", "listener: write tables: [[listener]]"),
+        ("[listener]\nlisten = 'a:1'", "listener: write tables: [[listener]]"),
+        ("[[listener]]\nreceiver = 'a:1'", 'listener 1: say where it listens: listen = "HOST:PORT"'),
+        ("[[listener]]\nlisten = 'a'\n", "listener 1: listen: 'a' has no port"),
+        ("[[listener]]\nlisten = 'a:1'\nreciever = 'a:1'", "listener 1: reciever: there is no such setting, did you"),
+        ("[[listener]]\nlisten = 'a:1'\nworkers = 2", "listener 1: workers holds for all listeners; write it before"),
+        ("[[listener]]\nlisten = 'a:1'\n[[listener]]\nlisten = 'a:2'\ntidy = 1", "listener 2: tidy: 1: write true or"),
+        ("[[listener]]\nlisten = 'a:1'\nsender-tls = 'starttls'", "listener a:1: sender_tls: starttls needs a cert"),
+    ],
+)
+def test_what_is_wrong_with_a_listener_is_told_with_its_number(text: str, problem: str, file: Path) -> None:
+    file.write_text(text)
+    assert any(problem in each for each in problems_of(gathered(NEEDED, file=file)))

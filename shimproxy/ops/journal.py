@@ -22,7 +22,7 @@ from shimproxy.session.policy import SenderTls
 from shimproxy.smtp.catalogue import Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from shimproxy.session.record import Observer, Repair, SessionRecord
 
@@ -143,10 +143,11 @@ class Journal:
         self.flush()
         _write(logging.ERROR, "observer", {"session": session_id}, error)
 
-    def sender_tls(self, how: SenderTls) -> None:
+    def sender_tls(self, ways: Sequence[SenderTls]) -> None:
         """Log what is done about TLS on sender legs, where that takes something away from repair or from senders."""
-        if remark := _REMARKS.get(how):
-            _write(logging.INFO, "start", {"sender_tls": how.value, "remark": remark})
+        for how in ways:
+            if remark := _REMARKS.get(how):
+                _write(logging.INFO, "start", {"sender_tls": how.value, "remark": remark})
 
     def supervised(self, what: str, **fields: str | int | float) -> None:
         """Log what became of settings and workers."""
@@ -226,6 +227,8 @@ class Journal:
                     "ended": f"{record.ended_by}/{record.ended_in}",
                     "seconds": round(record.seconds, 3),
                 }
+                if record.via:
+                    fields["via"] = record.via
                 _write(logging.INFO, "session", fields, at=record.ended_at)
 
 

@@ -201,7 +201,7 @@ async def serve(
     if listeners is None and not settings.listen:
         raise SettingsError("listen: no address to listen on; write HOST:PORT, as in 127.0.0.1:2525, or give listeners")
     sockets = dict.fromkeys(listeners or (), Listener(Address("", 0)))
-    Journal().sender_tls(settings.sender_tls_used)
+    Journal().sender_tls(settings.sender_tls_of_all)
     try:
         if listeners is None:
             check_capabilities(settings)

@@ -191,6 +191,12 @@ class Settings:
         return Original.DESTINATION in self.receiver
 
     @property
+    def sender_tls_of_all(self) -> tuple[SenderTls, ...]:
+        """What is done about TLS on sender legs, at any listener."""
+        its = [self.of(listener) for listener in self.listen] or [self]
+        return tuple(dict.fromkeys(each.sender_tls_used for each in its))
+
+    @property
     def receivers_of_all(self) -> tuple[Receiver, ...]:
         """With those of single listeners."""
         own = chain.from_iterable(self.of(listener).receiver for listener in self.listen if listener.own)

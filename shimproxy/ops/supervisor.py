@@ -152,7 +152,7 @@ class Supervisor:
                 close_listener(sock)
             raise
         # From here on there is no way back, and no wait.
-        self._journal.sender_tls(settings.sender_tls_used)
+        self._journal.sender_tls(settings.sender_tls_of_all)
         for name, sockets in self._listening.items():
             if name not in listening:
                 for sock in sockets:
