@@ -65,11 +65,6 @@ class Receivers:
     """Place -> until when it is left alone."""
     _turn: int = 0
 
-    async def look_up(self, seconds: float) -> None:
-        """Find them all, so that a name which nobody knows is known for that. Raises DialFailed."""
-        for each in self.places:
-            await each.find(seconds)
-
     def route(self) -> Route:
         """The way of a new session."""
         return Route(self, self.in_order())

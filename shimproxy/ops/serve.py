@@ -15,7 +15,7 @@ from shimproxy.net.driver import Block, Driver
 from shimproxy.net.leg import Leg
 from shimproxy.net.listen import Spare, accept_forever, prepare, remove_socket, turn_away
 from shimproxy.net.watch import Watchdog
-from shimproxy.ops.check import check_capabilities, check_loops, check_records
+from shimproxy.ops.check import check_capabilities, check_loops, check_receivers, check_records
 from shimproxy.ops.entrance import entrances
 from shimproxy.ops.gate import DESCRIPTORS, Gate
 from shimproxy.ops.journal import Journal, Told
@@ -203,6 +203,7 @@ async def serve(
     sockets = dict.fromkeys(listeners or (), Listener(Address("", 0)))
     Journal().sender_tls(settings.sender_tls_of_all)
     try:
+        await check_receivers(settings)
         if listeners is None:
             check_capabilities(settings)
             for listener in settings.listen:
@@ -228,14 +229,11 @@ async def serve_on(
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """As `serve`, on listening sockets with what is known of those who connect there."""
-    deadlines = settings.deadlines
     driver = Driver(Block(settings.limits.block_octets))
     journal = Journal(Repeats(settings.log_repeats))
     spare = Spare()
     try:
         found = entrances(settings, sockets, driver)
-        for receivers in {entrance.receivers: None for entrance in found.values()}:
-            await receivers.look_up(deadlines.connect)
         check_loops(settings, sockets)
         for sock in sockets:
             prepare(sock)
