@@ -49,9 +49,9 @@ class Source:
         """Whether a leg of that family can leave."""
         return not self.addresses or family in self.addresses or family == socket.AF_UNIX
 
-    def bind(self, sock: socket.socket) -> None:
-        """Have a socket leave from there. Raises OSError."""
-        address = self.addresses.get(sock.family)
+    def bind(self, sock: socket.socket, family: socket.AddressFamily) -> None:
+        """Have a socket of that family leave from there. Raises OSError."""
+        address = self.addresses.get(family)
         if address is not None:
             if self.foreign:
                 make_transparent(sock)
@@ -156,7 +156,7 @@ def _begin(place: Place, driver: Readiness, watch: Watch, source: Source) -> Leg
     try:
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            source.bind(sock)
+            source.bind(sock, family)
         code = sock.connect_ex(sockaddr)
         if code in _PENDING:
             code = sock.connect_ex(sockaddr)  # on loopback it is there already
