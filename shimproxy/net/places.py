@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _FRESH_SECONDS: Final = 60.0
 """getaddrinfo does not say how long an answer holds; a minute is what names that move are given."""
+_AGAIN_SECONDS: Final = 5.0
+"""For how long a session waits for a resolver while there is an answer from before."""
 
 Sockaddr = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes] | str
 Place = tuple[socket.AddressFamily, Sockaddr]
@@ -63,7 +65,7 @@ class Places:
             return self.known
         self._looking = True
         try:
-            self.known = await look_up(endpoint, seconds)
+            self.known = await look_up(endpoint, min(seconds, _AGAIN_SECONDS) if self.known else seconds)
         except DialFailed:
             if not self.known:
                 raise
