@@ -21,7 +21,7 @@ import attrs
 from shimproxy.net.errors import DeadlinePassed, TlsFailed
 from shimproxy.session.policy import ReceiverTls, SenderTls
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import HELLOS, Command, Verb
+from shimproxy.smtp.command import Command, Verb, hello_like
 from shimproxy.smtp.ehlo import keywords
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 STARTTLS = b"STARTTLS"
 _AUTH = b"AUTH"
-_UNNAMED = b"[127.0.0.1]"  # RFC 5321 4.1.3: who has no name gives an address
 
 
 @attrs.define(eq=False)
@@ -150,7 +149,7 @@ class Security:
         """Log in; why that failed, if it did."""
         if not (receiver.leg.secured or login.in_clear):
             return "no TLS"
-        reply = await receiver.ask(self._hello(command))
+        reply = await receiver.ask(hello_like(command, lmtp=self.policy.lmtp))
         mechanisms = keywords(reply).get(_AUTH, b"").upper().split() if reply and reply.code == 250 else []
         user, secret = login.user.encode(), login.secret.encode()
         if b"PLAIN" in mechanisms:  # RFC 4616
@@ -170,7 +169,7 @@ class Security:
 
     async def _start_tls(self, receiver: Receiver, command: Command) -> bool | None:
         """Whether the receiver has gone over to TLS; None if the leg is lost over it."""
-        reply = await receiver.ask(self._hello(command))
+        reply = await receiver.ask(hello_like(command, lmtp=self.policy.lmtp))
         if reply is None:
             return None
         if reply.code != 250 or STARTTLS not in keywords(reply):
@@ -196,10 +195,3 @@ class Security:
             return False
         self.notes.record.receiver_tls = leg.tls_version
         return True
-
-    def _hello(self, command: Command) -> Command:
-        """EHLO with the name that the sender's own command gives, if it does."""
-        words = command.line.split(None, 1) if command.verb in HELLOS else []
-        name = words[1].strip() if len(words) == 2 else _UNNAMED
-        verb = Verb.LHLO if self.policy.lmtp else Verb.EHLO
-        return Command(verb, b"%s %s\r\n" % (verb.encode(), name))

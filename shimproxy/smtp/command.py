@@ -57,6 +57,7 @@ _OTHER = Verb.OTHER
 # Larger counts overflow in some receivers, which would read the rest of the chunk as commands.
 LARGEST_CHUNK_OCTETS: Final = 2**31 - 1
 _CHUNK = re.compile(rb"BDAT[ \t]+(\d{1,10})([ \t]+LAST)?[ \t]*\r\n", re.IGNORECASE).fullmatch
+_UNNAMED = b"[127.0.0.1]"  # RFC 5321 4.1.3: who has no name gives an address
 _FIRST_WORD = re.compile(rb"[ \t]*([^ \t\r\n]*)").match
 _PLAIN = re.compile(rb"([A-Za-z0-9-]+)(?:[ \t][^\r\n\0]*)?\r\n").fullmatch
 
@@ -189,6 +190,18 @@ def response_from_line(line: bytes, newlines: Newlines = Newlines.NORMALISE, *, 
     """
     response = command_from_line(line, newlines, lf_ends_lines=lf_ends_lines) if line else None
     return Command(Verb.AUTH, response.line if response and response.forwardable else b"*\r\n")
+
+
+def name_given(command: Command) -> bytes:
+    """The name that HELO, EHLO or LHLO gives; empty if it gives none, and for any other command."""
+    words = command.line.split(None, 1) if command.verb in HELLOS else []
+    return words[1].strip() if len(words) == 2 else b""
+
+
+def hello_like(command: Command, *, lmtp: bool) -> Command:
+    """EHLO, or LHLO in LMTP, with the name that a command of the sender's gives, if it does."""
+    verb = Verb.LHLO if lmtp else Verb.EHLO
+    return Command(verb, b"%s %s\r\n" % (verb.encode(), name_given(command) or _UNNAMED))
 
 
 @attrs.frozen
