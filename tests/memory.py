@@ -16,6 +16,7 @@ import trio.testing
 from shimproxy.net.driver import Block
 from shimproxy.net.errors import DialFailed
 from shimproxy.net.leg import Leg
+from shimproxy.net.origin import Origin
 from shimproxy.net.watch import Watch, Watchdog
 from shimproxy.ops.record_text import read, written
 from shimproxy.session.farewell import Beside
@@ -179,6 +180,7 @@ class MemoryRoute:
     stage: Stage
     driver: MemoryDriver
     has_more: bool = False
+    origin: Origin = attrs.field(factory=lambda: Origin(("192.0.2.1", 1), ("192.0.2.3", 25)))
 
     async def dial(self, watch: Watch, _connect_seconds: float) -> Leg:
         stage = self.stage

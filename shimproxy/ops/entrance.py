@@ -88,6 +88,7 @@ def _policy(settings: Settings) -> Policy:
         receiver_tls=settings.receiver_tls,
         receiver_security=settings.receiver_security(),
         clear_allowed=settings.clear_allowed,
+        xclient=settings.xclient,
         login=settings.login,
     )
 

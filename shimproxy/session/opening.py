@@ -1,10 +1,11 @@
-"""The receiver leg's opening: dialled, over to TLS, greeted, and logged in at; also anew, after a repair.
+"""The receiver leg's opening: dialled, greeted, over to TLS, told of the sender, logged in at; also anew.
 
 RFC 5321 3.1.
 
 Invariants:
 
-1. Nothing of the sender's is forwarded before the leg is as secure as it has to be, and the shim's own login done.
+1. Nothing of the sender's is forwarded before the leg is as secure as it has to be, the receiver told who the sender
+   is, and the shim's own login done, in this order: XCLIENT ends a login.
 2. A leg that is opened anew is told who the sender is, as the one before it was.
 3. It offers what the sender was offered on that one; else there is none.
 """
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.net.errors import DeadlinePassed, DialFailed, NoMeans
+from shimproxy.session.introduction import Introduction
 from shimproxy.session.receiver import Receiver
 from shimproxy.session.replies import (
     NO_CONNECTION,
@@ -64,6 +66,10 @@ class Opening:
     security: Security
     receiver: Receiver | None = None
     """Once it is dialled, and whatever becomes of it."""
+    _introduction: Introduction = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._introduction = Introduction(self.route, self.notes, self.policy)
 
     async def greeting(self) -> Reply:
         """Dial the receiver, and take its greeting; of several, from the first one that serves.
@@ -126,12 +132,14 @@ class Opening:
         return reply
 
     async def prepare(self, receiver: Receiver, command: Command) -> None:
-        """Go over to TLS and log in, where that has to be, before a command of the sender's is forwarded.
+        """Before a command of the sender's is forwarded: TLS, XCLIENT and the login, where they have to be.
 
         Raises Unopened, Interrupted.
         """
         if not await self.security.prepare(receiver, command, self._greeting_again):
             raise Unopened(RECEIVER_NOT_SECURE)
+        if refusal := await self._introduction.refusal(receiver, command):
+            raise Unopened(refusal)
         if not await self.security.log_in(receiver, command):
             raise Unopened(NO_LOGIN)
 

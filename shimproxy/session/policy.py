@@ -88,6 +88,8 @@ class Policy:
     receiver_tls: ReceiverTls = ReceiverTls.OFF
     receiver_security: ReceiverSecurity | None = None
     """How TLS with the receiver is made."""
+    xclient: bool = False
+    """Whether a receiver that offers XCLIENT is told who the sender is."""
     login: Login | None = None
     clear_allowed: bool = False
     """Whether the mail of a sender that used TLS may go to the receiver in the clear."""
@@ -118,7 +120,7 @@ class Policy:
     @property
     def receiver_needs_nothing(self) -> bool:
         """Whether the sender's commands can be forwarded from the greeting on."""
-        if self.login:
+        if self.login or self.xclient:
             return False
         starts_tls = self.receiver_tls in (ReceiverTls.OPPORTUNISTIC, ReceiverTls.REQUIRED)
         return not starts_tls and (self.clear_allowed or self.sender_tls is not SenderTls.IMPLICIT)

@@ -24,6 +24,7 @@ NO_CONNECTION = Own.make(421, "4.4.1", "the receiver cannot be reached, try agai
 DESTINATION_REFUSED = Own.make(421, "4.7.1", "this proxy does not go there, closing connection")
 RECEIVER_NOT_SECURE = Own.make(421, "4.7.4", "no TLS with the receiver, closing connection")
 NOT_AS_BEFORE = Own.make(421, "4.4.1", "the receiver is not as it was before, closing connection")
+NOT_INTRODUCED = Own.make(421, "4.7.0", "the receiver does not take who you are from this proxy, closing connection")
 NO_LOGIN = Own.make(421, "4.7.0", "the receiver does not let this proxy log in, closing connection")
 IN_DISORDER = Own.make(421, "4.5.0", "the receiver's replies are out of step, closing connection")
 TOO_MANY_SESSIONS = Own.make(421, "4.7.0", "too many sessions, try again later")

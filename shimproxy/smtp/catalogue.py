@@ -158,6 +158,12 @@ class Violation(enum.Enum):
         "RFC 5321 3.1",
         "the next receiver, if there is another; else 421 4.4.1 as greeting, close",
     )
+    XCLIENT_REFUSED = (
+        "xclient-refused",
+        "receiver",
+        "Postfix XCLIENT_README, server response",
+        "it offers XCLIENT, and does not take it (--xclient): 421 4.7.0, or its own 421, close",
+    )
     LOGIN_REFUSED = (
         "login-refused",
         "receiver",

@@ -1,0 +1,76 @@
+"""The receiver is told who the sender is, if it offers XCLIENT.
+
+Invariants:
+
+1. It is told once on each leg, and once more if that goes over to TLS, as it has forgotten it then (RFC 3207 4.2).
+2. A receiver that may still take the sender for shimproxy itself, although it has offered not to, gets nothing of the
+   sender's: what shimproxy may do there is not for everybody.
+3. Its new greeting is dropped, as the sender has had one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from shimproxy.net.errors import DeadlinePassed
+from shimproxy.session.replies import NOT_INTRODUCED, RECEIVER_LATE
+from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.command import hello_like
+from shimproxy.smtp.ehlo import keywords
+from shimproxy.smtp.xclient import XCLIENT, introduction
+
+if TYPE_CHECKING:
+    from shimproxy.net.leg import Leg
+    from shimproxy.net.receivers import Route
+    from shimproxy.session.notes import Notes
+    from shimproxy.session.policy import Policy
+    from shimproxy.session.receiver import Receiver
+    from shimproxy.smtp.command import Command
+    from shimproxy.smtp.reply import Own, Reply
+
+_TAKEN: Final = (220, 250)
+"""Postfix before 2.3 said 250, and did not go back to its greeting."""
+
+
+@attrs.define(eq=False)
+class Introduction:
+    """How the receivers of one session are told of its sender."""
+
+    route: Route
+    notes: Notes
+    policy: Policy
+    _made_on: tuple[Leg, bool] | None = None
+    """The last leg where that was done, and whether it was over to TLS."""
+
+    async def refusal(self, receiver: Receiver, command: Command) -> Reply | Own | None:
+        """Tell the receiver, before the sender's `command` is forwarded; what the sender gets instead, if that fails.
+
+        A receiver that does not offer XCLIENT has had an EHLO; one that has gone is for the caller to see. Raises
+        Interrupted.
+        """
+        leg = receiver.leg
+        if not self.policy.xclient or self._made_on == (leg, leg.secured):
+            return None
+        hello = hello_like(command, lmtp=self.policy.lmtp)
+        try:
+            reply = await receiver.ask(hello)
+        except DeadlinePassed:
+            self.notes.repaired(Violation.NO_REPLY, to=str(hello.verb))
+            return RECEIVER_LATE
+        offered = keywords(reply).get(XCLIENT, b"") if reply and reply.code == 250 else b""
+        origin = self.route.origin
+        told = introduction(offered, command, origin.sender, origin.destination)
+        if told:
+            try:
+                reply = await receiver.ask(told)
+                why_not = f"reply {reply.code}" if reply else "the connection is lost"
+            except DeadlinePassed:
+                reply, why_not = None, "no answer in time"
+            if reply is None or reply.code not in _TAKEN:
+                said = reply.octets if reply else b""
+                self.notes.repaired(Violation.XCLIENT_REFUSED, reason=why_not, said=said)
+                return reply if reply and reply.code == 421 else NOT_INTRODUCED
+        self._made_on = leg, leg.secured
+        return None
