@@ -240,6 +240,41 @@ async def test_once_a_mail_was_taken_none_takes_over(site: Site) -> None:
     await sender.stream.aclose()
 
 
+def with_login(name: bytes, verdict: bytes) -> Callable[[trio.SocketStream], Awaitable[None]]:
+    """A receiver that offers AUTH, and answers it so."""
+
+    async def play(stream: trio.SocketStream) -> None:
+        lines = Lines(stream)
+        await stream.send_all(b"220 " + name + b"\r\n")
+        while line := await lines.line():
+            if line.startswith(b"EHLO"):
+                await stream.send_all(b"250-" + name + b"\r\n250 AUTH PLAIN\r\n")
+            elif line.startswith(b"AUTH"):
+                await stream.send_all(verdict)
+            else:
+                await stream.send_all(b"221 bye\r\n" if line == b"QUIT\r\n" else b"250 " + name + b"\r\n")
+
+    return play
+
+
+@pytest.mark.parametrize("second_lets_in", [True, False])
+async def test_a_receiver_that_lets_the_shim_not_log_in_is_passed_by(site: Site, second_lets_in: bool) -> None:
+    receivers = [
+        await site.receiver(with_login(b"first", b"454 not now\r\n")),
+        await site.receiver(with_login(b"second", b"235 welcome\r\n" if second_lets_in else b"535 no\r\n")),
+    ]
+    login = {"login_user": "user", "login_secret": "secret", "login_in_clear": True}
+    await site.serve(receiver=receivers, **login)
+    sender = await site.connect()
+    assert await sender.line() == b"220 first\r\n"
+    if second_lets_in:
+        assert await sender.says(b"HELO x", b"MAIL FROM:<a@b>") == [b"250 second\r\n"] * 2
+        assert await site.greeting() == b"220 second\r\n", "the first one rests"
+    else:
+        assert (await sender.says(b"HELO x"))[0].startswith(b"421 the receiver does not let this proxy log in")
+    await sender.stream.aclose()
+
+
 async def test_each_in_its_turn(site: Site) -> None:
     receivers = [await site.receiver(named(name)) for name in (b"a", b"b", b"c")]
     await site.serve(receiver=receivers, balance="round-robin")

@@ -125,9 +125,9 @@ class Route:
             self.aim(self.origin.destination)
 
     def go_back(self) -> None:
-        """Dial the same receiver as last time."""
+        """Dial the same receiver as last time, before those that were not tried yet."""
         assert self._last is not None
-        self._left = [self._last[0]]
+        self._left.insert(0, self._last[0])
 
     def was_of_no_use(self) -> None:
         """The receiver that was dialled last does not serve: others go first for a while."""

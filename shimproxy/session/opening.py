@@ -92,6 +92,7 @@ class Opening:
                     return greeting
             if self.receiver:
                 self.receiver.give_up()
+            self.security.forget_loss()
 
     async def _greeting_of_next(self) -> Reply:
         notes, deadlines = self.notes, self.policy.deadlines
@@ -134,8 +135,23 @@ class Opening:
     async def prepare(self, receiver: Receiver, command: Command) -> None:
         """Before a command of the sender's is forwarded: TLS, XCLIENT and the login, where they have to be.
 
-        Raises Unopened, Interrupted.
+        Of several receivers, at the first one where that succeeds. Raises Unopened, Interrupted.
         """
+        while True:
+            try:
+                await self._prepare(receiver, command)
+                return
+            except Unopened:
+                self.route.was_of_no_use()
+                if not self.route.has_more:
+                    raise
+            receiver.give_up()
+            self.security.forget_loss()
+            greeting = await self.greeting()
+            if greeting.severity != 2:
+                raise Unopened(greeting if greeting.code == 421 else NO_SERVICE)
+
+    async def _prepare(self, receiver: Receiver, command: Command) -> None:
         if not await self.security.prepare(receiver, command, self._greeting_again):
             raise Unopened(RECEIVER_NOT_SECURE)
         if refusal := await self._introduction.refusal(receiver, command):

@@ -96,6 +96,10 @@ class Security:
 
     # -- the receiver leg
 
+    def forget_loss(self) -> None:
+        """There is another receiver, whose TLS was not tried yet."""
+        self._tls_is_lost = False
+
     def forget_login(self) -> None:
         """There is another leg, or it has gone over to TLS: nobody has logged in there (RFC 3207 section 4.2)."""
         self._logged_in = False
