@@ -5,7 +5,7 @@ Invariants:
 1. Where a PROXY header is due it comes whole and before anything else, or the connection ends without a word
    (proxy-protocol.txt section 2); where none is due nothing is taken for one.
 2. A sender is not taken back to shimproxy itself, nor anywhere that the operator has not allowed.
-3. A sender behind a proxy is counted as what it is, not as the proxy.
+3. A sender behind a proxy is counted as what it is, not as the proxy; a proxy's own checks are not counted.
 
 Only listeners that need it have arrivals.
 """
@@ -18,7 +18,7 @@ import attrs
 
 from shimproxy.net import proxy_header
 from shimproxy.net.address import written
-from shimproxy.net.errors import DeadlinePassed, HeaderInvalid
+from shimproxy.net.errors import DeadlinePassed, HeaderInvalid, Interrupted
 from shimproxy.net.origin import Origin, is_own, party, redirected_from
 from shimproxy.session.delivery import Over
 from shimproxy.session.opening import Unopened
@@ -67,9 +67,11 @@ class Arrival:
     notes: Notes
     enter: Callable[[Party], Own | None]
     """Lets a sender behind a proxy in, or gives the reply that it gets instead."""
+    _is_a_check: bool = False
+    """Whether the proxy connects for itself."""
 
     async def begin(self, leg: Leg, header_seconds: float) -> None:
-        """Find out whom the connection is from. Raises Over if that is not said as it has to be, Interrupted."""
+        """Find out whom the connection is from. Raises Over if that is not said as it has to be, or not yet."""
         connected = Origin(party(self.sockaddr), party(leg.sock.getsockname()))
         self.route.origin = connected
         if not self.headed:
@@ -86,6 +88,10 @@ class Arrival:
             self.notes.repaired(Violation.PROXY_HEADER, reason=reason)
             self.notes.ended("sender")
             raise Over from None
+        except Interrupted:
+            self.notes.ended("shim")
+            raise Over from None  # a 421 is no word for whoever may be about to begin TLS
+        self._is_a_check = header.local
         leg.octets_in = 0  # what counts is SMTP
         if header.sender:
             self.route.origin = Origin(header.sender, header.destination)
@@ -95,7 +101,7 @@ class Arrival:
     def settle(self, sock: socket.socket) -> None:
         """See whether the sender may go where it wants to, and have it go there. Raises Unopened."""
         origin = self.route.origin
-        if self.headed and origin.sender and (reply := self.enter(origin.sender)):
+        if self.headed and origin.sender and not self._is_a_check and (reply := self.enter(origin.sender)):
             raise Unopened(reply, "shim")
         if not self.arrivals.original:
             return

@@ -71,11 +71,21 @@ class Shim:
 async def shim(receiver_port: int, deadlines: Deadlines | None = None, **more: Any) -> AsyncIterator[Shim]:
     """The shim in this process, with `more` settings; a bug of its own is raised at the end."""
     given: dict[str, Any] = {"listen": f"{HOST}:0", "grace_seconds": 0} | more
-    settings = Settings(receiver=f"{HOST}:{receiver_port}", deadlines=deadlines or Deadlines(), **given)
+    async with served(Settings(receiver=f"{HOST}:{receiver_port}", deadlines=deadlines or Deadlines(), **given)) as (
+        (port,),
+        watcher,
+    ):
+        yield Shim(port, watcher)
+
+
+@contextlib.asynccontextmanager
+async def served(settings: Settings, **more: Any) -> AsyncIterator[tuple[list[int], Watcher]]:
+    """The ports of `serve`, with `more` arguments, and who watches it; a bug of its own is raised at the end."""
     watcher = Watcher()
     async with trio.open_nursery() as nursery:
-        (address,) = await nursery.start(functools.partial(shimproxy.serve, settings, observer=watcher))
-        yield Shim(int(address.rpartition(":")[2]), watcher)
+        arguments = {"observer": watcher} | more
+        addresses = await nursery.start(functools.partial(shimproxy.serve, settings, **arguments))
+        yield [int(address.rpartition(":")[2]) for address in addresses], watcher
         nursery.cancel_scope.cancel()
     for failure in watcher.failures:
         raise AssertionError("the shim has a bug") from failure
