@@ -7,6 +7,7 @@ is test_proxy_header.py's, what the receiver is told test_send_proxy.py's, and a
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import socket
 import ssl
@@ -22,7 +23,7 @@ from shimproxy import Deadlines, Settings, Stop, Violation
 from shimproxy.net.proxy_header import Version, written
 from shimproxy.ops.sources import Sources
 from tests.peers.receiving import GREETING, HOST, SECONDS, Receiver, Talk
-from tests.peers.shim import Shim, served, shim
+from tests.peers.shim import Shim, Watcher, served, shim
 from tests.peers.tls import make_certificate
 
 if TYPE_CHECKING:
@@ -273,6 +274,30 @@ async def test_so_does_starttls(receiver: Receiver, certificate: Certificate, he
         await between.watcher.sessions_ended()
     (record,) = between.watcher.ended_sessions
     assert (record.sender, record.sender_tls[:3], record.accepted, record.repairs) == (sender, "TLS", 1, {})
+
+
+async def test_the_log_names_the_sender_and_the_proxy(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "shimproxy")
+    settings = Settings(listen=f"{HOST}:0", receiver=f"{HOST}:{receiver.port}", trust=LOOPBACK)
+    watcher = Watcher()
+    owns: list[str] = []
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with served(settings, observer=None, on_session=watcher.ended) as ((port,), _):
+
+            def deliver() -> None:
+                for header in (HEADERS["v2 IPv4"][0], LOCAL):
+                    with Proxy(port, header) as proxy:
+                        owns.append(proxy.own)
+                        assert proxy.line() == GREETING
+                        assert proxy.says(b"QUIT") == [b"221"]
+                        assert proxy.to_its_end() == b""
+
+            await in_thread(deliver)
+            await watcher.sessions_ended(2)
+    through, direct = (vars(line)["fields"] for line in caplog.records if line.msg == "session")
+    assert (through["sender"], through["via"]) == ("192.0.2.1:56324", owns[0])
+    assert direct["sender"] == owns[1]
+    assert "via" not in direct
 
 
 @pytest.mark.parametrize("header", [LOCAL, UNKNOWN, b"PROXY UNKNOWN ::1 ::1 1 2\r\n", SIGNATURE + b"\x20\x11\0\x02xx"])

@@ -214,6 +214,7 @@ class Journal:
                 fields: _Fields = {
                     "session": record.id,
                     "sender": record.sender,
+                    **({"via": record.via} if record.via else {}),
                     "receiver": record.receiver,
                     "transactions": record.transactions,
                     "accepted": record.accepted,
