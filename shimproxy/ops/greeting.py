@@ -9,7 +9,6 @@ import trio
 from shimproxy.net import proxy_header
 from shimproxy.net.address import UnixPath
 from shimproxy.net.origin import party
-from shimproxy.ops.values import known_beforehand
 from shimproxy.session.policy import ReceiverTls
 
 if TYPE_CHECKING:
@@ -24,15 +23,24 @@ async def why_no_greeting(settings: Settings) -> str:
     """Why no receiver can be said to be there, or nothing: so it is where one of them greets, or none is known."""
     reasons: list[str] = []
 
-    async def ask(endpoint: Endpoint) -> None:
-        if why_not := await _why_not(endpoint, settings):
+    async def ask(endpoint: Endpoint, its: Settings) -> None:
+        if why_not := await _why_not(endpoint, its):
             reasons.append(f"the receiver {endpoint} {why_not}")
 
-    endpoints = known_beforehand(settings.receivers_of_all)
+    asked = _asked(settings)
     async with trio.open_nursery() as nursery:
-        for endpoint in endpoints:
-            nursery.start_soon(ask, endpoint)
-    return "; ".join(reasons) if len(reasons) == len(endpoints) else ""
+        for endpoint, its in asked:
+            nursery.start_soon(ask, endpoint, its)
+    return "; ".join(reasons) if len(reasons) == len(asked) else ""
+
+
+def _asked(settings: Settings) -> list[tuple[Endpoint, Settings]]:
+    """Each receiver, once for each way in which listeners have connections to it begin, with the settings for that."""
+    found: dict[tuple[object, ...], tuple[Endpoint, Settings]] = {}
+    for its in (settings, *(settings.of(listener) for listener in settings.listen if listener.own)):
+        for endpoint in its.endpoints:
+            found.setdefault((endpoint, its.send_proxy, its.receiver_tls, its.source), (endpoint, its))
+    return [*found.values()]
 
 
 async def _why_not(endpoint: Endpoint, settings: Settings) -> str:

@@ -85,7 +85,8 @@ async def served(settings: Settings, **more: Any) -> AsyncIterator[tuple[list[in
     async with trio.open_nursery() as nursery:
         arguments = {"observer": watcher} | more
         addresses = await nursery.start(functools.partial(shimproxy.serve, settings, **arguments))
-        yield [int(address.rpartition(":")[2]) for address in addresses], watcher
+        ports = (address.rpartition(":")[2] for address in addresses)
+        yield [int(port) for port in ports if port.isdigit()], watcher
         nursery.cancel_scope.cancel()
     for failure in watcher.failures:
         raise AssertionError("the shim has a bug") from failure
