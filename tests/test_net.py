@@ -16,13 +16,14 @@ from shimproxy.net.address import Address
 from shimproxy.net.driver import Block, Driver
 from shimproxy.net.errors import DialFailed, NoMeans
 from shimproxy.net.leg import Ended, Leg
-from shimproxy.net.listen import Spare, accept_forever, prepare, turn_away
+from shimproxy.net.listen import Spare, accept_forever, close_listener, open_unix_listener, prepare, turn_away
 from shimproxy.net.places import Places
 from shimproxy.net.receivers import Receivers, Route
 from shimproxy.net.watch import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
 PATIENCE_SECONDS = 20
 
@@ -262,3 +263,14 @@ async def test_urgent_data_hide_nothing_that_lies_behind_them() -> None:
         assert octets == b"NOOP"
         leg.close()
         peer.close()
+
+
+def test_a_listener_may_be_closed_twice_and_goes_from_the_file_system_once(tmp_path: Path) -> None:
+    """As by a second signal to stop; whose path it is by then is not known."""
+    path = tmp_path / "smtp"
+    listener = open_unix_listener(str(path), 0o600)
+    close_listener(listener)
+    assert not path.exists()
+    path.touch()
+    close_listener(listener)
+    assert path.exists()

@@ -98,7 +98,9 @@ def open_unix_listener(path: str, mode: int) -> socket.socket:
 
 
 def close_listener(listener: socket.socket) -> None:
-    """Close a listening socket for good; one in the file system goes from there."""
+    """Close a listening socket for good, if that is not done; one in the file system goes from there."""
+    if listener.fileno() < 0:
+        return
     path = listener.getsockname() if listener.family == socket.AF_UNIX else ""
     listener.close()
     if path:
