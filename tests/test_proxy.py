@@ -20,7 +20,7 @@ import pytest
 import trio
 
 from shimproxy import Deadlines, Settings, Stop, Violation
-from shimproxy.net.proxy_header import Version, written
+from shimproxy.net.proxy_header import Version, local, written
 from shimproxy.ops.sources import Sources
 from tests.peers.receiving import GREETING, HOST, SECONDS, Receiver, Talk
 from tests.peers.shim import Shim, Watcher, served, shim
@@ -606,18 +606,23 @@ async def test_connections_within_a_minute_are_those_of_real_senders(receiver: R
         await between.watcher.sessions_ended(12)
 
 
-async def test_the_proxys_own_checks_are_not_counted(receiver: Receiver) -> None:
+@pytest.mark.parametrize("version", Version)
+async def test_the_proxys_own_checks_are_not_counted(receiver: Receiver, version: Version) -> None:
     """A proxy that is told 421 takes the shim out of service for everybody."""
     async with behind_a_proxy(receiver, connections_per_minute=1, sessions_per_network=1) as between:
 
         def connect() -> None:
-            with let_in(between.port, LOCAL) as one, let_in(between.port, LOCAL) as another:
-                assert one == another == GREETING
+            for _ in range(3):
+                with Proxy(between.port) as check:
+                    own, peer = check.sock.getsockname(), check.sock.getpeername()
+                    check.sock.sendall(local(version, own, peer))
+                    assert check.line() == GREETING
             with let_in(between.port, UNKNOWN) as one, let_in(between.port, UNKNOWN) as another:
                 assert (one, another) == (GREETING, OF_NETWORK), "somebody's mail may come so"
 
         await in_thread(connect)
-        await between.watcher.sessions_ended(4)
+        await between.watcher.sessions_ended(5)
+    assert {record.via for record in between.watcher.ended_sessions} == {""}
 
 
 async def test_connections_that_say_nothing_are_no_senders(receiver: Receiver) -> None:

@@ -91,9 +91,10 @@ class Arrival:
         except Interrupted:
             self.notes.ended("shim")
             raise Over from None  # a 421 is no word for whoever may be about to begin TLS
-        self._is_a_check = header.local
         leg.octets_in = 0  # what counts is SMTP
-        if header.sender:
+        # Version 1 can't say LOCAL: HAProxy gives a check's own ends there.
+        self._is_a_check = header.local or (header.sender is not None and header.sender == connected.sender)
+        if header.sender and not self._is_a_check:
             self.route.origin = Origin(header.sender, header.destination)
             record = self.notes.record
             record.via, record.sender = record.sender, written(header.sender)
