@@ -47,6 +47,15 @@ HEADERS: Final = {
 SIGNATURE: Final = bytes.fromhex("0D0A0D0A000D0A515549540A")
 LOCAL: Final = SIGNATURE + b"\x20\0\0\0"
 UNKNOWN: Final = b"PROXY UNKNOWN\r\n"
+OF_NOBODY: Final = {
+    "LOCAL": LOCAL,
+    "LOCAL with more": SIGNATURE + b"\x20\x11\0\x02xx",
+    "UNKNOWN": UNKNOWN,
+    "UNKNOWN with more": b"PROXY UNKNOWN ::1 ::1 1 2\r\n",
+    "UNSPEC": SIGNATURE + b"\x21\0\0\0",
+    "Unix": SIGNATURE + b"\x21\x31\0\xd8" + bytes(216),
+    "UDP": SIGNATURE + b"\x21\x12\0\x0c" + bytes(12),
+}
 OF_NETWORK: Final = b"421 too many sessions from your network, try again later\r\n"
 TOO_FAST: Final = b"421 too many connections from your network, try again later\r\n"
 MAIL: Final = (b"HELO x", b"MAIL FROM:<a@b>", b"RCPT TO:<b@c>", b"DATA", b"text\r\n.", b"QUIT")
@@ -110,11 +119,8 @@ class Proxy:
         self.sock.close()
 
 
-@attrs.define(eq=False)
 class Counted(Talk):
-    """A receiver that counts its connections and keeps the lines that it is given."""
-
-    connections: int = 0
+    """A receiver that keeps the lines that it is given, connection by connection."""
 
     def serve(self, on_data: Any) -> None:
         LINES.append(b"")
@@ -300,7 +306,7 @@ async def test_the_log_names_the_sender_and_the_proxy(receiver: Receiver, caplog
     assert "via" not in direct
 
 
-@pytest.mark.parametrize("header", [LOCAL, UNKNOWN, b"PROXY UNKNOWN ::1 ::1 1 2\r\n", SIGNATURE + b"\x20\x11\0\x02xx"])
+@pytest.mark.parametrize("header", OF_NOBODY.values(), ids=OF_NOBODY)
 async def test_where_it_names_nobody_the_connection_counts(receiver: Receiver, header: bytes) -> None:
     async with behind_a_proxy(receiver) as between:
 
