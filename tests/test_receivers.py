@@ -423,14 +423,13 @@ async def test_legs_leave_from_nowhere_else(site: Site, source: str, reason: str
 # -- loops
 
 
-@pytest.mark.parametrize("listen", ["127.0.0.1:{port}", "0.0.0.0:{port}", ":{port}"])
-async def test_a_receiver_that_is_this_shimproxy_is_refused_at_start(listen: str) -> None:
-    with socket.socket() as free:
-        free.bind((HOST, 0))
-        port = free.getsockname()[1]
-    settings = Settings(listen=listen.format(port=port), receiver=f"127.0.0.1:{port}")
+@pytest.mark.parametrize("host", [HOST, "0.0.0.0", "::"])
+async def test_a_receiver_that_is_this_shimproxy_is_refused_at_start(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, 0), family=family)
+    itself = Address("::1" if ":" in host else HOST, listener.getsockname()[1])
     with trio.fail_after(SECONDS), pytest.raises(SettingsError, match="is where this shimproxy listens itself"):
-        await shimproxy.serve(settings)
+        await shimproxy.serve(Settings(receiver=itself), listeners=[listener])
 
 
 async def test_a_socket_that_is_this_shimproxy_is_refused_at_start(tmp_path: Path) -> None:

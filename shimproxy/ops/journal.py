@@ -228,8 +228,6 @@ class Journal:
                     "ended": f"{record.ended_by}/{record.ended_in}",
                     "seconds": round(record.seconds, 3),
                 }
-                if record.via:
-                    fields["via"] = record.via
                 _write(logging.INFO, "session", fields, at=record.ended_at)
 
 
