@@ -22,6 +22,7 @@ import trio
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
 
+JUST_OCTETS: Final = select.EPOLLIN
 READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 WRITABLE: Final = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 NEVER_SHORT: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR | select.EPOLLPRI
@@ -108,8 +109,9 @@ class Driver:
                 leg = legs.get(each)
                 if leg is not None:
                     leg.notice(events)
-            # While there is much to do, the next round need not arm trio's own epoll again.
-            await trio.lowlevel.checkpoint()
+            # While there is much to do, the next round need not arm trio's own epoll again; when nothing is left to do,
+            # as there is not once the legs' tasks are cancelled, this one is, too.
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
     def close(self) -> None:
         """Close the epoll, once no leg is left."""

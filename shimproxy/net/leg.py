@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from shimproxy.net.driver import NEVER_SHORT, READABLE, WRITABLE
+from shimproxy.net.driver import JUST_OCTETS, NEVER_SHORT, READABLE, WRITABLE
 from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken, TlsFailed
 from shimproxy.net.records import WOULD_BLOCK, receive_records, send_records, tls_reason
 
@@ -102,10 +102,9 @@ class Leg:
         """Take note of what the driver has found, and wake the task if it waits for that."""
         if events & READABLE:
             self.readable = True
-            if events & NEVER_SHORT:
-                self._never_short = True
-        if events & WRITABLE:
-            self.writable = True
+        if events != JUST_OCTETS:  # which it is nearly always
+            self._never_short = self._never_short or bool(events & NEVER_SHORT)
+            self.writable = self.writable or bool(events & WRITABLE)
         if events & self.wanted:
             self.wanted = 0
             self.watch.wake()
@@ -196,8 +195,8 @@ class Leg:
             self.readable = False
             return None
         except OSError:
+            octets = b""
             self._end(Ended.RST)
-            return b""
         if not (octets or self.ended):
             self._end(Ended.FIN)
         return octets

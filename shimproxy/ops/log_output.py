@@ -17,7 +17,10 @@ import stat
 import sys
 import threading
 import time
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 log = logging.getLogger("shimproxy")
 
@@ -44,8 +47,8 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line; a traceback, if any, follows it."""
         fields: dict[str, object] = getattr(record, "fields", {})
-        words = [f"{name}={_quoted(value) if isinstance(value, str) else value}" for name, value in fields.items()]
         time = [_timestamp(record)] if self._timed else []
+        words = [_words(fields)] if fields else []
         line = " ".join((*time, record.levelname, record.getMessage(), *words))
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
@@ -73,6 +76,15 @@ def _timestamp(record: logging.LogRecord) -> str:
 @functools.lru_cache(maxsize=2)
 def _second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+def _words(fields: Mapping[str, object]) -> str:
+    """NAME=VALUE for each of them, with quotes where a reader needs them."""
+    words = " ".join([f"{name}={value}" for name, value in fields.items()])
+    # Few lines need any, and to look for that in the whole costs a third of what it costs in each.
+    if words.count(" ") < len(fields) and '"' not in words and "= " not in words and words[-1:] != "=":
+        return words
+    return " ".join([f"{name}={_quoted(value) if isinstance(value, str) else value}" for name, value in fields.items()])
 
 
 def _quoted(value: str) -> str:

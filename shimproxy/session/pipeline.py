@@ -191,7 +191,14 @@ class Pipeline:
         if not receiver.flush_now():
             await self._flush()
         while self.outstanding:
-            reply = None if receiver.gone else await self._next_reply()
+            reply = None if receiver.gone else receiver.reply_at_hand()
+            if reply is None and not receiver.gone:
+                if not self.sender.pour_now():
+                    await self._pour()
+                try:
+                    reply = await receiver.next_reply()
+                except DeadlinePassed:
+                    await self._give_up_late()
             if reply:
                 then = self._relay(reply)
             elif self.outstanding:
@@ -199,19 +206,6 @@ class Pipeline:
         if not self.sender.pour_now():
             await self._pour()
         return then
-
-    async def _next_reply(self) -> Reply | None:
-        """The receiver's next reply, or None if it has gone or is late."""
-        receiver = self.receiver
-        reply = receiver.reply_at_hand()
-        if reply is None:
-            if not self.sender.pour_now():
-                await self._pour()
-            try:
-                reply = await receiver.next_reply()
-            except DeadlinePassed:
-                await self._give_up_late()
-        return reply
 
     async def listen(self) -> None:
         """Wait until one of the peers speaks; relay the replies that have come.

@@ -62,6 +62,7 @@ _FIRST_WORD = re.compile(rb"[ \t]*([^ \t\r\n]*)").match
 _PLAIN = re.compile(rb"([A-Za-z0-9-]+)(?:[ \t][^\r\n\0]*)?\r\n").fullmatch
 
 
+_WITHOUT_ARGUMENTS = (Verb.DATA, Verb.RSET, Verb.NOOP, Verb.QUIT)
 _SPECIAL = frozenset({Verb.BDAT, Verb.STARTTLS})
 
 
@@ -87,6 +88,9 @@ class Command:
     def known(self) -> bool:
         """Whether it begins as a command does, and not as the first line of a mail does."""
         return self.verb is not _OTHER or self.refused or _first_word(self.line) in _FURTHER_VERBS
+
+
+_ALONE = {b"%s\r\n" % verb.encode(): Command(verb, b"%s\r\n" % verb.encode()) for verb in _WITHOUT_ARGUMENTS}
 
 
 @attrs.define(eq=False)
@@ -141,6 +145,10 @@ class CommandReader:
 
     def next_command(self) -> Command | None:
         """The next command, or None until more octets are fed."""
+        alone = _ALONE.get(self.ahead)
+        if alone and not self._skipping:
+            self.ahead = b""
+            return alone
         plain = _PLAIN(self.ahead)
         if plain and not self._skipping and len(self.ahead) <= self.limit_octets:
             # The way of nearly every command: one well-formed line and nothing behind it.

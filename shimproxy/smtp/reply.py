@@ -12,6 +12,7 @@ It does not know what a reply answers.
 
 from __future__ import annotations
 
+import functools
 import re
 
 import attrs
@@ -24,6 +25,7 @@ _LEAST_LINE_OCTETS = 6  # what an empty line becomes: a code, a blank and CRLF
 _TEXT_FOR_NONE = b"(the receiver gave no text)"
 _CODES = {b"%d" % code: code for code in range(200, 600)}
 _PLAIN = re.compile(rb"([2-5][0-9][0-9]) [^\r\n\0]{0,506}\r\n").fullmatch
+_PLAIN_REPLIES_KEPT = 256
 _OWN = re.compile(r"([2-5]\d\d) (?:([245]\.\d{1,3}\.\d{1,3}) )?(.*)").fullmatch
 _SEPARATORS = frozenset({b" ", b"-", b"\t", b"\r", b"\n", b""})
 
@@ -44,17 +46,17 @@ class Reply:
     violations: tuple[Violation, ...] = ()
     holds_354: bool = attrs.field(default=False, eq=False)
     """Whether one of its lines is a 354 although its code is another."""
+    kind: int = attrs.field(init=False, eq=False, repr=False)
+    """What the dialogue table goes by: a 3yz and 221 are their whole code, any other its first digit."""
+
+    def __attrs_post_init__(self) -> None:
+        code = self.code
+        self.kind = code if 300 <= code < 400 or code == 221 else code // 100
 
     @property
     def severity(self) -> int:
         """The first digit of the code (RFC 5321 4.2.1), or 0."""
         return self.code // 100
-
-    @property
-    def kind(self) -> int:
-        """What the dialogue table goes by: a 3yz and 221 are their whole code, any other its first digit."""
-        code = self.code
-        return code if 300 <= code < 400 or code == 221 else code // 100
 
     @property
     def refuses(self) -> bool:
@@ -65,6 +67,13 @@ class Reply:
     def asks_for_data(self) -> bool:
         """Whether whoever gave it may take what comes next for mail data."""
         return self.code == 354 or self.holds_354
+
+
+@functools.lru_cache(maxsize=_PLAIN_REPLIES_KEPT)
+def _plain(octets: bytes) -> Reply | None:
+    """The reply of one well-formed line, if these octets are one: receivers say the same again and again."""
+    found = _PLAIN(octets)
+    return Reply(_CODES[found[1]], octets) if found else None
 
 
 @attrs.frozen
@@ -124,11 +133,11 @@ class ReplyReader:
 
     def next_reply(self) -> Reply | None:
         """The next whole reply, or None until more octets are fed."""
-        plain = _PLAIN(self.unread)
-        if plain and not self._lines:
+        unread = self.unread
+        if not self._lines and len(unread) <= LINE_LIMIT_OCTETS and (plain := _plain(unread)):
             # The way of nearly every reply: one well-formed line and nothing behind it.
             self.unread = b""
-            return Reply(_CODES[plain[1]], plain.string)
+            return plain
         while end := self.unread.find(b"\n") + 1:
             line, self.unread = self.unread[:end], self.unread[end:]
             inside = bool(self._lines)
