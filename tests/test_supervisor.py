@@ -81,7 +81,8 @@ class Run:
         assert line.startswith("shimproxy ready: listening on "), (line, self.log)
         self.ready = line
         addresses = line.partition(" on ")[2].partition(", receiver ")[0]
-        self.ports[:] = [int(address.rpartition(":")[2]) for address in addresses.split(", ")]
+        tcp = (address for address in addresses.split(", ") if not address.startswith("unix:"))
+        self.ports[:] = [int(address.rpartition(":")[2]) for address in tcp]
 
 
 def children_of(pid: int) -> list[int]:
@@ -436,6 +437,23 @@ def test_a_worker_that_does_not_end_is_killed(signals: int, grace: int, receiver
             run.process.send_signal(signal.SIGTERM)
         assert run.process.wait(SECONDS) == 0
         assert "a worker does not end; it is killed" in run.log
+
+
+def test_a_second_signal_finds_sockets_of_the_file_system_closed(receiver: Receiver, tmp_path: Path) -> None:
+    listen, admin = tmp_path / "listen", tmp_path / "admin"
+    text = settings(receiver, f'admin = "unix:{admin}"\n').replace(f"{HOST}:0", f"unix:{listen}")
+    with running(tmp_path, text) as run, socket.socket(socket.AF_UNIX) as busy, busy.makefile("rb") as replies:
+        busy.settimeout(SECONDS)
+        busy.connect(str(listen))
+        assert replies.readline().startswith(b"220 ")
+        busy.sendall(b"MAIL FROM:<a@b>\r\n")
+        assert replies.readline().startswith(b"250 ")
+        for times in (1, 2):
+            run.process.send_signal(signal.SIGTERM)
+            run.logged("what=stopping", times)
+        assert run.process.wait(SECONDS) == 0
+    assert not listen.exists()
+    assert not admin.exists()
 
 
 def test_a_stop_reaches_every_worker(receiver: Receiver, tmp_path: Path) -> None:
