@@ -14,7 +14,7 @@ import trio
 from shimproxy import __version__
 from shimproxy.net.address import Address
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
-from shimproxy.ops import demo, health, ladder_command, probe
+from shimproxy.ops import demo, health, ladder_command, probe, systemd
 from shimproxy.ops.check import check
 from shimproxy.ops.listener import SettingsError
 from shimproxy.ops.log_output import LogUnusable
@@ -72,7 +72,10 @@ def _unusable(error: BaseException) -> int:
 def _sources(options: argparse.Namespace) -> Sources:
     given = {option.name: getattr(options, option.name) for option in OPTIONS if not option.secret}
     flags = {name: texts for name, texts in given.items() if texts is not None}
-    return Sources.gather(flags, os.environ, options.config)
+    sources = Sources.gather(flags, os.environ, options.config)
+    if systemd.handed().descriptors:
+        sources.listen_unless_told("systemd", "LISTEN_FDS")
+    return sources
 
 
 def _run(options: argparse.Namespace) -> Callable[[], int]:

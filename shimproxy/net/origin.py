@@ -68,11 +68,17 @@ def redirected_from(sock: socket.socket) -> Party | None:
 
 
 def make_transparent(sock: socket.socket) -> None:
-    """Let a socket have an address that is not this machine's. Raises OSError without the capability for that."""
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
-    else:
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)
+    """Let a socket have an address that is not this machine's, unless it may have one already.
+
+    Raises OSError without the capability for that.
+    """
+    option = (
+        (socket.IPPROTO_IPV6, _IPV6_TRANSPARENT)
+        if sock.family == socket.AF_INET6
+        else (socket.IPPROTO_IP, socket.IP_TRANSPARENT)
+    )
+    if not sock.getsockopt(*option):
+        sock.setsockopt(*option, 1)
 
 
 def may_be_transparent() -> bool:

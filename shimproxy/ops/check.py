@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import errno
+import socket
 from functools import partial
 from typing import TYPE_CHECKING
 
 from shimproxy.net.address import UnixPath, ip_address
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
-from shimproxy.net.listen import close_listener
 from shimproxy.net.origin import is_own, may_be_transparent
 from shimproxy.net.places import Places
-from shimproxy.ops import log_output
+from shimproxy.ops import log_output, systemd
 from shimproxy.ops.admin import Admin
-from shimproxy.ops.listener import SettingsError, open_sockets
+from shimproxy.ops.listener import Passed, SettingsError, check_passed, close_sockets, open_sockets
 from shimproxy.ops.log_output import LogUnusable
 from shimproxy.ops.values import known_beforehand
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterable
 
     from shimproxy.net.address import Endpoint
@@ -50,7 +49,14 @@ async def check(settings: Settings) -> list[str]:
             await (await Admin.open(settings.admin)).close()
         except ListenFailed as error:
             remarks.append(str(error))
+    try:
+        check_passed(settings.listen)
+    except ListenFailed as error:
+        problems.append(str(error))
     for listener in settings.listen:
+        if isinstance(listener.address, Passed) and not systemd.handed().descriptors:
+            remarks.append(f"listen: {listener.address}: not tried, as systemd passes sockets to the service alone")
+            continue
         try:
             sockets = await open_sockets(listener)
         except ListenFailed as error:
@@ -62,8 +68,7 @@ async def check(settings: Settings) -> list[str]:
             check_loops(settings, sockets)
         except SettingsError as error:
             problems += error.problems
-        for sock in sockets:
-            close_listener(sock)
+        close_sockets(sockets)
     if problems:
         raise SettingsError(*problems)
     return remarks
@@ -95,27 +100,35 @@ def check_loops(settings: Settings, sockets: Iterable[socket.socket]) -> None:
     """See whether a receiver is one of these listening sockets. Raises SettingsError."""
     for endpoint in known_beforehand(settings.receivers_of_all):
         for sock in sockets:
-            if _leads_to(endpoint, sock.getsockname()):
+            if _leads_to(endpoint, sock):
                 raise SettingsError(
                     f"receiver: {endpoint} is where this shimproxy listens itself; give the receiver's own address"
                 )
 
 
-def _leads_to(endpoint: Endpoint, listening: object) -> bool:
+def _leads_to(endpoint: Endpoint, sock: socket.socket) -> bool:
+    listening: object = sock.getsockname()
     if isinstance(endpoint, UnixPath):
         return endpoint.path == listening
     if not isinstance(listening, tuple) or listening[1] != endpoint.port:
         return False
-    host, address = listening[0], ip_address(endpoint.host)
+    host = listening[0]
+    address = ip_address(endpoint.host)
     if address is None:
         return False  # where a name leads to may change
-    wildcard = "::" if address.version == 6 else "0.0.0.0"
-    return str(address) == host or (host == wildcard and is_own(str(address)))
+    wildcards = {"::" if address.version == 6 else "0.0.0.0"}
+    if sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        wildcards.add("::")  # is for both families, as systemd's are unless told otherwise
+    return str(address) == host or (host in wildcards and is_own(str(address)))
 
 
 def check_capabilities(settings: Settings) -> None:
     """See whether this process may do what TPROXY needs. Raises SettingsError."""
-    needing = [f"listen: {listener.address},tproxy" for listener in settings.listen if listener.tproxy]
+    needing = [
+        f"listen: {listener.address},tproxy"
+        for listener in settings.listen
+        if listener.tproxy and not isinstance(listener.address, Passed)  # that may be transparent already
+    ]
     needing += ["spoof_sender"] * any(settings.of(listener).spoof_sender for listener in settings.listen)
     if needing and not may_be_transparent():
         raise SettingsError(

@@ -70,6 +70,11 @@ class Sources:
         sources.given |= {name: Given(tuple(texts), f"--{name}") for name, texts in flags.items()}
         return sources
 
+    def listen_unless_told(self, text: str, place: str) -> None:
+        """Listen there if nothing else was given to listen on."""
+        if "listen" not in self.given and not self.listeners:
+            self.given["listen"] = Given((text,), place)
+
     @classmethod
     def of_texts(cls, texts: Sequence[Mapping[str, Sequence[str]]]) -> Sources:
         """What `as_texts` gave."""

@@ -16,7 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import Counter
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -29,22 +29,29 @@ import trio
 
 from shimproxy.net.address import written
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
-from shimproxy.net.listen import close_listener
-from shimproxy.net.origin import make_transparent
 from shimproxy.ops import log_output
 from shimproxy.ops.admin import Admin
 from shimproxy.ops.check import check_capabilities, check_loops, check_receivers, check_records, check_tls
 from shimproxy.ops.child import Worker
 from shimproxy.ops.greeting import GREETING_SECONDS, why_no_greeting
 from shimproxy.ops.journal import Journal
-from shimproxy.ops.listener import SettingsError, open_sockets
+from shimproxy.ops.listener import (
+    Listening,
+    SettingsError,
+    check_passed,
+    close_sockets,
+    make_all_transparent,
+    named,
+    open_sockets,
+    sockets_of,
+)
 from shimproxy.ops.log_output import LogUnusable
 from shimproxy.ops.run import allow_many_files, say
 from shimproxy.ops.status import History, Repaired, Status
-from shimproxy.ops.upgrade import Left
+from shimproxy.ops.systemd import keep_watch, notify, notify_reloading
+from shimproxy.ops.upgrade import Left, check_first
 
 if TYPE_CHECKING:
-    from shimproxy.ops.listener import Listener
     from shimproxy.ops.settings import Settings
     from shimproxy.ops.sources import Sources
 
@@ -61,7 +68,6 @@ _SILENT_SECONDS: Final = 10.0
 _MARGIN_SECONDS: Final = 2.0
 _CODE: Final = Path(__file__).parents[2]
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
-_Listening = dict[str, list[socket.socket]]
 _UNUSABLE: Final = (SettingsError, ListenFailed, DialFailed, TlsUnusable, LogUnusable)
 
 
@@ -75,8 +81,7 @@ class Supervisor:
     nursery: trio.Nursery
     _settings: Settings = attrs.field(init=False)
     _sources: Sources = attrs.field(init=False)
-    _listening: _Listening = attrs.field(factory=dict)
-    """Address as in the settings -> its sockets."""
+    _listening: Listening = attrs.field(factory=dict)
     _current: list[Worker] = attrs.field(factory=list)
     _all: set[Worker] = attrs.field(factory=set)
     _stopping: bool = False
@@ -86,9 +91,10 @@ class Supervisor:
     _failures: int = 0
     _admin: Admin | None = None
     _history: History = attrs.field(factory=History)
-    _questions: int = 0
     _answered: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     _journal: Journal = attrs.field(factory=Journal)
+    _trouble: str = ""
+    """What kept the last change from being made."""
 
     # -- starting
 
@@ -97,6 +103,7 @@ class Supervisor:
         left = Left.take_over()
         if left is None:
             await self._adopt(self.gather())
+            self.nursery.start_soon(keep_watch, self.answered)
         else:
             await self._take_over(left)
             try:
@@ -104,10 +111,20 @@ class Supervisor:
             except _UNUSABLE as error:
                 self._complain("not upgraded: the workers go on", str(error))
         admin = f", admin {', '.join(self._admin.addresses)}" if self._admin else ""
-        say(f"shimproxy ready: listening on {', '.join(self._addresses)}, receiver {_in_words(self._settings)}{admin}")
+        say(f"shimproxy ready: {self._what_is_so}{admin}")
+        self._notify_ready()
+
+    @property
+    def _what_is_so(self) -> str:
+        return f"listening on {', '.join(self._addresses)}, receiver {_in_words(self._settings)}"
+
+    def _notify_ready(self) -> None:
+        notify(READY=1, STATUS=f"{self._what_is_so}; {self._trouble}".removesuffix("; "))
+        self._trouble = ""
 
     async def _take_over(self, left: Left) -> None:
         """Go on as the program before this one did."""
+        self.nursery.start_soon(keep_watch, self.answered)
         self._sources, self._settings = left.sources, left.sources.settings()
         self._listening, self._history = left.listening, left.history
         log_output.set_up(self._settings.log_level.upper(), self._settings.log_format, self._settings.log_to)
@@ -121,7 +138,7 @@ class Supervisor:
 
     @property
     def _addresses(self) -> list[str]:
-        return [written(sock.getsockname()) for _, sock in _sockets(self._settings, self._listening)]
+        return [written(sock.getsockname()) for _, sock in sockets_of(self._settings.listen, self._listening)]
 
     async def _adopt(self, sources: Sources) -> None:
         """Go over to these settings. Raises what makes them unusable, and changes nothing then."""
@@ -130,16 +147,16 @@ class Supervisor:
         log_output.check(settings.log_to)
         check_records(settings)
         check_capabilities(settings)
+        check_passed(settings.listen)
         await check_receivers(settings)
         admin = self._admin
         opened: list[socket.socket] = []
-        listening: _Listening = {}
+        listening: Listening = {}
         try:
-            for name, listener in _named(settings):
+            for name, listener in named(settings.listen):
                 listening[name] = self._listening.get(name) or await open_sockets(listener)
                 opened += listening[name] if name not in self._listening else []
-                for sock in listening[name] if listener.tproxy else []:
-                    make_transparent(sock)  # it may have been there without
+                make_all_transparent(listener, listening[name])  # it may have been there without
             check_loops(settings, chain.from_iterable(listening.values()))
             if settings.admin != (admin.where if admin else ""):
                 admin = await Admin.open(settings.admin) if settings.admin else None
@@ -148,15 +165,13 @@ class Supervisor:
         except BaseException:
             if admin and admin is not self._admin:
                 admin.close_soon(self.nursery)
-            for sock in opened:
-                close_listener(sock)
+            close_sockets(opened)
             raise
         # From here on there is no way back, and no wait.
         self._journal.sender_tls(settings.sender_tls_of_all)
         for name, sockets in self._listening.items():
             if name not in listening:
-                for sock in sockets:
-                    close_listener(sock)
+                close_sockets(sockets)
         self._sources, self._settings, self._listening = sources, settings, listening
         if admin is not self._admin:
             if self._admin:
@@ -172,7 +187,7 @@ class Supervisor:
             if worker.ended.is_set():  # since it was ready
                 self.nursery.start_soon(self._replace, worker)
 
-    async def _started(self, sources: Sources, settings: Settings, listening: _Listening) -> list[Worker]:
+    async def _started(self, sources: Sources, settings: Settings, listening: Listening) -> list[Worker]:
         """Workers that serve. Raises SettingsError if there can't be as many as there should be: then there is none."""
         workers: list[Worker] = []
         problem = "a worker did not start; what it says stands above"
@@ -194,10 +209,10 @@ class Supervisor:
             raise SettingsError(problem)
         return workers
 
-    def _spawn(self, sources: Sources, settings: Settings, listening: _Listening) -> Worker:
+    def _spawn(self, sources: Sources, settings: Settings, listening: Listening) -> Worker:
         """Start a worker. Raises OSError."""
         ours, theirs = socket.socketpair()
-        sockets = _sockets(settings, listening)
+        sockets = sockets_of(settings.listen, listening)
         # The code is this program's, whatever stands in the directory where it was started.
         code = os.pathsep.join(filter(None, (str(_CODE), os.environ.get("PYTHONPATH"))))
         with theirs:
@@ -246,15 +261,25 @@ class Supervisor:
         if "repaired" in what:
             self._history.repaired(Repaired(**what["repaired"]))
 
-    # -- what the admin address is told
+    # -- what the admin address is told, and systemd
 
-    async def status(self) -> Status:
-        """What is so, and what was done."""
-        self._questions += 1
-        question = self._questions
+    def _ask(self) -> tuple[int, list[Worker]]:
+        """Ask workers for their figures: the question, and whom it was put to."""
+        question = time.monotonic_ns()  # an answer to a program before this one answers an earlier question
         asked = [worker for worker in self._all if worker.serves]
         for worker in asked:
             worker.ask(question)
+        return question, asked
+
+    async def answered(self) -> None:
+        """Return when a worker that takes new sessions has answered a question put to it now."""
+        question, _ = self._ask()
+        while self._stopping or all(worker.reported < question for worker in self._current):
+            await self._answered.park()
+
+    async def status(self) -> Status:
+        """What is so, and what was done."""
+        question, asked = self._ask()
         with trio.move_on_after(_REPORT_SECONDS):  # a worker that is too busy to answer has said it not long ago
             while any(worker in self._all and worker.reported < question for worker in asked):
                 await self._answered.park()
@@ -314,15 +339,20 @@ class Supervisor:
         """Reload or upgrade, unless a stop comes first; whatever goes wrong changes nothing."""
         if self._stopping:
             return
+        notify_reloading(f"{what.__name__}: {self._what_is_so}")
         with trio.CancelScope() as self._changing:
             try:
                 await what()
             except _UNUSABLE as error:
                 self._complain(f"no {what.__name__}: nothing has changed", str(error))
             except Exception as error:
+                self._trouble = f"no {what.__name__}: a bug, which is in the log"
                 self._journal.supervisor_failed(what.__name__, error)
+        if not self._stopping:
+            self._notify_ready()
 
     def _complain(self, what: str, problems: str) -> None:
+        self._trouble = f"{what}: {problems}"
         for problem in problems.splitlines():
             self._journal.trouble_with_workers(what, problem=problem)
 
@@ -335,11 +365,7 @@ class Supervisor:
         """SIGUSR2: the same with the code that is installed now, in this process."""
         words = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
         program = [sys.executable, *words[1:]]
-        check = [*program, "check", *sys.argv[2:]]
-        tried = await trio.run_process(check, capture_stdout=True, capture_stderr=True, check=False)
-        if tried.returncode:
-            said = tried.stderr.decode(errors="replace").splitlines() or ["it says nothing"]
-            raise SettingsError(*(line.removeprefix("shimproxy: ") for line in said))
+        await check_first(program, sys.argv[2:])
         with trio.move_on_after(_REPORT_SECONDS):
             while not all(worker.told for worker in self._all):  # noqa: ASYNC110 - once, and soon so
                 await trio.sleep(_REPORT_SECONDS / 100)
@@ -362,11 +388,11 @@ class Supervisor:
         """SIGTERM, SIGINT: accept no more, and end in good order; asked again, at once."""
         deadlines, grace_seconds = self._settings.deadlines, 0.0 if self._stopping else self._settings.grace_seconds
         self._stopping = True
+        notify(STOPPING=1, STATUS=f"sessions come to their end within {grace_seconds:g} s")
         self._journal.supervised("stopping", workers=len(self._all), grace_seconds=grace_seconds)
         if self._changing:
             self._changing.cancel()
-        for sock in chain.from_iterable(self._listening.values()):
-            close_listener(sock)
+        close_sockets(chain.from_iterable(self._listening.values()))
         for worker in self._all:
             worker.tell(do="stop")
         self.nursery.start_soon(self._kill_after, grace_seconds + deadlines.linger_idle + _MARGIN_SECONDS)
@@ -417,22 +443,6 @@ async def supervise(gather: Callable[[], Sources], version: str) -> None:
                     nursery.start_soon(end)
 
 
-def _named(settings: Settings) -> list[tuple[str, Listener]]:
-    """Each listener with a name for its sockets: its address, told apart from another with the same, as of port 0."""
-    seen: Counter[str] = Counter()
-    named: list[tuple[str, Listener]] = []
-    for listener in settings.listen:
-        address = str(listener.address)
-        named.append((f"{address} {seen[address]}", listener))
-        seen[address] += 1
-    return named
-
-
 def _in_words(settings: Settings) -> str:
     """The receivers."""
     return ", ".join(map(str, settings.receivers_of_all))
-
-
-def _sockets(settings: Settings, listening: _Listening) -> list[tuple[int, socket.socket]]:
-    """Every listening socket, with the index of its listener in the settings."""
-    return [(index, sock) for index, (name, _) in enumerate(_named(settings)) for sock in listening[name]]

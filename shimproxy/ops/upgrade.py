@@ -8,15 +8,34 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 import attrs
+import trio
 
+from shimproxy.ops import systemd
 from shimproxy.ops.child import Worker
+from shimproxy.ops.listener import SettingsError
 from shimproxy.ops.sources import Sources
 from shimproxy.ops.status import History
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _LEFT: Final = "_SHIMPROXY_LEFT_TO_THE_UPGRADE"
+
+
+async def check_first(program: Sequence[str], arguments: Sequence[str]) -> None:
+    """Have the program that is installed now say whether it can use these settings. Raises SettingsError."""
+    variables, descriptors = systemd.for_a_check()
+    tried = await trio.run_process(
+        [*program, "check", *arguments],
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+        env=os.environ | variables,
+        pass_fds=descriptors,
+    )
+    if tried.returncode:
+        said = tried.stderr.decode(errors="replace").splitlines() or ["it says nothing"]
+        raise SettingsError(*(line.removeprefix("shimproxy: ") for line in said))
 
 
 @attrs.define
@@ -78,12 +97,14 @@ class Left:
         with open(descriptor, "w", encoding="utf-8", closefd=False) as file:
             json.dump(left, file)
         os.environ[_LEFT] = str(descriptor)
+        systemd.leave()
         return descriptor
 
     def stay(self, descriptor: int) -> None:
         """It is not left after all."""
         os.close(descriptor)
         del os.environ[_LEFT]
+        systemd.stay()
         self._set_inheritable(False)
 
     def _set_inheritable(self, inheritable: bool) -> None:
