@@ -1,4 +1,4 @@
-"""What systemd hands to `shimproxy run`, and what it is told.
+"""What systemd hands to `shimproxy run`, and what it is told; and the units that README has.
 
 No systemd runs here: the tests pass sockets and hear notifications as it would, and its own programs for that are used.
 """
@@ -7,25 +7,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import pytest
 
+import shimproxy
 from tests.peers.processes import free_port, need, poll
 from tests.peers.receiving import HOST, SECONDS, Receiver, Talk
 from tests.test_supervisor import Run, Session, attended
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
+README: Final = Path(shimproxy.__file__).parents[1] / "README.md"
 PASS: Final = """
 import os, sys
 pid, names, *descriptors = sys.argv[1:sys.argv.index("--")]
@@ -515,3 +518,59 @@ def test_nobody_who_listens_is_nobodys_trouble(where: str, receiver: Receiver, t
         run.reload()
         with Session(run.ports[0]) as session:
             session.mail()
+
+
+# -- the units that README has
+
+
+@pytest.fixture(scope="module")
+def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with them, and a program where they look for shimproxy."""
+    if not README.exists():
+        pytest.skip("installed, so that there is no README")
+    folder = tmp_path_factory.mktemp("units")
+    for name, text in re.findall(r"```ini\n# (\S+)\n(.*?)```", README.read_text(), re.DOTALL):
+        (folder / name).write_text(text.replace("/usr/local/bin/shimproxy", sys.executable))
+    assert len([*folder.iterdir()]) == 3
+    return folder
+
+
+def test_systemd_finds_nothing_wrong_with_the_units(units: Path) -> None:
+    done = subprocess.run(
+        [need("systemd-analyze", "systemd"), "verify", *units.iterdir()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_service_is_exposed_as_little_as_it_can_be(units: Path) -> None:
+    """An exposure below 2.0; with what a gateway needs, too."""
+    gateway = re.search(r"```ini\n(\[Service\]\n.*?)```", README.read_text(), re.DOTALL)
+    assert gateway
+    service = units / "shimproxy.service"
+    (units / "gateway").mkdir()
+    other = units / "gateway" / "shimproxy.service"
+    other.write_text(service.read_text() + gateway[1])
+    for each in (service, other):
+        done = subprocess.run(
+            [need("systemd-analyze", "systemd"), "security", "--offline=true", "--threshold=19", each],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+
+
+def test_the_names_of_the_sockets_are_those_of_the_settings(units: Path) -> None:
+    listen = re.search(r'^listen = \[("systemd.*)\]$', README.read_text(), re.MULTILINE)
+    assert listen
+    used = set(re.findall(r'"systemd:(\w+)', listen[1]))
+    assert used == {
+        name
+        for unit in units.glob("*.socket")
+        for name in re.findall(r"^FileDescriptorName=(\w+)$", unit.read_text(), re.MULTILINE)
+    }
