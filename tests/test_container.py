@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import pytest
 
-import shimproxy
 from shimproxy.net.address import Address
 from shimproxy.ops.options import OPTIONS
 from shimproxy.ops.sources import Sources
+from tests.peers.confinement import PACKAGE, as_user, root_of, shown_from
 from tests.peers.processes import missing, need, poll
 from tests.peers.receiving import HOST, SECONDS, Receiver, Talk
 from tests.test_supervisor import Run, Session, attended
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from shimproxy import Settings
 
-PACKAGE: Final = Path(shimproxy.__file__).parent
 TOP: Final = PACKAGE.parent
 DOCKER_STOP_SECONDS: Final = 10.0
 
@@ -276,36 +275,7 @@ class Container:
 
 def privileges_of(dockerfile: Dockerfile) -> list[str]:
     user, _, group = dockerfile.the("USER").partition(":")
-    none = ["--clear-groups", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--no-new-privs"]
-    return [need("setpriv", "util-linux"), f"--reuid={user}", f"--regid={group}", *none, "--"]
-
-
-def root_of(folder: Path, shown: Sequence[Path]) -> list[list[str]]:
-    """Commands that make a root for a container: what is shown, read-only, and /proc and /dev.
-
-    Directories above are made anew, so that a user may pass who may not outside.
-    """
-    root = str(folder)
-    commands = [["mount", "-t", "tmpfs", "-o", "mode=755", "root", root], ["mkdir", f"{root}/proc", f"{root}/dev"]]
-    for path in shown:
-        if path.is_symlink():
-            commands.append(["cp", "-P", str(path), f"{root}{path}"])
-        else:
-            commands.append(["mkdir", "-p", f"{root}{path}"])
-            commands.append(["mount", "--bind", "-o", "ro", str(path), f"{root}{path}"])
-    return [
-        *commands,
-        ["mount", "-t", "proc", "proc", f"{root}/proc"],
-        ["mount", "--rbind", "/dev", f"{root}/dev"],
-        ["mount", "-o", "remount,ro", root],
-    ]
-
-
-def shown_from(bin_folder: Path) -> list[Path]:
-    """The interpreter of the tests, what it needs of the system, and the package; none twice."""
-    system = [path for name in ("usr", "bin", "sbin", "lib", "lib64", "etc") if (path := Path("/", name)).exists()]
-    wanted = dict.fromkeys([*system, Path(sys.base_prefix), Path(sys.prefix), PACKAGE, bin_folder])
-    return [path for path in wanted if not any(path.is_relative_to(other) for other in wanted if other != path)]
+    return as_user(user, group)
 
 
 @pytest.fixture
