@@ -91,16 +91,6 @@ def may_be_transparent() -> bool:
     return True
 
 
-def is_own(host: str) -> bool:
-    """Whether an address is one of this machine's."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as sock:
-        try:
-            sock.bind((host, 0))
-        except OSError:
-            return False
-    return True
-
-
 # -- where legs may go
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from shimproxy.net.address import UnixPath, ip_address
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
-from shimproxy.net.origin import is_own, may_be_transparent
+from shimproxy.net.kernel import is_own
+from shimproxy.net.origin import may_be_transparent
 from shimproxy.net.places import Places
 from shimproxy.ops import log_output, systemd
 from shimproxy.ops.admin import Admin

@@ -19,7 +19,8 @@ import attrs
 from shimproxy.net import proxy_header
 from shimproxy.net.address import written
 from shimproxy.net.errors import DeadlinePassed, HeaderInvalid, Interrupted
-from shimproxy.net.origin import Origin, is_own, party, redirected_from
+from shimproxy.net.kernel import is_of_this_user, is_own
+from shimproxy.net.origin import Origin, party, redirected_from
 from shimproxy.session.delivery import Over
 from shimproxy.session.opening import Unopened
 from shimproxy.session.replies import DESTINATION_REFUSED
@@ -119,8 +120,13 @@ class Arrival:
         arrivals = self.arrivals
         if destination is None or (destination[1] in arrivals.ports and is_own(destination[0])):
             return "the listener was dialled directly"
-        if arrivals.own_legs and arrivals.own_legs.has(sender, destination):
+        if sender and is_own(sender[0]) and self._has_come_back(sender, destination):
             return "a loop: it is a connection of this shimproxy's own that has come back"
         if not any(each.includes(destination) for each in arrivals.allowed):
             return "not in --allow-destination"
         return ""
+
+    def _has_come_back(self, sender: Party, destination: Party) -> bool:
+        """Whether a connection from this machine is shimproxy's own, another worker's or program's, too."""
+        own_legs = self.arrivals.own_legs
+        return (own_legs is not None and own_legs.has(sender, destination)) or is_of_this_user(sender, destination)
