@@ -12,9 +12,11 @@ programs.py   swaks, curl, msmtp, smtp-source, smtp-sink
 processes.py  how programs are found, run, waited for and ended
 postfix.py    a private Postfix, exim.py a private Exim
 shim.py       the shim between them, in this process or in one of its own
+gateway.py    a gateway between a sender's host and a receiver's, in network namespaces
+confinement.py  a user without privileges, and a root that such a one can read
 outcome.py    what a sender believes, and what it may believe
 mail.py       the mails
 
-Rules: everything on 127.0.0.1 and on free ports; every wait has a deadline; a process is ended by its pid; nothing
-sleeps to let something happen.
+Rules: everything on 127.0.0.1 and on free ports, or in namespaces of its own; every wait has a deadline; a process is
+ended by its pid; nothing sleeps to let something happen.
 """

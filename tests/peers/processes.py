@@ -59,7 +59,7 @@ def need_perl(module: str, package: str) -> None:
 def need_root() -> None:
     """Some programs change to users of their own."""
     if os.geteuid() != 0:
-        missing("not root", "run the tests as root to have a Postfix and an Exim of their own")
+        missing("not root", "run the tests as root to have a Postfix, an Exim and networks of their own")
 
 
 # -- running

@@ -68,15 +68,15 @@ def msmtp(port: int, mail: Mail) -> Outcome:
 
 
 @contextlib.contextmanager
-def smtp_sink(*arguments: str) -> Iterator[int]:
-    """A receiver that takes any mail, or what its arguments say; its port."""
-    port = free_port()
+def smtp_sink(*arguments: str, port: int = 0) -> Iterator[int]:
+    """A receiver that takes any mail, or what its arguments say; its port. If it is given one, at all addresses."""
+    where = f":{port}" if port else f"{HOST}:{(port := free_port())}"
     user = ["-u", "nobody"] if os.geteuid() == 0 else []
-    with started([need("smtp-sink", "postfix"), *user, *arguments, f"{HOST}:{port}", "1000"], port):
+    with started([need("smtp-sink", "postfix"), *user, *arguments, where, "1000"], port):
         yield port
 
 
-def smtp_source(port: int, *arguments: str) -> Run:
+def smtp_source(port: int, *arguments: str, host: str = HOST) -> Run:
     """Send as its arguments say."""
-    command = [need("smtp-source", "postfix"), "-f", SENDER, "-t", RECIPIENT, *arguments, f"{HOST}:{port}"]
+    command = [need("smtp-source", "postfix"), "-f", SENDER, "-t", RECIPIENT, *arguments, f"{host}:{port}"]
     return run(command, seconds=120)

@@ -61,6 +61,8 @@ class Seen:
     """Lines that it took for commands after it had replied early."""
     octets_after_early: int = 0
     """What came over the wire after it had replied early."""
+    peers: list[str] = attrs.field(factory=list)
+    """The addresses from which its connections came."""
     early: threading.Event = attrs.field(factory=threading.Event)
     """Set once it has replied early."""
 
@@ -252,16 +254,24 @@ class Talk:
 class Receiver:
     """Serves connections until it is closed; `on_data` is its fault."""
 
-    def __init__(self, on_data: Callable[[Talk], None], *, tight: bool = False, talk: type[Talk] = Talk) -> None:
+    def __init__(
+        self,
+        on_data: Callable[[Talk], None],
+        *,
+        tight: bool = False,
+        talk: type[Talk] = Talk,
+        listener: socket.socket | None = None,
+    ) -> None:
         self.seen = Seen()
         self._talk = talk
         self._on_data = on_data
-        self._listener = socket.socket()
+        self._listener = listener or socket.socket()
         if tight:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TIGHT_BUFFER_OCTETS)
             self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _TIGHT_SEGMENT_OCTETS)
-        self._listener.bind((HOST, 0))
-        self._listener.listen(1000)
+        if not listener:
+            self._listener.bind((HOST, 0))
+            self._listener.listen(1000)
         self.port: int = self._listener.getsockname()[1]
         self._socks: set[socket.socket] = set()
         self._errors: list[BaseException] = []
@@ -271,12 +281,13 @@ class Receiver:
     def _accept(self) -> None:
         while True:
             try:
-                sock, _ = self._listener.accept()
+                sock, peer = self._listener.accept()
             except OSError:
                 return
             sock.settimeout(SECONDS)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socks.add(sock)
+            self.seen.peers.append(peer[0])
             thread = threading.Thread(target=self._serve, args=(sock,), name="receiver's connection")
             self._threads.append(thread)
             thread.start()

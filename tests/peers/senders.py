@@ -249,11 +249,11 @@ def chunks_at_once(port: int, mail: Mail, early: threading.Event | None = None) 
 # -- Python's own
 
 
-def python_smtplib(port: int, mail: Mail) -> Outcome:
+def python_smtplib(port: int, mail: Mail, host: str = HOST, patience_seconds: float = WAIT_SECONDS) -> Outcome:
     """smtplib.sendmail(), the way scripts use it."""
-    session = smtplib.SMTP(timeout=WAIT_SECONDS)
+    session = smtplib.SMTP(timeout=patience_seconds)
     try:
-        session.connect(HOST, port)
+        session.connect(host, port)
         session.sendmail(SENDER, [RECIPIENT], mail.crlf_text)
         outcome = Outcome(Believed.DELIVERED, "sendmail() returned")
         session.quit()
