@@ -5,6 +5,7 @@ The log is read back as a reader of it would: a line at a time, blank between fi
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
@@ -142,6 +143,23 @@ def test_what_is_printable_stays_readable() -> None:
 
 
 # -- the text form
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_fields_read_back_as_they_were_given_whatever_stands_beside_them(count: int) -> None:
+    """Quotes stand just where a value needs them: in those that are empty, or have a blank or a quote in them."""
+    values = ["", " ", "=", "= ", " =", '"', 'a"', "a=b", "a b", "a", 7, 0.5]
+    for given in itertools.product(values, repeat=count):
+        fields = {f"n{index}": value for index, value in enumerate(given)}
+        made = logging.makeLogRecord({"levelname": "INFO", "msg": "session", "fields": fields})
+        found = [(name, text) for name, text in fields_of(TextFormatter().format(made))]
+        quoted = [text for _, text in found if text.startswith('"')]
+        assert [name for name, _ in found] == list(fields)
+        assert [text.strip('"') if text in quoted else text for _, text in found] == [
+            str(value).replace('"', '\\"').strip('"') for value in given
+        ]
+        needing = [value for value in given if isinstance(value, str) and (not value or " " in value or '"' in value)]
+        assert len(quoted) == len(needing)
 
 
 @nasty

@@ -61,9 +61,10 @@ class Patience:
 
     def begin(self, doing: str) -> None:
         """From now on the peer is waited for. Raises DeadlinePassed if it has used up its time."""
-        if self._seconds <= 0 or self._watch.now > self.until:
+        now = self._watch.now
+        if self._seconds <= 0 or now > self.until:
             raise DeadlinePassed(doing)
-        self._since = self._watch.now
+        self._since = now
         self._watch.allow(self._seconds, doing)
 
     def end(self, octets: int) -> None:

@@ -287,11 +287,11 @@ class Pipeline:
         if verdict is not Verdict.RELAY:
             receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
             return then
-        is_before_chunks = self._before_chunks > 0
+        before_chunks = self._before_chunks
         self._leave()
         if reply.code >= 500:
             self.tally.answered(reply.code)
-        if self.chunks_open and reply.refuses and not is_before_chunks:
+        if self.chunks_open and reply.refuses and not before_chunks:
             self.chunk_refusal = self.chunk_refusal or reply
         if verb is Verb.DATA:
             self.look_behind_data()
@@ -331,7 +331,8 @@ class Pipeline:
     def _leave(self) -> None:
         """What was outstanding first has its answer."""
         self.outstanding.pop(0)
-        self._before_chunks = max(0, self._before_chunks - 1)
+        if self._before_chunks:
+            self._before_chunks -= 1
         if self.outstanding:
             self._allow(self.outstanding[0])
 
