@@ -279,6 +279,20 @@ def test_postfix_delivers(served: Served) -> None:
     assert SMALL.is_whole(data)
 
 
+@pytest.mark.parametrize("rules", [each for each in RULES if each.way == "tproxy"], ids=str)
+def test_mail_for_the_gateway_itself(rules: Rules, tmp_path: Path) -> None:
+    """Goes to its own MTA as if shimproxy were not there: that would answer the sender, and not a leg of its address."""
+    with gateway() as made:
+        rules.load(made)
+        with shim(made, tmp_path, *rules.arguments, capability=rules.capability):
+            for family in FAMILIES:
+                (listener,) = made.listening((family.lan, SMTP_PORT), where=GATEWAY)
+                with Receiver(Talk.accept, listener=listener) as running, made.at(CLIENT):
+                    outcome = python_smtplib(SMTP_PORT, SMALL, family.lan)
+                assert accepted(TAKEN).allows(outcome), outcome
+                assert running.seen.peers == [family.client]
+
+
 # -- it is no open proxy
 
 
