@@ -281,7 +281,7 @@ def test_postfix_delivers(served: Served) -> None:
 
 @pytest.mark.parametrize("rules", [each for each in RULES if each.way == "tproxy"], ids=str)
 def test_mail_for_the_gateway_itself(rules: Rules, tmp_path: Path) -> None:
-    """Goes to its own MTA as if shimproxy were not there: that would answer the sender, and not a leg of its address."""
+    """Goes to its own MTA as if shimproxy were not there, as that would answer the sender and not shimproxy's leg."""
     with gateway() as made:
         rules.load(made)
         with shim(made, tmp_path, *rules.arguments, capability=rules.capability):
@@ -413,6 +413,16 @@ def test_where_senders_may_go(family: Family, tmp_path: Path) -> None:
                 assert said(made.connected(other.server, seconds=SECONDS)) == REFUSED
             with refusing(run, shown(family, family.wan, SMTP_PORT), NOT_ALLOWED):
                 assert said(made.connected(family.wan, seconds=SECONDS)) == REFUSED
+
+
+def test_a_receiver_that_cannot_be_reached_is_named(family: Family, tmp_path: Path) -> None:
+    """As there is no other place where an operator has it from."""
+    with gateway() as made:
+        REDIRECT.load(made)
+        with shim(made, tmp_path, *REDIRECT.arguments) as run:
+            greeting = said(made.connected(family.server, seconds=SECONDS))
+            assert greeting.startswith(b"421 the receiver cannot be reached")
+            run.logged(f"receiver={shown(family, family.server, SMTP_PORT)} transactions=0")
 
 
 # -- with shimproxy down

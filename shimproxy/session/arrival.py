@@ -115,6 +115,7 @@ class Arrival:
         assert destination is not None
         self.route.origin = Origin(origin.sender, destination)
         self.route.aim(destination)
+        self.notes.record.receiver = written(destination)  # also of one that can't be reached
 
     def _why_refused(self, sender: Party | None, destination: Party | None) -> str:
         arrivals = self.arrivals
