@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         ("0.0.0.0/0", [("192.0.2.1", 25)], [("127.0.0.1", 25), ("127.255.0.1", 25), ("0.0.0.0", 25), ("::1", 25)]),
         ("[::/0]:25", [("2001:db8::1", 25)], [("::1", 25), ("::", 25)]),
         ("127.0.0.0/8", [("127.0.0.1", 25)], [("192.0.2.1", 25)]),
-        ("::1:2525", [], [("::1", 2525)]),
+        ("2001:db8::1/128", [("2001:db8::1", 25)], [("2001:db8::2", 25)]),
         ("[::1]:2525", [("::1", 2525)], [("::1", 25)]),
     ],
 )
@@ -50,6 +50,12 @@ def test_by_default_it_is_mail_to_anywhere_but_here() -> None:
 @pytest.mark.parametrize("text", ["", "x", "192.0.2.0/24:", "192.0.2.0/24:0", ":65536", ":", "192.0.2.1/24", "[::1]:x"])
 def test_a_destination_that_cannot_be_read_has_its_mend(text: str) -> None:
     with pytest.raises(AddressError, match=r"write a network|must be a number"):
+        Allowed.parse(text)
+
+
+@pytest.mark.parametrize("text", ["::1", "::1:25", "2001:db8::1", "[::1"])
+def test_whether_a_port_is_behind_an_address_is_never_guessed(text: str) -> None:
+    with pytest.raises(AddressError, match=r"in brackets, as in \[::1\] or \[::1\]:25"):
         Allowed.parse(text)
 
 

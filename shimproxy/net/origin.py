@@ -121,7 +121,9 @@ class Allowed:
             raise AddressError(
                 f"{text!r}: write a network, as in 192.0.2.0/24, with ':PORT' behind it or ':PORT' alone"
             )
-        inside = network.removeprefix("[").removesuffix("]")
+        inside = network[1:-1] if network.startswith("[") and network.endswith("]") else network
+        if inside is network and ":" in network and "/" not in network:
+            raise AddressError(f"{text!r}: write an IPv6 address in brackets, as in [::1] or [::1]:25")
         return cls(parse_network(inside) if inside else None, (int(port),) if port else _PORTS)
 
     def includes(self, destination: Party) -> bool:
