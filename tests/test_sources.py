@@ -218,6 +218,11 @@ BAD_TOGETHER = [
     ({"record-mail-data": "true"}, "record_mail_data: there is no directory to keep them in; give one (--record)"),
     ({"login": "user", "receiver-tls": "required"}, "login: no secret; give --login-secret-file FILE"),
     ({"login": "user", "login-secret": "x"}, "login: the secret would go to the receiver in the clear"),
+    (
+        {"receiver": "original", "login": "user", "login-secret": "x", "receiver-tls": "required"},
+        "login: with receiver 'original' the secret would go to any receiver that a sender wants",
+    ),
+    ({"allow-destination": "192.0.2.0/24"}, "allow_destination: says where senders may go with receiver 'original'"),
 ]
 
 

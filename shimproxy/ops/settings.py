@@ -243,11 +243,19 @@ class Settings:
             yield "spoof_sender: connections leave from the sender's address or from --source; leave one of them away"
         if not self.receiver and not (self.listen and all("receiver" in listener.own for listener in self.listen)):
             yield "receiver: there is none; write HOST:PORT, as in 127.0.0.1:25"
+        of_all: list[Settings] = []
         for listener in self.listen:
             try:
-                self.of(listener)
+                of_all.append(self.of(listener))
             except SettingsError as error:
                 yield from (f"listener {listener.address}: {problem}" for problem in error.problems)
+        if self.allow_destination != (Allowed(),) and of_all and not any(its.goes_to_original for its in of_all):
+            yield ("allow_destination: says where senders may go with receiver 'original'; say that, or leave it away")
+        if self.login_user and self.goes_to_original and any(each.network is None for each in self.allow_destination):
+            yield (
+                "login: with receiver 'original' the secret would go to any receiver that a sender wants; say which "
+                "networks may have it (--allow-destination)"
+            )
         if self.login_user and not self.login_secret:
             yield "login: no secret; give --login-secret-file FILE, or SHIMPROXY_LOGIN_SECRET in the environment"
         if self.login_user and in_clear and not self.login_in_clear:
