@@ -423,11 +423,14 @@ async def test_legs_leave_from_nowhere_else(site: Site, source: str, reason: str
 # -- loops
 
 
-@pytest.mark.parametrize("host", [HOST, "0.0.0.0", "::"])
-async def test_a_receiver_that_is_this_shimproxy_is_refused_at_start(host: str) -> None:
+@pytest.mark.parametrize(
+    ("host", "receiver"),
+    [(HOST, HOST), ("0.0.0.0", HOST), ("::", "::1"), (HOST, "localhost"), ("0.0.0.0", "localhost")],
+)
+async def test_a_receiver_that_is_this_shimproxy_is_refused_at_start(host: str, receiver: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, 0), family=family)
-    itself = Address("::1" if ":" in host else HOST, listener.getsockname()[1])
+    itself = Address(receiver, listener.getsockname()[1])
     with trio.fail_after(SECONDS), pytest.raises(SettingsError, match="is where this shimproxy listens itself"):
         await shimproxy.serve(Settings(receiver=itself), listeners=[listener])
 

@@ -351,6 +351,40 @@ def test_check_remarks_that_a_port_is_taken_as_it_may_be_by_the_one_that_runs() 
     assert "the port is taken" in done.stderr
 
 
+def test_check_knows_listeners_that_are_in_each_others_way() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    done = check("--listen", f":{port}", "--listen", f"127.0.0.1:{port}", "--receiver", "127.0.0.1:25")
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+
+
+def test_check_does_not_take_one_that_runs_for_another_of_its_own() -> None:
+    """Which listens at the one address, and is to listen at another one, too."""
+    with socket.create_server(("127.0.0.2", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = check("--listen", f"127.0.0.1:{port}", "--listen", f"127.0.0.2:{port}", "--receiver", "127.0.0.1:25")
+    assert done.returncode == 0
+    assert "the port is taken" in done.stderr
+
+
+def test_check_remarks_where_connections_cannot_come_from_now() -> None:
+    done = check(*("--listen", "127.0.0.1:0", "--receiver", "[::1]:25", "--source", "192.0.2.77"))
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        "shimproxy: source: 192.0.2.77 is no address of this machine now; 'ip address' shows those it has",
+        "shimproxy: receiver: [::1]:25 can't be dialled from 192.0.2.77 (source)",
+    ]
+
+
+def test_a_file_that_is_no_socket_cannot_be_listened_on(file: Path) -> None:
+    file.write_text("precious")
+    done = check("--listen", f"unix:{file}", "--receiver", "127.0.0.1:25")
+    assert done.returncode == 2
+    assert "what is there is no socket; check the path" in done.stderr
+    assert file.read_text() == "precious"
+
+
 # -- listeners with settings of their own
 
 TWO_LISTENERS = """

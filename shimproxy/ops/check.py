@@ -7,7 +7,7 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING
 
-from shimproxy.net.address import UnixPath, ip_address
+from shimproxy.net.address import Address, UnixPath, ip_address
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
 from shimproxy.net.kernel import is_own
 from shimproxy.net.origin import may_be_transparent
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from shimproxy.net.address import Endpoint
+    from shimproxy.ops.listener import Listener
     from shimproxy.ops.settings import Settings
+
+Found = tuple["Endpoint", "Endpoint"]
+"""A receiver, and an address that its name leads to now."""
 
 
 async def check(settings: Settings) -> list[str]:
@@ -37,8 +41,9 @@ async def check(settings: Settings) -> list[str]:
             each(settings)
         except SettingsError as error:
             problems += error.problems
+    found: list[Found] = []
     try:
-        await check_receivers(settings)
+        found = await check_receivers(settings)
     except DialFailed as error:
         problems.append(f"receiver: {error}")
     try:
@@ -54,6 +59,8 @@ async def check(settings: Settings) -> list[str]:
         check_passed(settings.listen)
     except ListenFailed as error:
         problems.append(str(error))
+    remarks += about_sources(settings)
+    opened: list[socket.socket] = []
     for listener in settings.listen:
         if isinstance(listener.address, Passed) and not systemd.handed().descriptors:
             remarks.append(f"listen: {listener.address}: not tried, as systemd passes sockets to the service alone")
@@ -62,14 +69,15 @@ async def check(settings: Settings) -> list[str]:
             sockets = await open_sockets(listener)
         except ListenFailed as error:
             taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
-            # A shimproxy that is to be reloaded with these settings listens there.
-            (remarks if taken else problems).append(str(error))
+            # A shimproxy that is to be reloaded with these settings listens there, unless it is another of its own.
+            (remarks if taken and not _overlaps(listener, opened) else problems).append(str(error))
             continue
+        opened += sockets
         try:
-            check_loops(settings, sockets)
+            check_loops(settings, sockets, found)
         except SettingsError as error:
             problems += error.problems
-        close_sockets(sockets)
+    close_sockets(opened)
     if problems:
         raise SettingsError(*problems)
     return remarks
@@ -91,20 +99,54 @@ def check_tls(settings: Settings) -> None:
         raise SettingsError(*problems)
 
 
-async def check_receivers(settings: Settings) -> None:
-    """Look the receivers' names up. Raises DialFailed."""
+async def check_receivers(settings: Settings) -> list[Found]:
+    """Look the receivers' names up, and say where they lead to now. Raises DialFailed."""
+    found: list[Found] = []
     for endpoint in known_beforehand(settings.receivers_of_all):
-        await Places(endpoint).find(settings.deadlines.connect)
+        places = await Places(endpoint).find(settings.deadlines.connect)
+        if isinstance(endpoint, Address) and not endpoint.is_literal:
+            found += [(endpoint, Address(str(sockaddr[0]), endpoint.port)) for _, sockaddr in places]
+    return found
 
 
-def check_loops(settings: Settings, sockets: Iterable[socket.socket]) -> None:
-    """See whether a receiver is one of these listening sockets. Raises SettingsError."""
-    for endpoint in known_beforehand(settings.receivers_of_all):
-        for sock in sockets:
-            if _leads_to(endpoint, sock):
-                raise SettingsError(
-                    f"receiver: {endpoint} is where this shimproxy listens itself; give the receiver's own address"
-                )
+def check_loops(settings: Settings, sockets: Iterable[socket.socket], found: Iterable[Found] = ()) -> None:
+    """See whether a receiver is one of these listening sockets, by its name too if that was looked up.
+
+    Raises SettingsError.
+    """
+    sockets = [*sockets]
+    literal = ((endpoint, endpoint) for endpoint in known_beforehand(settings.receivers_of_all))
+    for endpoint, place in (*literal, *found):
+        if any(_leads_to(place, sock) for sock in sockets):
+            raise SettingsError(
+                f"receiver: {endpoint} is where this shimproxy listens itself; give the receiver's own address"
+            )
+
+
+def about_sources(settings: Settings) -> list[str]:
+    """Remarks on addresses that connections are to come from, and on receivers that can't be dialled from there."""
+    remarks: dict[str, None] = {}
+    for its in (settings, *map(settings.of, settings.listen)):
+        for each in its.source:
+            if not is_own(each):
+                remarks[f"source: {each} is no address of this machine now; 'ip address' shows those it has"] = None
+        for endpoint in its.endpoints if its.source else ():
+            address = ip_address(endpoint.host) if isinstance(endpoint, Address) else None
+            if address and not its.source_used.serves(socket.AF_INET6 if address.version == 6 else socket.AF_INET):
+                remarks[f"receiver: {endpoint} can't be dialled from {' or '.join(its.source)} (source)"] = None
+    return [*remarks]
+
+
+def _overlaps(listener: Listener, opened: Iterable[socket.socket]) -> bool:
+    """Whether one of these sockets is what keeps a listener from listening."""
+    match listener.address:
+        case UnixPath(path):
+            return any(sock.getsockname() == path for sock in opened)
+        case Address(host, port):
+            others = {sock.getsockname()[0] for sock in opened if sock.getsockname()[1] == port}
+            same = {each for each in others if (":" in each) == (":" in host)}
+            return bool(others if not host else same & {host, "0.0.0.0", "::"} or (host in ("0.0.0.0", "::") and same))
+    return False
 
 
 def _leads_to(endpoint: Endpoint, sock: socket.socket) -> bool:

@@ -203,11 +203,12 @@ async def serve(
     sockets = dict.fromkeys(listeners or (), Listener(Address("", 0)))
     Journal().sender_tls(settings.sender_tls_of_all)
     try:
-        await check_receivers(settings)
+        found = await check_receivers(settings)
         if listeners is None:
             check_capabilities(settings)
             for listener in settings.listen:
                 sockets |= dict.fromkeys(await open_sockets(listener), listener)
+        check_loops(settings, sockets, found)
         await serve_on(
             settings, sockets, on_session=on_session, observer=observer, stop=stop or Stop(), task_status=task_status
         )

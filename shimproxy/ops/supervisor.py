@@ -148,7 +148,7 @@ class Supervisor:
         check_records(settings)
         check_capabilities(settings)
         check_passed(settings.listen)
-        await check_receivers(settings)
+        found = await check_receivers(settings)
         admin = self._admin
         opened: list[socket.socket] = []
         listening: Listening = {}
@@ -157,7 +157,7 @@ class Supervisor:
                 listening[name] = self._listening.get(name) or await open_sockets(listener)
                 opened += listening[name] if name not in self._listening else []
                 make_all_transparent(listener, listening[name])  # it may have been there without
-            check_loops(settings, chain.from_iterable(listening.values()))
+            check_loops(settings, chain.from_iterable(listening.values()), found)
             if settings.admin != (admin.where if admin else ""):
                 admin = await Admin.open(settings.admin) if settings.admin else None
             workers = await self._started(sources, settings, listening)
