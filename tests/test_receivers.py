@@ -18,8 +18,10 @@ import trio.testing
 import shimproxy
 from shimproxy import Deadlines, SessionRecord, Settings, SettingsError, Violation
 from shimproxy.net.address import Address
+from shimproxy.net.driver import Driver
 from shimproxy.net.errors import DialFailed, ListenFailed
 from shimproxy.net.places import Places
+from shimproxy.net.receivers import Receivers
 from tests.test_serve import Lines, polite
 
 if TYPE_CHECKING:
@@ -418,6 +420,12 @@ async def test_legs_leave_from_nowhere_else(site: Site, source: str, reason: str
     assert (await site.greeting()).startswith(b"421 the receiver cannot be reached")
     (repair,) = site.records[0].first_repairs
     assert reason in str(repair.detail["reason"])
+
+
+async def test_where_each_session_has_its_own_place_to_go_to_none_is_left_alone() -> None:
+    receivers = Receivers(driver=Driver())
+    receivers.let_rest((socket.AF_INET, ("192.0.2.1", 25)))
+    assert not receivers.some_rest
 
 
 # -- loops

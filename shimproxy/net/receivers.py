@@ -90,6 +90,8 @@ class Receivers:
 
     def let_rest(self, place: Place) -> None:
         """Leave a place alone for a while: it was of no use."""
+        if not self.places:
+            return  # each session has one place to go to; to know those of all senders would have no end
         now = trio.current_time()
         self._resting = {each: until for each, until in self._resting.items() if until > now}
         if self.rest_seconds:
