@@ -257,6 +257,17 @@ def test_a_file_that_cannot_be_used_is_named_with_the_key_and_the_mend(text: str
     assert "hunter2" not in problem
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_a_unix_socket_has_no_original_destination(own: bool, file: Path) -> None:
+    file.write_text('receiver = "original"\n[[listener]]\nlisten = "unix:/run/smtp"\n' + 'receiver = "h:25"' * own)
+    found = gathered({"listen": ["127.0.0.1:0"]}, file=file)
+    if own:
+        found.settings()
+    else:
+        (problem,) = problems_of(found)
+        assert problem == "listener unix:/run/smtp: receiver 'original' is for TCP; give it a receiver of its own"
+
+
 @pytest.mark.parametrize(("texts", "mend"), BAD_TOGETHER, ids=[str(texts) for texts, _ in BAD_TOGETHER])
 def test_what_does_not_go_together_is_said(texts: dict[str, str], mend: str) -> None:
     problems = problems_of(Sources.gather(NEEDED | {name: [text] for name, text in texts.items()}, {}))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from shimproxy.net.address import UnixPath
 from shimproxy.net.dial import ANYWHERE, Source
 from shimproxy.net.origin import Allowed
 from shimproxy.net.receivers import REST_SECONDS, Balance
@@ -246,9 +247,13 @@ class Settings:
         of_all: list[Settings] = []
         for listener in self.listen:
             try:
-                of_all.append(self.of(listener))
+                its = self.of(listener)
             except SettingsError as error:
                 yield from (f"listener {listener.address}: {problem}" for problem in error.problems)
+                continue
+            of_all.append(its)
+            if its.goes_to_original and isinstance(listener.address, UnixPath):
+                yield f"listener {listener.address}: receiver 'original' is for TCP; give it a receiver of its own"
         if self.allow_destination != (Allowed(),) and of_all and not any(its.goes_to_original for its in of_all):
             yield ("allow_destination: says where senders may go with receiver 'original'; say that, or leave it away")
         if self.login_user and self.goes_to_original and any(each.network is None for each in self.allow_destination):
