@@ -111,6 +111,12 @@ def load(gateway: Gateway, name: str, change: Callable[[str], str] = str) -> Non
         gateway.run(GATEWAY, rules)
 
 
+def load_for_all(gateway: Gateway) -> None:
+    """Have REDIRECT turn mail for the gateway itself too, as an operator may want it."""
+    need_rules(gateway, "nftables")
+    load(gateway, "redirect-nftables", lambda rules: rules.replace("fib daddr type != local ", ""))
+
+
 RULES: Final = [Rules(way, made_of) for way in CAPABILITIES for made_of in ("nftables", "iptables")]
 REDIRECT, _, TPROXY, _ = RULES
 
@@ -279,9 +285,12 @@ def test_postfix_delivers(served: Served) -> None:
     assert SMALL.is_whole(data)
 
 
-@pytest.mark.parametrize("rules", [each for each in RULES if each.way == "tproxy"], ids=str)
+@pytest.mark.parametrize("rules", RULES, ids=str)
 def test_mail_for_the_gateway_itself(rules: Rules, tmp_path: Path) -> None:
-    """Goes to its own MTA as if shimproxy were not there, as that would answer the sender and not shimproxy's leg."""
+    """Goes to its own MTA as if shimproxy were not there.
+
+    With TPROXY that would answer the sender and not shimproxy's leg; with REDIRECT it would trust everybody as itself.
+    """
     with gateway() as made:
         rules.load(made)
         with shim(made, tmp_path, *rules.arguments, capability=rules.capability):
@@ -387,7 +396,7 @@ def test_programs_of_the_gateways_own(made_of: str, tmp_path: Path) -> None:
 def test_loopback_from_outside(tmp_path: Path) -> None:
     """A packet to 127.0.0.1 that comes by a wire is nobody's but for REDIRECT, which takes it in."""
     with gateway() as made:
-        REDIRECT.load(made)
+        load_for_all(made)
         made.run(
             CLIENT,
             f"echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet; ip route del local 127.0.0.0/8 table local;"
@@ -404,7 +413,7 @@ def test_where_senders_may_go(family: Family, tmp_path: Path) -> None:
     networks = {IPV4: f"{IPV4.server}/32", IPV6: f"[{IPV6.server}/128]"}
     (other,) = (each for each in FAMILIES if each is not family)
     with gateway() as made:
-        REDIRECT.load(made)
+        load_for_all(made)
         allowed = ["--allow-destination", f"{networks[family]}:{SMTP_PORT}"]
         with shim(made, tmp_path, *REDIRECT.arguments, *allowed) as run:
             with receiver(made, family):
