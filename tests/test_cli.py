@@ -153,7 +153,7 @@ def test_the_log_has_a_line_a_repair_and_a_line_a_session_and_never_a_secret(lis
         (["--listen", "127.0.0.1:0", "--deadline", "greetings=1"], "there are connect, greeting,"),
         (["--listen", "127.0.0.1:0", "--deadline", "reply=0"], "reply must be a number above 0"),
         (["--listen", "127.0.0.1:0", "--limit", "held-octets=many"], "write held-octets=NUMBER"),
-        (["--listen", "127.0.0.1:0", "--sessions", "0"], "sessions must be a whole number from 1 on"),
+        (["--listen", "127.0.0.1:0", "--sessions", "0"], "--sessions: must be a whole number from 1 on"),
         (["--listen", "127.0.0.1:0", "--early-success", "250 OK"], "write a code and a text"),
         (["--listen", "127.0.0.1:0", "--max-size", "10XB"], "--max-size: '10XB': write a size as in 10MiB"),
         (["--listen", "127.0.0.1:0", "--cert", "/none.pem", "--receiver-tls", "required"], "/none.pem: No such file"),

@@ -68,7 +68,9 @@ class UnixPath:
         if not (text.startswith(_UNIX) and path.startswith("/") and "\0" not in path):
             raise AddressError(f"{text!r} has no path from the root on; write unix:/run/shimproxy/smtp")
         if len(path.encode()) > _MOST_PATH_OCTETS:
-            raise AddressError(f"{text!r}: the path of a socket has {_MOST_PATH_OCTETS} octets at most")
+            raise AddressError(
+                f"{text!r}: the path of a socket has {_MOST_PATH_OCTETS} octets at most; give a shorter one"
+            )
         return cls(path)
 
     def __str__(self) -> str:

@@ -125,7 +125,10 @@ def prepare(listener: socket.socket) -> None:
 def _mend(error: OSError, address: Address) -> str:
     match error.errno:
         case errno.EADDRINUSE:
-            return f"the port is taken; stop what listens there (ss -ltnp 'sport = {address.port}') or choose another"
+            return (
+                f"the port is taken; stop what listens there (ss -ltnp 'sport = {address.port}') or choose another; if "
+                "it is this shimproxy, at another address, that takes a restart"
+            )
         case errno.EACCES:
             return "not permitted; use a port from 1024 on, or give the process CAP_NET_BIND_SERVICE"
         case errno.EPERM:

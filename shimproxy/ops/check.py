@@ -68,7 +68,10 @@ async def check(settings: Settings) -> list[str]:
         try:
             sockets = await open_sockets(listener)
         except ListenFailed as error:
-            taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+            reason = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+            if reason == errno.EPERM:
+                continue  # for want of a capability, which is said already
+            taken = reason == errno.EADDRINUSE
             # A shimproxy that is to be reloaded with these settings listens there, unless it is another of its own.
             (remarks if taken and not _overlaps(listener, opened) else problems).append(str(error))
             continue
@@ -175,11 +178,8 @@ def check_capabilities(settings: Settings) -> None:
     needing += ["spoof_sender"] * any(settings.of(listener).spoof_sender for listener in settings.listen)
     if needing and not may_be_transparent():
         raise SettingsError(
-            *(
-                f"{each}: needs CAP_NET_RAW or CAP_NET_ADMIN, and this process has neither; give it one of them (in a "
-                "unit of systemd: AmbientCapabilities=CAP_NET_RAW)"
-                for each in needing
-            )
+            f"{' and '.join(needing)}: needs CAP_NET_RAW or CAP_NET_ADMIN, and this process has neither; give it one "
+            "of them (in a unit of systemd: AmbientCapabilities=CAP_NET_RAW)"
         )
 
 

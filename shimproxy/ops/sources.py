@@ -211,7 +211,7 @@ def _values(option: Option, given: Given, problems: list[str]) -> Values:
     except SettingsError as error:
         problems += [f"{given.place}: {problem}" for problem in error.problems]
     except ValueError as error:
-        shown = "" if option.secret else f" {_shortly(' '.join(map(repr, given.texts)))}:"
+        shown = f" {_shortly(' '.join(map(repr, given.texts)))}:" if given.texts and not option.secret else ""
         problems.append(f"{given.place}:{shown} {error}")
     return {}
 
@@ -229,7 +229,8 @@ def _checked(field: str, value: object) -> object:
         if attribute.validator:
             attribute.validator(None, attribute, value)
     except ValueError as error:
-        raise SettingsError(str(error).removeprefix(f"{field}: ")) from None
+        # Its place is named already.
+        raise SettingsError(str(error).removeprefix(f"{field}: ").removeprefix(f"{field} ")) from None
     return value
 
 
