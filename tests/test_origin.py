@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,6 +68,18 @@ def test_a_connection_that_was_not_redirected_has_no_other_destination() -> None
             assert party(sock.getpeername()) == sender.getsockname()
 
 
+def test_nor_has_one_that_was_reset_meanwhile() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sender = socket.create_connection(listener.getsockname())
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sender.close()
+        sock, _ = listener.accept()
+        with sock:
+            with pytest.raises(OSError, match="not connected"):
+                sock.getpeername()
+            assert redirected_from(sock) is None
+
+
 async def test_a_leg_is_known_by_both_its_ends_and_as_long_as_it_is_open() -> None:
     async with ground() as on:
         leg, peer = await pair(on)
@@ -79,3 +92,12 @@ async def test_a_leg_is_known_by_both_its_ends_and_as_long_as_it_is_open() -> No
         leg.close()
         assert not own_legs.has(*ends)
         peer.close()
+
+
+async def test_a_leg_that_was_reset_at_once_comes_back_nowhere() -> None:
+    async with ground() as on:
+        leg, peer = await pair(on)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        OwnLegs().add(leg)
+        leg.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
@@ -50,11 +51,11 @@ def party(sockaddr: object) -> Party | None:
 
 def redirected_from(sock: socket.socket) -> Party | None:
     """Where a connection was to go before REDIRECT; None if it was not redirected."""
-    own, peer = party(sock.getsockname()), party(sock.getpeername())
-    if own is None or peer is None:
+    own = party(sock.getsockname())
+    if own is None:
         return None
     try:
-        if ":" in peer[0]:
+        if ":" in own[0]:  # its peer's address is of the same family, but is not known any more after a RST
             port, octets = _SOCKADDR_IN6.unpack(
                 sock.getsockopt(socket.IPPROTO_IPV6, _SO_ORIGINAL_DST, _SOCKADDR_IN6.size)
             )
@@ -148,7 +149,8 @@ class OwnLegs:
 
     def add(self, leg: Leg) -> None:
         """Know that leg as long as it is open."""
-        self._legs[party(leg.sock.getsockname()), party(leg.sock.getpeername())] = leg
+        with suppress(OSError):  # its peer has reset it already, and it comes back nowhere
+            self._legs[party(leg.sock.getsockname()), party(leg.sock.getpeername())] = leg
 
     def has(self, sender: Party | None, destination: Party | None) -> bool:
         """Whether a connection from there to there is one of them."""
