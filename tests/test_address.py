@@ -96,6 +96,8 @@ def test_an_address_error_is_a_value_error() -> None:
         (("fe80::1%eth0", 25, 0, 2), "[fe80::1%eth0]:25"),
         ("", "local"),
         ("/run/socket", "unix:/run/socket"),
+        ("/run/a b\nc\\", "unix:/run/a b\\nc\\\\"),
+        ("/run/\u00fc\udcff", "unix:/run/\\xc3\\xbc\\xff"),
         (b"\0abstract", "local"),
         (None, "local"),
     ],

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from shimproxy.net.address import written
 from shimproxy.ops import log_output
 from shimproxy.ops.journal import Journal, Told, escaped
 from shimproxy.ops.log_output import JsonFormatter, TextFormatter
@@ -290,6 +291,19 @@ def test_a_session_is_one_line(lines: Lines) -> None:
         "ended": "sender/QUIT",
         "seconds": "1.235",
     }
+
+
+@pytest.mark.parametrize("name", ["x\n2026-01-01T00:00:00.000Z INFO session", "y\\", 'z" accepted="9', "\udcff"])
+def test_a_sender_in_the_file_system_is_one_field_whatever_it_is_called(lines: Lines, name: str) -> None:
+    """A peer on a Unix socket may bind its own end to any path."""
+    session = ended_record()
+    session.sender = written(f"/run/{name} ")
+    log_session(session)
+
+    (line,) = lines.text
+    fields = dict(fields_of(line))
+    assert len(fields) == len(names_of(line)) == 14
+    assert fields["accepted"] == "1"
 
 
 def test_numbers_are_numbers_in_json(lines: Lines) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import os
 from typing import TYPE_CHECKING, Final, Self
 
 import attrs
@@ -110,9 +111,12 @@ def is_in(host: str, networks: Iterable[Network]) -> bool:
 
 
 def written(sockaddr: object) -> str:
-    """A socket's address as HOST:PORT."""
+    """A socket's address as HOST:PORT or unix:PATH, in printable ASCII."""
     if not isinstance(sockaddr, tuple):
-        return f"{_UNIX}{sockaddr}" if isinstance(sockaddr, str) and sockaddr else "local"
+        if not (isinstance(sockaddr, str) and sockaddr):
+            return "local"
+        # A peer's path is the peer's choice, and must not write a line of its own into the log.
+        return _UNIX + os.fsencode(sockaddr).decode("latin-1").encode("unicode_escape").decode("ascii")
     host, port = sockaddr[:2]
     if host.startswith("::ffff:") and "." in host:
         # An IPv4 peer on a socket for both families is still an IPv4 peer to whoever reads the log.
