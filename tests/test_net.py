@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import socket
+import threading
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,7 +15,7 @@ import trio
 
 from shimproxy.net.address import Address
 from shimproxy.net.driver import Block, Driver
-from shimproxy.net.errors import DialFailed, NoMeans
+from shimproxy.net.errors import DialFailed, ListenFailed, NoMeans
 from shimproxy.net.leg import Ended, Leg
 from shimproxy.net.listen import Spare, accept_forever, close_listener, open_unix_listener, prepare, turn_away
 from shimproxy.net.places import Places
@@ -263,6 +264,27 @@ async def test_urgent_data_hide_nothing_that_lies_behind_them() -> None:
         assert octets == b"NOOP"
         leg.close()
         peer.close()
+
+
+def test_a_path_whose_listener_is_stuck_is_taken(tmp_path: Path) -> None:
+    """To connect to one whose queue is full would wait until it accepts."""
+
+    def listen() -> None:
+        try:
+            open_unix_listener(path, 0o600)
+        except ListenFailed as error:
+            refusals.append(str(error))
+
+    path, refusals = str(tmp_path / "smtp"), list[str]()
+    with contextlib.ExitStack() as stack:
+        stuck = stack.enter_context(socket.socket(socket.AF_UNIX))
+        stuck.bind(path)
+        stuck.listen(0)
+        stack.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
+        trying = threading.Thread(target=listen, daemon=True)
+        trying.start()
+        trying.join(PATIENCE_SECONDS)
+    assert "somebody does" in refusals.pop()
 
 
 def test_a_listener_may_be_closed_twice_and_goes_from_the_file_system_once(tmp_path: Path) -> None:

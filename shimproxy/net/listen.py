@@ -79,11 +79,13 @@ def open_unix_listener(path: str, mode: int) -> socket.socket:
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISSOCK(os.stat(path).st_mode):
                 raise FileExistsError(errno.EEXIST, "what is there is no socket")
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
                 try:
                     probe.connect(path)
                 except ConnectionRefusedError:
                     os.unlink(path)  # of one that has not come to its end
+                except BlockingIOError:
+                    pass  # somebody listens there, and accepts nothing
         sock.bind(path)
         os.chmod(path, mode)
         sock.listen(BACKLOG)
