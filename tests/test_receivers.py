@@ -22,6 +22,7 @@ from shimproxy.net.driver import Driver
 from shimproxy.net.errors import DialFailed, ListenFailed
 from shimproxy.net.places import Places
 from shimproxy.net.receivers import Receivers
+from tests.peers.tls import Certificate, make_certificate
 from tests.test_serve import Lines, polite
 
 if TYPE_CHECKING:
@@ -275,6 +276,77 @@ async def test_a_receiver_that_lets_the_shim_not_log_in_is_passed_by(site: Site,
     else:
         assert (await sender.says(b"HELO x"))[0].startswith(b"421 the receiver does not let this proxy log in")
     await sender.stream.aclose()
+
+
+@attrs.define
+class TlsTried:
+    """Receivers that know TLS, and over what each was given MAIL."""
+
+    certificate: Certificate
+    mails: list[tuple[bytes, bool]] = attrs.field(factory=list)
+
+    def play(self, name: bytes, *, works: bool, offered_over_tls: bytes = b"HELP", lives: int = 9) -> Any:
+        """One that greets so often, whose TLS works or not, and that refuses XCLIENT."""
+        left = [lives]
+
+        async def play(stream: Any) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                return
+            secured, lines = False, Lines(stream)
+            await stream.send_all(b"220 " + name + b"\r\n")
+            while line := await lines.line():
+                if line.startswith(b"EHLO"):
+                    offer = offered_over_tls if secured else b"STARTTLS"
+                    await stream.send_all(b"250-" + name + b"\r\n250 " + offer + b"\r\n")
+                elif line == b"STARTTLS\r\n":
+                    await stream.send_all(b"220 go\r\n")
+                    if not works:
+                        return
+                    stream = trio.SSLStream(stream, self.certificate.server(), server_side=True, https_compatible=True)
+                    secured, lines = True, Lines(stream)
+                elif line.startswith(b"XCLIENT"):
+                    await stream.send_all(b"550 no\r\n")
+                else:
+                    if line.startswith(b"MAIL"):
+                        self.mails.append((name, secured))
+                    await stream.send_all(b"221 bye\r\n" if line == b"QUIT\r\n" else b"250 " + name + b"\r\n")
+
+        return play
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+async def test_the_tls_of_each_is_tried(site: Site, certificate: Certificate) -> None:
+    """Also where the first one's has failed, and it was gone when it was dialled again to go on in the clear."""
+    tried = TlsTried(certificate)
+    first = await site.receiver(tried.play(b"first", works=False, lives=1))
+    await site.serve(
+        receiver=[first, await site.receiver(tried.play(b"second", works=True))], receiver_tls="opportunistic"
+    )
+    sender = await site.connect()
+    assert await sender.line() == b"220 first\r\n"
+    await sender.says(b"HELO x", b"MAIL FROM:<a@b>", b"QUIT")
+    await sender.stream.aclose()
+    assert tried.mails == [(b"second", True)]
+
+
+async def test_the_record_says_what_the_last_leg_carried(site: Site, certificate: Certificate) -> None:
+    tried = TlsTried(certificate)
+    first = await site.receiver(tried.play(b"first", works=True, offered_over_tls=b"XCLIENT ADDR"))
+    await site.serve(
+        receiver=[first, await site.receiver(named(b"second"))], receiver_tls="opportunistic", xclient=True
+    )
+    sender = await site.connect()
+    assert await sender.line() == b"220 first\r\n"
+    assert await sender.says(b"HELO x", b"MAIL FROM:<a@b>", b"QUIT") == [b"250 second\r\n"] * 2 + [b"221 bye\r\n"]
+    await sender.stream.aclose()
+    while not site.records:
+        await trio.lowlevel.checkpoint()
+    assert site.records[0].receiver_tls == "-"
 
 
 async def test_each_in_its_turn(site: Site) -> None:

@@ -92,7 +92,6 @@ class Opening:
                     return greeting
             if self.receiver:
                 self.receiver.give_up()
-            self.security.forget_loss()
 
     async def _greeting_of_next(self) -> Reply:
         notes, deadlines = self.notes, self.policy.deadlines
@@ -104,7 +103,7 @@ class Opening:
         except DialFailed as failed:
             notes.repaired(Violation.UNREACHABLE, reason=str(failed))
             raise Unopened(NO_CONNECTION) from None
-        notes.record.receiver = leg.peer
+        notes.record.receiver, notes.record.receiver_tls = leg.peer, leg.tls_version
         receiver = self.receiver
         if receiver:
             self.security.forget_login()
@@ -146,7 +145,6 @@ class Opening:
                 if not self.route.has_more:
                     raise
             receiver.give_up()
-            self.security.forget_loss()
             greeting = await self.greeting()
             if greeting.severity != 2:
                 raise Unopened(greeting if greeting.code == 421 else NO_SERVICE)

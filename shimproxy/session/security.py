@@ -46,8 +46,8 @@ class Security:
     notes: Notes
     policy: Policy
     _logged_in: bool = False
-    _tls_is_lost: bool = False
-    """Whether a leg was lost over TLS that may be in the clear; it is not tried again."""
+    _lost_at: set[str] = attrs.field(factory=set)
+    """Where a leg was lost over TLS that may be in the clear; it is not tried again there."""
     hello_due: bool = False
     """Whether the sender has to say EHLO again, as it has just gone over to TLS."""
 
@@ -96,10 +96,6 @@ class Security:
 
     # -- the receiver leg
 
-    def forget_loss(self) -> None:
-        """There is another receiver, whose TLS was not tried yet."""
-        self._tls_is_lost = False
-
     def forget_login(self) -> None:
         """There is another leg, or it has gone over to TLS: nobody has logged in there (RFC 3207 section 4.2)."""
         self._logged_in = False
@@ -120,19 +116,21 @@ class Security:
         has to be. Raises Interrupted, and what `greeting_anew` does.
         """
         how = self.policy.receiver_tls
-        starts = how in (ReceiverTls.OPPORTUNISTIC, ReceiverTls.REQUIRED) and not self._tls_is_lost
-        if starts and not receiver.leg.secured:
+        starts = how in (ReceiverTls.OPPORTUNISTIC, ReceiverTls.REQUIRED)
+        while starts and not (receiver.leg.secured or receiver.leg.peer in self._lost_at):
             try:
                 secured = await self._start_tls(receiver, command)
                 if secured is None and how is ReceiverTls.OPPORTUNISTIC and not receiver.gone:
                     receiver.leg.reset()
-                    self._tls_is_lost = True
-                    secured = False if (await greeting_anew()).severity == 2 else None
+                    self._lost_at.add(receiver.leg.peer)
+                    if (await greeting_anew()).severity == 2:
+                        continue  # at the same receiver, or at one whose TLS was not tried yet
             except DeadlinePassed as late:
                 self.notes.repaired(Violation.NO_REPLY, to=late.what)
                 secured = None
             if secured is None or (how is ReceiverTls.REQUIRED and not secured):
                 return False
+            break
         return receiver.leg.secured or not self.sender.leg.secured or self.policy.clear_allowed
 
     async def log_in(self, receiver: Receiver, command: Command) -> bool:
