@@ -180,6 +180,7 @@ class MemoryRoute:
     stage: Stage
     driver: MemoryDriver
     has_more: bool = False
+    tells_sender: bool = False
     origin: Origin = attrs.field(factory=lambda: Origin(("192.0.2.1", 1), ("192.0.2.3", 25)))
 
     async def dial(self, watch: Watch, _connect_seconds: float) -> Leg:

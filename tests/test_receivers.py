@@ -357,6 +357,43 @@ async def test_each_in_its_turn(site: Site) -> None:
     assert greetings[3:] == greetings[:3]
 
 
+def blocking(name: bytes, blocked: bytes, *, headed: bool) -> Callable[[trio.SocketStream], Awaitable[None]]:
+    """A receiver that refuses one host, whether it is told of it by a PROXY header or by XCLIENT."""
+
+    async def play(stream: trio.SocketStream) -> None:
+        lines = Lines(stream)
+        if headed and blocked in await lines.line():
+            await saying(b"554 5.7.1 blocked\r\n")(stream)
+            return
+        await stream.send_all(b"220 " + name + b"\r\n")
+        while line := await lines.line():
+            if line.startswith(b"EHLO"):
+                await stream.send_all(b"250-" + name + b"\r\n250 XCLIENT ADDR\r\n")
+            elif line.startswith(b"XCLIENT"):
+                await stream.send_all(b"550 5.7.1 blocked\r\n" if blocked in line else b"220 " + name + b"\r\n")
+            else:
+                await stream.send_all(b"250 " + name + b"\r\n")
+
+    return play
+
+
+@pytest.mark.parametrize("told", [{"send_proxy": "v1"}, {"xclient": True}], ids=["PROXY", "XCLIENT"])
+async def test_a_receiver_that_refuses_one_sender_is_left_alone_by_no_other(site: Site, told: dict[str, Any]) -> None:
+    receivers = [
+        await site.receiver(blocking(b"first", b"192.0.2.66", headed="send_proxy" in told)),
+        await site.receiver(blocking(b"second", b"nobody", headed="send_proxy" in told)),
+    ]
+    await site.serve(receiver=receivers, trust="127.0.0.0/8", **told)
+    answers = []
+    for host in ("192.0.2.1", "192.0.2.66", "192.0.2.1"):
+        sender = await site.connect()
+        await sender.stream.send_all(f"PROXY TCP4 {host} 192.0.2.9 1234 25\r\n".encode())
+        await sender.line()
+        answers += await sender.says(b"HELO x")
+        await sender.stream.aclose()
+    assert answers == [b"250 first\r\n", b"250 second\r\n", b"250 first\r\n"]
+
+
 # -- the addresses of a name
 
 

@@ -115,6 +115,11 @@ class Route:
         self._left = [Places(Address(*destination))]
 
     @property
+    def tells_sender(self) -> bool:
+        """Whether the receiver knows from the connection who the sender is, so that it may refuse that one alone."""
+        return self._receivers.spoofs or self._receivers.header is not None
+
+    @property
     def has_more(self) -> bool:
         """Whether there are receivers that were not tried yet."""
         return bool(self._left)

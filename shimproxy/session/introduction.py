@@ -41,6 +41,8 @@ class Introduction:
     route: Route
     notes: Notes
     policy: Policy
+    was_refused: bool = False
+    """Whether a receiver has said so, and not just failed."""
     _made_on: tuple[Leg, bool] | None = None
     """The last leg where that was done, and whether it was over to TLS."""
 
@@ -53,6 +55,7 @@ class Introduction:
         leg = receiver.leg
         if not self.policy.xclient or self._made_on == (leg, leg.secured):
             return None
+        self.was_refused = False
         hello = hello_like(command, lmtp=self.policy.lmtp)
         try:
             reply = await receiver.ask(hello)
@@ -69,6 +72,7 @@ class Introduction:
             except DeadlinePassed:
                 reply, why_not = None, "no answer in time"
             if reply is None or reply.code not in _TAKEN:
+                self.was_refused = reply is not None
                 said = reply.octets if reply else b""
                 self.notes.repaired(Violation.XCLIENT_REFUSED, reason=why_not, said=said)
                 return reply if reply and reply.code == 421 else NOT_INTRODUCED

@@ -45,12 +45,16 @@ if TYPE_CHECKING:
 
 
 class Unopened(Exception):
-    """There is no receiver for the sender, because of `who`; `reply` is the last of its session."""
+    """There is no receiver for the sender, because of `who`; `reply` is the last of its session.
 
-    def __init__(self, reply: Reply | Own, who: str = "receiver") -> None:
+    `told` is whether it was told who the sender is, and may have refused that one alone.
+    """
+
+    def __init__(self, reply: Reply | Own, who: str = "receiver", *, told: bool = False) -> None:
         super().__init__(reply)
         self.reply = reply
         self.who = who
+        self.told = told
 
 
 @attrs.define(eq=False)
@@ -87,7 +91,8 @@ class Opening:
             else:
                 if greeting.severity == 2:
                     return greeting
-                route.was_of_no_use()
+                if not route.tells_sender:
+                    route.was_of_no_use()
                 if not route.has_more:
                     return greeting
             if self.receiver:
@@ -140,8 +145,9 @@ class Opening:
             try:
                 await self._prepare(receiver, command)
                 return
-            except Unopened:
-                self.route.was_of_no_use()
+            except Unopened as failed:
+                if not failed.told:
+                    self.route.was_of_no_use()
                 if not self.route.has_more:
                     raise
             receiver.give_up()
@@ -153,7 +159,7 @@ class Opening:
         if not await self.security.prepare(receiver, command, self._greeting_again):
             raise Unopened(RECEIVER_NOT_SECURE)
         if refusal := await self._introduction.refusal(receiver, command):
-            raise Unopened(refusal)
+            raise Unopened(refusal, told=self._introduction.was_refused)
         if not await self.security.log_in(receiver, command):
             raise Unopened(NO_LOGIN)
 
