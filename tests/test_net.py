@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 import trio
+import trio.testing
 
-from shimproxy.net.address import Address
+from shimproxy.net.address import Address, UnixPath
 from shimproxy.net.driver import Block, Driver
 from shimproxy.net.errors import DialFailed, ListenFailed, NoMeans
 from shimproxy.net.leg import Ended, Leg
@@ -142,6 +143,56 @@ async def test_an_address_that_does_not_answer_is_given_up_after_the_deadline() 
             full = route(on, Address(*listener.getsockname()))
             with pytest.raises(DialFailed, match=r"no connection within 0\.2 s"):
                 await full.dial(on.watchdog.watch(), 0.2)
+
+
+async def test_nor_keeps_that_the_others_from_being_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the deadline is shorter than the quarter of a second after which the next one begins."""
+    async with ground() as on:
+        with (
+            socket.socket() as full,
+            socket.create_server(("127.0.0.2", 0)) as listener,
+            contextlib.ExitStack() as stack,
+        ):
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            for _ in range(3):
+                filler = stack.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex(full.getsockname())
+
+            async def found(*_: object, **__: object) -> list[tuple[object, ...]]:
+                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each.getsockname()) for each in (full, listener)]
+
+            monkeypatch.setattr(trio.socket, "getaddrinfo", found)
+            leg = await route(on, Address("mail.example", 25)).dial(on.watchdog.watch(), 0.05)
+            assert leg.sock.getpeername() == listener.getsockname()
+            leg.close()
+
+
+@pytest.mark.parametrize("room_comes", [True, False])
+async def test_a_full_queue_in_the_file_system_is_waited_for(tmp_path: Path, room_comes: bool) -> None:
+    """There, connect() does not begin anything where the queue is full: it fails."""
+    path = str(tmp_path / "smtp")
+    async with ground() as on:
+        with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as stack:
+            listener.bind(path)
+            listener.listen(0)
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
+            to_it = Receivers(driver=on.driver, places=[Places(UnixPath(path))]).route()
+            if not room_comes:
+                with pytest.raises(DialFailed, match=r"no connection within 0\.2 s"):
+                    await to_it.dial(on.watchdog.watch(), 0.2)
+                return
+            async with trio.open_nursery() as nursery:
+
+                async def makes_room() -> None:
+                    await trio.testing.wait_all_tasks_blocked()
+                    listener.accept()[0].close()
+
+                nursery.start_soon(makes_room)
+                leg = await to_it.dial(on.watchdog.watch(), PATIENCE_SECONDS)
+            assert leg.peer == f"unix:{path}"
+            leg.close()
 
 
 async def test_a_look_up_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

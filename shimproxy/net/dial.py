@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from shimproxy.net.watch import Watch
 
 _NEXT_SECONDS: Final = 0.25
+_LEAST_PAUSE_SECONDS: Final = 0.01
 _MOST_REASONS: Final = 4
 _PENDING = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
 # linux/in.h; in the socket module from Python 3.12 on. The port is chosen by connect(), which knows what it must differ
@@ -89,6 +90,8 @@ async def dial(
                 place = waiting.pop(0)
                 try:
                     leg = _begin(place, driver, watch, source)
+                    if leg is None:
+                        leg = await _begin_with_room(place, driver, watch, source, connect_seconds)
                 except NoMeans:
                     raise
                 except DialFailed as error:
@@ -102,8 +105,10 @@ async def dial(
                 await _wait(begun, may_be_short=bool(waiting))
             except DeadlinePassed:
                 for leg, place in begun.items():
-                    give_up(place, f"{leg.peer}: no connection within {connect_seconds:g} s")
-                break
+                    give_up(place, _late(leg.peer, connect_seconds))
+                    leg.close()
+                begun.clear()
+                continue
             for leg, place in [*begun.items()]:
                 if not leg.writable:
                     continue
@@ -145,8 +150,35 @@ async def _wait(begun: Mapping[Leg, Place], *, may_be_short: bool) -> None:
         await first.any_of([], legs)
 
 
-def _begin(place: Place, driver: Readiness, watch: Watch, source: Source) -> Leg:
-    """A leg whose connection has begun, and stands if it is writable. Raises DialFailed, NoMeans."""
+async def _begin_with_room(
+    place: Place, driver: Readiness, watch: Watch, source: Source, connect_seconds: float
+) -> Leg:
+    """As `_begin`, once there is room in the queue of a socket in the file system: no event tells of that.
+
+    Raises DialFailed, NoMeans, Interrupted.
+    """
+    watch.allow(connect_seconds, "room in the receiver's queue")
+    pause_seconds = _LEAST_PAUSE_SECONDS
+    while (leg := _begin(place, driver, watch, source)) is None:
+        try:
+            with trio.move_on_after(pause_seconds):
+                await watch.wait()
+        except DeadlinePassed:
+            raise DialFailed(f"{_late(written(place[1]), connect_seconds)}: its queue is full") from None
+        pause_seconds = min(2 * pause_seconds, _NEXT_SECONDS)
+    return leg
+
+
+def _late(where: str, seconds: float) -> str:
+    return f"{where}: no connection within {seconds:g} s"
+
+
+def _begin(place: Place, driver: Readiness, watch: Watch, source: Source) -> Leg | None:
+    """A leg whose connection has begun, and stands if it is writable; None if a socket's queue in the file system is
+    full (unix(7), EAGAIN).
+
+    Raises DialFailed, NoMeans.
+    """
     family, sockaddr = place
     where = written(sockaddr)
     try:
@@ -160,6 +192,9 @@ def _begin(place: Place, driver: Readiness, watch: Watch, source: Source) -> Leg
         code = sock.connect_ex(sockaddr)
         if code in _PENDING:
             code = sock.connect_ex(sockaddr)  # on loopback it is there already
+        if code == errno.EAGAIN and family == socket.AF_UNIX:
+            sock.close()
+            return None
         if code not in (0, errno.EISCONN, *_PENDING):
             raise OSError(code, os.strerror(code))
         return Leg("receiver", sock, driver, watch, where, writable=code not in _PENDING)
