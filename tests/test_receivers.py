@@ -232,6 +232,38 @@ async def test_before_mail_another_receiver_takes_over(site: Site) -> None:
     await sender.stream.aclose()
 
 
+def answering_hello(reply: bytes, *, stays: bool) -> Callable[[trio.SocketStream], Awaitable[None]]:
+    """A receiver that answers EHLO so, and goes then or takes everything."""
+
+    async def play(stream: trio.SocketStream) -> None:
+        lines = Lines(stream)
+        await stream.send_all(b"220 hello\r\n")
+        while line := await lines.line():
+            if not line.startswith(b"EHLO"):
+                await stream.send_all(b"250 taken\r\n")
+                continue
+            await stream.send_all(reply)
+            if not stays:
+                return
+
+    return play
+
+
+@pytest.mark.parametrize("second", [b"250-hi\r\n250 HELP\r\n", b"421 busy\r\n", b"550 no\r\n", b""], ids=repr)
+async def test_of_those_that_may_take_over_one_that_offers_the_same_does(site: Site, second: bytes) -> None:
+    same = b"250-hi\r\n250 SIZE\r\n"
+    plays = [answering_hello(same, stays=False), answering_hello(second, stays=bool(second))]
+    receivers = [await site.receiver(play) for play in (*plays, answering_hello(same, stays=True))]
+    await site.serve(receiver=receivers)
+    sender = await site.connect()
+    await sender.line()
+    await sender.stream.send_all(b"EHLO x\r\n")
+    assert [await sender.line(), await sender.line()] == same.splitlines(keepends=True)
+    await until_gone(receivers[0])
+    assert await sender.says(b"MAIL FROM:<a@b>") == [b"250 taken\r\n"]
+    await sender.stream.aclose()
+
+
 async def test_once_a_mail_was_taken_none_takes_over(site: Site) -> None:
     first = await site.receiver(goes_behind_a_mail)
     await site.serve(receiver=[first, await site.receiver(named(b"second"))])

@@ -151,9 +151,13 @@ class Opening:
                 if not self.route.has_more:
                     raise
             receiver.give_up()
-            greeting = await self.greeting()
-            if greeting.severity != 2:
-                raise Unopened(greeting if greeting.code == 421 else NO_SERVICE)
+            await self._another()
+
+    async def _another(self) -> None:
+        """Dial one of those that are left, for a sender that was greeted already. Raises Unopened, Interrupted."""
+        greeting = await self.greeting()
+        if greeting.severity != 2:
+            raise Unopened(greeting if greeting.code == 421 else NO_SERVICE)
 
     async def _prepare(self, receiver: Receiver, command: Command) -> None:
         if not await self.security.prepare(receiver, command, self._greeting_again):
@@ -174,24 +178,28 @@ class Opening:
         if not has_served:
             self.route.was_of_no_use()
         self.route.begin_anew()
-        greeting = await self.greeting()
-        if greeting.severity != 2:
-            receiver.give_up()
-            raise Unopened(greeting if greeting.code == 421 else NO_SERVICE)
+        await self._another()
         self.notes.record.resumed += 1
 
     async def as_before(self, pipeline: Pipeline, hello: Command) -> None:
         """See to it that MAIL finds a fresh leg as it would have found the last one. Raises Unopened, Interrupted."""
         receiver = pipeline.receiver
-        await self.prepare(receiver, hello)
-        try:
-            reply = await receiver.ask(hello)
-        except DeadlinePassed:
-            self.notes.repaired(Violation.NO_REPLY, to=str(hello.verb))
-            reply = None
-        if reply is None or reply.kind != 2 or not pipeline.offers_as_before(reply):
+        while True:
+            await self.prepare(receiver, hello)
+            try:
+                reply = await receiver.ask(hello)
+            except DeadlinePassed:
+                self.notes.repaired(Violation.NO_REPLY, to=str(hello.verb))
+                reply = None
+            if reply and reply.kind == 2:
+                if pipeline.offers_as_before(reply):
+                    return
+            else:
+                self.route.was_of_no_use()
             receiver.give_up()
-            raise Unopened(reply if reply and reply.code == 421 else NOT_AS_BEFORE)
+            if not self.route.has_more:
+                raise Unopened(reply if reply and reply.code == 421 else NOT_AS_BEFORE)
+            await self._another()
 
 
 def _unread_octets(replies: ReplyReader) -> int:
