@@ -180,6 +180,8 @@ class MemoryRoute:
     stage: Stage
     driver: MemoryDriver
     has_more: bool = False
+    blamed: int = 0
+    """How often the receiver was said to be of no use."""
     tells_sender: bool = False
     origin: Origin = attrs.field(factory=lambda: Origin(("192.0.2.1", 1), ("192.0.2.3", 25)))
 
@@ -195,7 +197,10 @@ class MemoryRoute:
     def begin_anew(self) -> None:
         """There is but one receiver."""
 
-    go_back = was_of_no_use = begin_anew
+    go_back = begin_anew
+
+    def was_of_no_use(self) -> None:
+        self.blamed += 1
 
 
 @attrs.define(eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import smtplib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
@@ -20,7 +20,10 @@ from tests.peers.table import CLOSING, TOO_BIG
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.memory import MemoryRoute
+
 POLICY = Policy(resume=True)
+OF_SEVERAL = Policy(fails_over=True)
 SHORT = b"text\r\n"
 
 
@@ -284,3 +287,47 @@ def test_the_shim_logs_in_on_every_leg() -> None:
 
     policy = Policy(resume=True, sender_tls=SenderTls.OFF, login=login)
     assert staged(script, policy=policy).repaired == [Violation.CLOSED_WHILE_IDLE]
+
+
+# -- which of several receivers others should not go to
+
+
+@pytest.mark.parametrize(
+    ("seconds", "heard", "blamed"),
+    [
+        (0, b"421 busy\r\n", 1),
+        (0, b"", 1),
+        (60, b"421 idle\r\n", 0),
+        (60, b"", 0),
+    ],
+    ids=["421 at once", "gone at once", "421 for want of commands", "gone for want of commands"],
+)
+def test_a_receiver_that_goes_is_of_no_use_unless_it_has_waited(seconds: float, heard: bytes, blamed: int) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        await stage.feed(stage.receiver, b"250 hello\r\n")
+        if seconds:
+            await stage.pass_time(seconds)
+        await stage.feed(stage.receiver, heard)
+        stage.receiver.feed_fin()
+        await stage.settle()
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
+        assert cast("MemoryRoute", stage.session.route).blamed == blamed
+
+    staged(script, policy=OF_SEVERAL)
+
+
+def test_a_receiver_that_answers_hello_with_421_is_of_no_use_to_others() -> None:
+    """This sender has its word, and tries again later; the next ones are led elsewhere."""
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        await stage.feed(stage.receiver, b"421 busy\r\n")
+        assert stage.sender.written.endswith(b"421 busy\r\n")
+        stage.sender.feed_fin()
+        await stage.settle()
+        assert cast("MemoryRoute", stage.session.route).blamed == 1
+
+    staged(script, policy=OF_SEVERAL)

@@ -450,6 +450,12 @@ def test_what_is_shown_of_listeners_says_the_same(file: Path) -> None:
     assert Sources.of_texts(gathered(file=file).as_texts()).settings() == expected
 
 
+def test_what_is_shown_can_be_read_whatever_stands_in_it(file: Path) -> None:
+    reply = '451 4.3.0 a \x7f, a \\ and a " in it'
+    file.write_text("\n".join(gathered(NEEDED | {"early-success": [reply]}).as_file()))
+    assert gathered(file=file).settings().early_success == reply
+
+
 def test_a_file_of_tables_alone_needs_nothing_else(file: Path) -> None:
     file.write_text('[[listener]]\nlisten = "127.0.0.1:1"\nreceiver = "a.example:25"\n')
     settings = gathered(file=file).settings()

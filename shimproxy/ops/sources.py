@@ -177,10 +177,10 @@ class Sources:
             yield from ("", f"[[{_LISTENER}]]")
             for option in _TABLES_LAST:
                 if option.name in table:
-                    yield from _lines(option, table[option.name], f"[{_LISTENER}.{option.name}]")
+                    yield from _lines(option, table[option.name], f"[{_LISTENER}.{option.name}]", option.default)
 
 
-def _lines(option: Option, given: Given, heading: str, default: Sequence[str] = ()) -> Iterator[str]:
+def _lines(option: Option, given: Given, heading: str, default: Sequence[str]) -> Iterator[str]:
     if option.table:
         changes = dict(change.split("=") for change in (*default, *given.texts))
         yield from ("", f"{heading}  # {given.place}")
@@ -259,5 +259,5 @@ def _as_toml(option: Option, texts: Sequence[str]) -> str:
         return "true" if is_on(texts[-1]) else "false"
     if option.numeric:
         return texts[-1]
-    quoted = [json.dumps(text, ensure_ascii=False) for text in texts]
+    quoted = [json.dumps(text, ensure_ascii=False).replace("\x7f", r"\u007F") for text in texts]
     return f"[{', '.join(quoted)}]" if option.many else quoted[-1]

@@ -71,6 +71,7 @@ class Opening:
     receiver: Receiver | None = None
     """Once it is dialled, and whatever becomes of it."""
     _introduction: Introduction = attrs.field(init=False)
+    _greeted_at: float = 0.0
 
     def __attrs_post_init__(self) -> None:
         self._introduction = Introduction(self.route, self.notes, self.policy)
@@ -134,7 +135,17 @@ class Opening:
             notes.repaired(Violation.NO_GREETING, said=said, waited_for=waited_for)
             receiver.give_up()
             raise Unopened(NO_SERVICE)
+        self._greeted_at = self.watch.now
         return reply
+
+    def went_before_mail(self) -> None:
+        """The receiver is of no use, if it went soon, and not for what it was told of the sender.
+
+        One that has waited for the sender's commands in vain is of use to others.
+        """
+        was_told = self.route.tells_sender or self.policy.xclient
+        if not was_told and self.watch.now - self._greeted_at < self.policy.deadlines.connect:
+            self.route.was_of_no_use()
 
     async def prepare(self, receiver: Receiver, command: Command) -> None:
         """Before a command of the sender's is forwarded: TLS, XCLIENT and the login, where they have to be.
@@ -176,7 +187,7 @@ class Opening:
         """Open a fresh leg, as the last one was given up. Raises Unopened, Interrupted."""
         await receiver.see_some_off()
         if not has_served:
-            self.route.was_of_no_use()
+            self.went_before_mail()
         self.route.begin_anew()
         await self._another()
         self.notes.record.resumed += 1

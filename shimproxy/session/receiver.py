@@ -194,6 +194,11 @@ class Receiver:
         return reply
 
     @property
+    def said_421(self) -> bool:
+        """Whether it has said that it goes."""
+        return self._last_421 is not None
+
+    @property
     def last_words(self) -> Reply | Own:
         """What answers a command when it is gone: its own 421, if it has sent one."""
         return (self.farewell and self.farewell.last_421) or self._last_421 or self._last_own_words

@@ -139,6 +139,10 @@ class Session:
             await self._break_off(SHUTTING_DOWN)
         except Unopened as failed:
             await self._break_off(failed.reply, failed.who)
+        if self.policy.fails_over and self._turns and not self._turns.pipeline.has_served:
+            receiver = self._turns.pipeline.receiver
+            if receiver.said_421:
+                self._opening.went_before_mail()
         await self._part()
 
     async def _break_off(self, reply: Reply | Own, who: str = "shim") -> None:
