@@ -22,6 +22,7 @@ from shimproxy.net.listen import Spare, accept_forever, close_listener, open_uni
 from shimproxy.net.places import Places
 from shimproxy.net.receivers import Receivers, Route
 from shimproxy.net.watch import Watchdog
+from tests.peers.receiving import full_queue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -133,35 +134,20 @@ async def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch
 async def test_an_address_that_does_not_answer_is_given_up_after_the_deadline() -> None:
     """A listener whose queue is full drops the handshake."""
     async with ground() as on:
-        with socket.socket() as listener, contextlib.ExitStack() as stack:
-            listener.bind(("127.0.0.1", 0))
-            listener.listen(0)
-            for _ in range(3):
-                filler = stack.enter_context(socket.socket())
-                filler.setblocking(False)
-                filler.connect_ex(listener.getsockname())
-            full = route(on, Address(*listener.getsockname()))
-            with pytest.raises(DialFailed, match=r"no connection within 0\.2 s"):
-                await full.dial(on.watchdog.watch(), 0.2)
+        with full_queue() as full, pytest.raises(DialFailed, match=r"no connection within 0\.2 s"):
+            await route(on, full).dial(on.watchdog.watch(), 0.2)
 
 
 async def test_nor_keeps_that_the_others_from_being_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the deadline is shorter than the quarter of a second after which the next one begins."""
     async with ground() as on:
-        with (
-            socket.socket() as full,
-            socket.create_server(("127.0.0.2", 0)) as listener,
-            contextlib.ExitStack() as stack,
-        ):
-            full.bind(("127.0.0.1", 0))
-            full.listen(0)
-            for _ in range(3):
-                filler = stack.enter_context(socket.socket())
-                filler.setblocking(False)
-                filler.connect_ex(full.getsockname())
+        with full_queue() as full, socket.create_server(("127.0.0.2", 0)) as listener:
 
             async def found(*_: object, **__: object) -> list[tuple[object, ...]]:
-                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each.getsockname()) for each in (full, listener)]
+                return [
+                    (socket.AF_INET, socket.SOCK_STREAM, 6, "", each)
+                    for each in ((full.host, full.port), listener.getsockname())
+                ]
 
             monkeypatch.setattr(trio.socket, "getaddrinfo", found)
             leg = await route(on, Address("mail.example", 25)).dial(on.watchdog.watch(), 0.05)

@@ -22,6 +22,7 @@ from shimproxy.net.driver import Driver
 from shimproxy.net.errors import DialFailed, ListenFailed
 from shimproxy.net.places import Places
 from shimproxy.net.receivers import Receivers
+from tests.peers.receiving import full_queue
 from tests.peers.tls import Certificate, make_certificate
 from tests.test_serve import Lines, polite
 
@@ -113,19 +114,6 @@ def closed() -> Iterator[Address]:
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         yield Address(*taken.getsockname())
-
-
-@contextlib.contextmanager
-def silent() -> Iterator[Address]:
-    """A listener that drops the handshake, as its queue is full."""
-    with socket.socket() as listener, contextlib.ExitStack() as stack:
-        listener.bind((HOST, 0))
-        listener.listen(0)
-        for _ in range(3):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        yield Address(*listener.getsockname())
 
 
 # -- failing over
@@ -452,7 +440,7 @@ async def test_an_address_that_does_not_answer_delays_by_a_moment_and_once(
 ) -> None:
     """Though a connection may take longer than this test."""
     alive = await site.receiver(named(b"alive"))
-    with silent() as dead:
+    with full_queue() as dead:
         resolver["mail.example"] = [(HOST, dead.port), (HOST, alive.port)]
         await site.serve(receiver="mail.example:25", deadlines=Deadlines(connect=10 * SECONDS))
         assert [await site.greeting() for _ in range(3)] == [b"220 alive\r\n"] * 3
@@ -464,7 +452,7 @@ async def test_no_other_connection_is_left_where_one_was_chosen(
     site: Site, resolver: dict[str, list[tuple[str, int]]]
 ) -> None:
     alive = await site.receiver(named(b"alive"))
-    with silent() as dead:
+    with full_queue() as dead:
         resolver["mail.example"] = [(HOST, dead.port), (HOST, alive.port)]
         await site.serve(receiver="mail.example:25")
         fillers = len(connections_to(dead))

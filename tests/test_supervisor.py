@@ -159,6 +159,13 @@ class Session:
         ):
             self.say(command, code)
 
+    def finish(self) -> None:
+        """Go on behind MAIL, and leave when the mail is accepted and the session over."""
+        for command, code in ((b"RCPT TO:<a@b>", b"250"), (b"DATA", b"354"), (b"text\r\n.", b"250")):
+            self.say(command, code)
+        self.expect(b"421 ")
+        self.__exit__()
+
     def __enter__(self) -> Self:
         return self
 
@@ -418,11 +425,7 @@ def test_nothing_is_changed_during_a_stop(change: signal.Signals, receiver: Rece
         run.process.send_signal(signal.SIGTERM)
         run.logged("what=stopping")
         run.process.send_signal(change)
-        busy.say(b"RCPT TO:<a@b>", b"250")
-        busy.say(b"DATA", b"354")
-        busy.say(b"text\r\n.", b"250")
-        busy.expect(b"421 ")
-        busy.__exit__()
+        busy.finish()
         assert run.process.wait(SECONDS) == 0
 
 
@@ -468,11 +471,7 @@ def test_a_stop_reaches_every_worker(receiver: Receiver, tmp_path: Path) -> None
         for session in (old, *idle):
             session.expect(b"421 ")
             session.__exit__()
-        busy.say(b"RCPT TO:<a@b>", b"250")
-        busy.say(b"DATA", b"354")
-        busy.say(b"text\r\n.", b"250")
-        busy.expect(b"421 ")
-        busy.__exit__()
+        busy.finish()
         assert run.process.wait(SECONDS) == 0
 
 

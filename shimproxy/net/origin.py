@@ -137,9 +137,6 @@ class Allowed:
         is_of_loopback = self.network.network_address in _LOOPBACK[self.network.version == 6]
         return is_in(host, (self.network,)) and (is_of_loopback or not is_in(host, _LOOPBACK))
 
-    def __str__(self) -> str:
-        return f"{self.network or 'any'} port {' or '.join(map(str, self.ports))}"
-
 
 @attrs.define(eq=False)
 class OwnLegs:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
@@ -16,13 +17,14 @@ from shimproxy.net.tls import VERSIONS
 from shimproxy.ops import systemd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
 _MODE: Final = 0o666  # as anybody on this machine reaches a port of it, too; the directory may keep some out
 _LF_ONLY_DEVICES: Final = "lf-only-devices"
 _LEAST_TLS: Final = "least-tls"
 _TPROXY: Final = "tproxy"
 _SYSTEMD: Final = "systemd"
+_Each = TypeVar("_Each")
 
 
 Listening = dict[str, list[socket.socket]]
@@ -96,15 +98,14 @@ def listeners(
     value: Sequence[Listener | Address | UnixPath | str] | Listener | Address | UnixPath | str,
 ) -> tuple[Listener, ...]:
     """One or several, each in any of these forms. Raises AddressError, SettingsError."""
-    if isinstance(value, Listener | Address | UnixPath | str):
-        value = (value,)
-    return tuple(_listener(each) for each in value)
+    several: tuple[Listener | Address | UnixPath, ...] = all_of(value, Listener.parse)
+    return tuple(each if isinstance(each, Listener) else Listener(each) for each in several)
 
 
-def _listener(value: Listener | Address | UnixPath | str) -> Listener:
-    if isinstance(value, str):
-        return Listener.parse(value)
-    return value if isinstance(value, Listener) else Listener(value)
+def all_of(value: Sequence[_Each | str] | _Each | str, parse: Callable[[str], _Each]) -> tuple[_Each, ...]:
+    """One or several, each as it is or as a text that `parse` reads."""
+    several = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    return tuple(parse(each) if isinstance(each, str) else each for each in several)
 
 
 def named(listeners: Iterable[Listener]) -> list[tuple[str, Listener]]:

@@ -10,7 +10,7 @@ from shimproxy.net.address import Address, Endpoint, Network, UnixPath, ip_addre
 from shimproxy.net.origin import Allowed
 from shimproxy.net.proxy_header import Version
 from shimproxy.net.receivers import Balance
-from shimproxy.ops.listener import SettingsError
+from shimproxy.ops.listener import SettingsError, all_of
 from shimproxy.ops.log_output import STANDARD_ERROR, SYSLOG
 from shimproxy.ops.record_files import RecordWhat
 from shimproxy.session.policy import ReceiverTls, SenderTls
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import attrs
-
-
-_EXAMPLE = "127.0.0.1:25"
 
 
 class Original(enum.Enum):
@@ -42,9 +39,7 @@ Receiver = Address | UnixPath | Original
 
 def receivers(value: Sequence[Receiver | str] | Receiver | str) -> tuple[Receiver, ...]:
     """One or several, each in any of these forms. Raises AddressError."""
-    if isinstance(value, Receiver | str):
-        value = (value,)
-    return tuple(_receiver(each) if isinstance(each, str) else each for each in value)
+    return all_of(value, _receiver)
 
 
 def _receiver(text: str) -> Receiver:
@@ -154,21 +149,17 @@ def version(value: Version | str | None) -> Version | None:
 
 def networks(value: Sequence[Network | str] | Network | str) -> tuple[Network, ...]:
     """One or several. Raises AddressError."""
-    if isinstance(value, Network | str):
-        value = (value,)
-    return tuple(parse_network(each) if isinstance(each, str) else each for each in value)
+    return all_of(value, parse_network)
 
 
 def allowed(value: Sequence[Allowed | str] | Allowed | str) -> tuple[Allowed, ...]:
     """One or several. Raises AddressError."""
-    if isinstance(value, Allowed | str):
-        value = (value,)
-    return tuple(Allowed.parse(each) if isinstance(each, str) else each for each in value)
+    return all_of(value, Allowed.parse)
 
 
 def addresses(value: Sequence[str] | str) -> tuple[str, ...]:
     """One or several. Raises SettingsError."""
-    values = (value,) if isinstance(value, str) else tuple(value)
+    values = all_of(value, str)
     versions = []
     for each in values:
         if (address := ip_address(each)) is None:

@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 import attrs
 
+from shimproxy.net.address import Address
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
 HOST: Final = "127.0.0.1"
@@ -41,6 +43,19 @@ _TIGHT_SEGMENT_OCTETS: Final = 536
 GREETING: Final = b"220 tin.pan.alley.example SMTP service ready\r\n"
 EHLO: Final = b"250-tin.pan.alley.example\r\n250-PIPELINING\r\n250-SIZE 0\r\n250 8BITMIME\r\n"
 TAKEN: Final = b"250 2.0.0 Ok: taken\r\n"
+
+
+@contextlib.contextmanager
+def full_queue() -> Iterator[Address]:
+    """A listener that drops the handshake, as its queue is full."""
+    with socket.socket() as listener, contextlib.ExitStack() as stack:
+        listener.bind((HOST, 0))
+        listener.listen(0)
+        for _ in range(3):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield Address(*listener.getsockname())
 
 
 class Gone(Exception):
