@@ -141,10 +141,14 @@ def test_no_chunk_is_forwarded_behind_one_that_was_refused(ended_by: bytes) -> N
     assert staged(script).repaired == []
 
 
-def test_a_refused_data_between_two_chunks_counts_too() -> None:
+@pytest.mark.parametrize("before", [b"", b"MAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\n"], ids=["alone", "in a group"])
+def test_a_refused_data_between_two_chunks_counts_too(before: bytes) -> None:
+    """Whatever the receiver was given before the first of them, and has answered since."""
+
     async def script(stage: Stage) -> None:
         await greeted(stage)
-        for said, reply in ((b"BDAT 3\r\nabc", b"250 OK\r\n"), (b"DATA\r\n", b"503 no\r\n")):
+        first = b"250 OK\r\n" * (1 + before.count(b"\n"))
+        for said, reply in ((before + b"BDAT 3\r\nabc", first), (b"DATA\r\n", b"503 no\r\n")):
             await stage.feed(stage.sender, said)
             await stage.feed(stage.receiver, reply)
         await stage.feed(stage.sender, b"BDAT 6 LAST\r\nRSET\r\n")

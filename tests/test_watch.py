@@ -36,6 +36,29 @@ async def test_a_wait_ends_after_its_deadline_and_within_two_ticks(
     assert allowed_seconds <= took_seconds <= allowed_seconds + 2 * TICK_SECONDS
 
 
+async def test_a_wait_that_is_ended_by_two_at_once_ends_once() -> None:
+    """As when both legs have something, or a deadline passes just then."""
+    watch, ended = Watchdog(TICK_SECONDS).watch(), 0
+
+    async def wait() -> None:
+        nonlocal ended
+        while True:
+            await watch.wait()
+            ended += 1
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            for times in range(1, 4):
+                await trio.testing.wait_all_tasks_blocked()
+                watch.wake()
+                watch.wake()
+                watch.expire()
+                await trio.testing.wait_all_tasks_blocked()
+                assert ended == times
+            nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("allowed_seconds", [0.1, 2.5, 7.0])
 async def test_a_task_that_never_waits_meets_its_deadline_at_a_pause(
     allowed_seconds: float, autojump_clock: trio.testing.MockClock
