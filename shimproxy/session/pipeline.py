@@ -299,7 +299,10 @@ class Pipeline:
             if receiver.mail_data_open and then is not Then.MAIL_DATA:
                 receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
         elif verb in _OF_TRANSACTIONS and reply.kind == 2:
-            self.reset()
+            if before_chunks:
+                self.end_transaction()  # the chunks are of the one that this begins
+            else:
+                self.reset()
             if verb is Verb.MAIL:
                 self.in_transaction = self.has_served = True
             if verb in HELLOS:
