@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -27,7 +25,7 @@ from tests.peers.postfix import MAILBOX_DOMAIN, postfix
 from tests.peers.processes import accepts, end, free_port, need, poll, started, wait_for_line
 from tests.peers.receiving import HOST, SECONDS
 from tests.peers.senders import Dialogue, Refused
-from tests.test_supervisor import children_of
+from tests.test_supervisor import kill_all_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,10 +77,7 @@ class ShimOfChain:
     def kill(self) -> None:
         """All of it, with no time for anybody to say a last word."""
         assert self._process
-        supervisor = self._process.pid
-        os.kill(supervisor, signal.SIGSTOP)  # it would replace its worker
-        for pid in (*children_of(supervisor), supervisor):
-            os.kill(pid, signal.SIGKILL)
+        kill_all_of(self._process.pid)
         end(self._process)
         self._process = None
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -44,7 +42,7 @@ from tests.peers.programs import smtp_sink, smtp_source
 from tests.peers.receiving import SECONDS, TAKEN, Receiver, Talk
 from tests.peers.senders import python_smtplib
 from tests.peers.table import FAULTS
-from tests.test_supervisor import Run, attended
+from tests.test_supervisor import Run, attended, kill_all_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -437,18 +435,6 @@ def test_a_receiver_that_cannot_be_reached_is_named(family: Family, tmp_path: Pa
 # -- with shimproxy down
 
 
-def kill(*pids: int) -> None:
-    """End them all, and wait until they have: their sockets are closed then."""
-    with contextlib.ExitStack() as stack:
-        ends = [os.pidfd_open(pid) for pid in pids]
-        for each in ends:
-            stack.callback(os.close, each)
-        for each in ends:
-            signal.pidfd_send_signal(each, signal.SIGKILL)
-        for each in ends:
-            assert select.select([each], [], [], SECONDS)[0]
-
-
 def assert_closed(gateway: Gateway, rules: Rules) -> None:
     """No connection to the server comes about, neither through nor past shimproxy, which is down."""
     # iptables' TPROXY drops what nobody listens for; the others refuse.
@@ -486,7 +472,7 @@ def test_no_mail_slips_by_one_that_was_killed(rules: Rules, tmp_path: Path) -> N
             with server:
                 server.sendall(b"220 here\r\n")
                 assert client.recv(100) == b"220 here\r\n"
-                kill(run.pid, *run.workers)
+                kill_all_of(run.pid)
                 server.settimeout(SECONDS)
                 for sock in (client, server):
                     assert sock.recv(100) == b""
