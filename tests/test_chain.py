@@ -43,7 +43,6 @@ MAILBOX: Final = "many"
 NUMBERS: Final = itertools.count(1)
 TOLD: Final = """
 smtpd_upstream_proxy_protocol = haproxy
-smtpd_peername_lookup = no
 inet_protocols = all
 mynetworks = 127.0.0.0/8 [::1]/128
 """

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.peers.receiving import SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE_SECONDS = 20
 RUN = (sys.executable, "-m", "shimproxy", "run")
 
 
@@ -37,7 +38,7 @@ class Peer:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        sock.settimeout(PATIENCE_SECONDS)
+        sock.settimeout(SECONDS)
         self.file = sock.makefile("rwb")
 
     def says(self, line: bytes) -> None:
@@ -55,7 +56,7 @@ class Peer:
 @contextmanager
 def session(shim_port: int, listener: socket.socket) -> Iterator[tuple[Peer, Peer]]:
     """A sender and a receiver with the shim between them, the greeting relayed."""
-    sender = Peer(socket.create_connection(("127.0.0.1", shim_port), PATIENCE_SECONDS))
+    sender = Peer(socket.create_connection(("127.0.0.1", shim_port), SECONDS))
     receiver = Peer(listener.accept()[0])
     try:
         receiver.says(b"220 hello")
@@ -69,7 +70,7 @@ def session(shim_port: int, listener: socket.socket) -> Iterator[tuple[Peer, Pee
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        sock.settimeout(PATIENCE_SECONDS)
+        sock.settimeout(SECONDS)
         yield sock
 
 
@@ -95,7 +96,7 @@ def test_sigterm_says_421_to_the_idle_and_lets_a_transaction_finish(listener: so
             exchange(busy, receiver, b"DATA", b"354 go")
             exchange(busy, receiver, b".", b"250 queued")
             assert busy.hears() == b"421 service shutting down\r\n"
-        assert process.wait(PATIENCE_SECONDS) == 0
+        assert process.wait(SECONDS) == 0
 
 
 def test_a_second_signal_ends_at_once_and_accepts_nothing(listener: socket.socket) -> None:
@@ -108,7 +109,7 @@ def test_a_second_signal_ends_at_once_and_accepts_nothing(listener: socket.socke
         assert receiver.hears() == b"first line\r\n"
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE_SECONDS) == 0
+        assert process.wait(SECONDS) == 0
         with pytest.raises(ConnectionResetError):
             receiver.hears()
 
@@ -127,7 +128,7 @@ def test_the_log_has_a_line_a_repair_and_a_line_a_session_and_never_a_secret(lis
             assert sender.hears() == b"503 \x1b[31mno\r\n"
             exchange(sender, receiver, b"QUIT", b"221 bye")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE_SECONDS) == 0
+        assert process.wait(SECONDS) == 0
         assert process.stderr
         log = process.stderr.read()
     assert "c2VjcmV0" not in log
@@ -170,7 +171,7 @@ def test_what_cannot_be_used_is_one_line_that_names_the_mend(
 ) -> None:
     taken = str(listener.getsockname()[1])
     command = [*RUN, "--receiver", "127.0.0.1:25", *(each.replace("{taken}", taken) for each in arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 2
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
@@ -179,7 +180,7 @@ def test_what_cannot_be_used_is_one_line_that_names_the_mend(
 
 
 def test_help_names_every_deadline_and_limit_with_its_default() -> None:
-    done = subprocess.run([*RUN, "--help"], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True)
+    done = subprocess.run([*RUN, "--help"], capture_output=True, text=True, timeout=SECONDS, check=True)
     words = "".join(done.stdout.split())
     for each in ("greeting=300", "data-reply=120", "end-of-data-reply=600", "command-octets=12288"):
         assert each in words
@@ -191,7 +192,7 @@ def test_a_command_that_there_is_not_is_one_line(command: list[str]) -> None:
         [sys.executable, "-m", "shimproxy", *command],
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=SECONDS,
         check=False,
     )
     assert done.returncode == 2
@@ -205,7 +206,7 @@ def test_demo_serve_takes_no_flag_that_it_would_ignore(flag: str) -> None:
         [sys.executable, "-m", "shimproxy", "demo", "--serve", flag],
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=SECONDS,
         check=False,
     )
     assert done.returncode == 2
@@ -227,7 +228,7 @@ def test_nobody_need_listen_to_standard_output(listener: socket.socket) -> None:
             sender.close()
             receiver_sock.close()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE_SECONDS) == 0
+            assert process.wait(SECONDS) == 0
         finally:
             process.kill()
 
@@ -243,8 +244,8 @@ def connect_when_ready(port: int, process: subprocess.Popen[str]) -> socket.sock
     """A connection, as soon as there can be one."""
     while process.poll() is None:
         with suppress(ConnectionRefusedError):
-            sock = socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS)
-            sock.settimeout(PATIENCE_SECONDS)
+            sock = socket.create_connection(("127.0.0.1", port), SECONDS)
+            sock.settimeout(SECONDS)
             return sock
     assert process.stderr
     raise AssertionError(process.stderr.read())

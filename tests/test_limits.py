@@ -35,7 +35,7 @@ from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.newlines import Newlines
 from tests.memory import Stage, offered, staged, up_to_mail_data
 from tests.peers.faults import well_behaved
-from tests.peers.receiving import GREETING, HOST, Receiver, Talk
+from tests.peers.receiving import GREETING, HOST, SECONDS, Receiver, Talk
 from tests.peers.shim import shim, shim_process
 from tests.peers.tls import make_certificate
 
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
     from shimproxy.net.leg import Leg
 
-PATIENCE_SECONDS = 20
 LAST = b"421 more than is served in a session, closing connection\r\n"
 
 # -- a session's, in memory
@@ -465,7 +464,7 @@ IN_A_SESSION = {
 async def test_a_client_reaches_a_limit_is_told_and_comes_again(
     receiver: Receiver, limits: Limits, commands: list[bytes], reply: bytes
 ) -> None:
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with shim(receiver.port, limits=limits) as sut:
             async with client(sut.port) as sender:
                 assert await sender.line() == GREETING
@@ -483,7 +482,7 @@ async def test_a_client_whose_session_has_had_its_time_is_told_and_comes_again(
     receiver: Receiver, mock_clock: trio.testing.MockClock
 ) -> None:
     mock_clock.rate = 1
-    with trio.fail_after(PATIENCE_SECONDS + 250):
+    with trio.fail_after(SECONDS + 250):
         async with shim(receiver.port, limits=Limits(session_seconds=200)) as sut:
             async with client(sut.port) as sender:
                 await sender.line()
@@ -499,7 +498,7 @@ async def test_a_client_whose_session_has_had_its_time_is_told_and_comes_again(
 async def test_a_group_that_is_longer_than_the_receiver_is_given_at_once_is_answered_all_the_same(
     receiver: Receiver,
 ) -> None:
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with shim(receiver.port, limits=Limits(outstanding_commands=1)) as sut, client(sut.port) as sender:
             await sender.line()
             await sender.says(b"EHLO x")
@@ -508,7 +507,7 @@ async def test_a_group_that_is_longer_than_the_receiver_is_given_at_once_is_answ
 
 
 async def test_a_client_that_stops_in_its_mail_data_is_told_and_comes_again(receiver: Receiver) -> None:
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with shim(receiver.port, Deadlines(sender_block=0.05, linger_idle=0.05)) as sut:
             async with client(sut.port) as sender:
                 await sender.line()
@@ -524,7 +523,7 @@ async def test_a_client_that_drips_its_mail_data_is_told_and_comes_again(
     receiver: Receiver, mock_clock: trio.testing.MockClock
 ) -> None:
     mock_clock.rate = 1
-    with trio.fail_after(PATIENCE_SECONDS + 600):
+    with trio.fail_after(SECONDS + 600):
         async with shim(receiver.port, limits=Limits(least_octets_per_second=100)) as sut:
             async with client(sut.port) as sender:
                 await sender.line()
@@ -543,7 +542,7 @@ async def test_a_reply_that_is_too_long_is_cut_for_a_real_client() -> None:
     def talks_much(talk: Talk) -> None:
         talk.say(b"".join(b"552-%s\r\n" % (b"x" * 400) for _ in range(100)) + b"552 that is all\r\n")
 
-    with trio.fail_after(PATIENCE_SECONDS), Receiver(talks_much) as receiver:
+    with trio.fail_after(SECONDS), Receiver(talks_much) as receiver:
         async with shim(receiver.port, limits=Limits(reply_octets=2048)) as sut:
             async with client(sut.port) as sender:
                 await sender.line()
@@ -574,7 +573,7 @@ async def refusal(port: int, host: str = HOST, source: str | None = None) -> byt
 
 
 async def test_a_sender_above_the_sessions_is_told_at_once_and_served_when_one_has_ended(receiver: Receiver) -> None:
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with shim(receiver.port, sessions=2) as sut, client(sut.port) as first, client(sut.port) as second:
             assert await first.line() == await second.line() == GREETING
             assert await refusal(sut.port) == TOO_MANY
@@ -586,7 +585,7 @@ async def test_a_sender_above_the_sessions_is_told_at_once_and_served_when_one_h
 
 
 async def test_a_network_uses_up_its_own_sessions_and_nobody_elses(receiver: Receiver) -> None:
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with shim(receiver.port, sessions_per_network=1) as sut:
             async with client(sut.port, source="127.0.0.1") as first:
                 assert await first.line() == GREETING
@@ -598,7 +597,7 @@ async def test_a_network_uses_up_its_own_sessions_and_nobody_elses(receiver: Rec
 
 async def test_a_prefix_makes_neighbours_of_senders(receiver: Receiver) -> None:
     limits: dict[str, Any] = {"sessions_per_network": 1, "ipv4_prefix": 24}
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with shim(receiver.port, **limits) as sut, client(sut.port, source="127.0.0.1") as first:
             assert await first.line() == GREETING
             assert await refusal(sut.port, source="127.0.0.200") == TOO_MANY_OF_YOURS
@@ -609,7 +608,7 @@ async def test_a_network_that_connects_too_often_is_told_and_served_later(
     receiver: Receiver, mock_clock: trio.testing.MockClock
 ) -> None:
     mock_clock.rate = 1
-    with trio.fail_after(PATIENCE_SECONDS + 60):
+    with trio.fail_after(SECONDS + 60):
         async with shim(receiver.port, connections_per_minute=3) as sut:
             assert [await is_served(sut.port, source="127.0.0.1") for _ in range(3)] == [True] * 3
             assert await refusal(sut.port, source="127.0.0.1") == TOO_OFTEN
@@ -632,7 +631,7 @@ async def test_an_ipv4_sender_is_one_on_a_socket_for_both_families_too(receiver:
     both = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
     one = socket.create_server((HOST, 0))
     ports = [sock.getsockname()[1] for sock in (both, one)]
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with shim_on([both, one], receiver, sessions_per_network=1), client(ports[0]) as first:
             assert await first.line() == GREETING
             assert await refusal(ports[1]) == TOO_MANY_OF_YOURS
@@ -645,7 +644,7 @@ async def test_peers_on_a_unix_socket_are_of_no_network(receiver: Receiver, tmp_
     listener.bind(str(tmp_path / "smtp"))
     listener.listen()
     limits: dict[str, Any] = {"sessions_per_network": 1, "connections_per_minute": 1, "sessions": 3}
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with shim_on([listener], receiver, **limits), trio.open_nursery() as nursery:
             for expected in (GREETING, GREETING, GREETING, TOO_MANY):
                 sender = Client(await trio.open_unix_socket(tmp_path / "smtp"))
@@ -669,7 +668,7 @@ async def test_a_flood_above_a_limit_costs_no_task_and_a_line_a_second(
 ) -> None:
     connections = 500
     began = trio.current_time()
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with shim(receiver.port, sessions=1) as sut, client(sut.port) as first:
             assert await first.line() == GREETING
             tasks = trio.lowlevel.current_statistics().tasks_living
@@ -693,7 +692,7 @@ async def test_a_sender_that_waits_for_tls_is_told_nothing_that_it_could_not_rea
         "key": made.key,
         "clear_allowed": True,
     }
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with shim(receiver.port, sessions=1, **tls) as sut, client(sut.port):
             assert await refusal(sut.port) == b""
 
@@ -837,7 +836,7 @@ async def test_a_leg_that_the_kernel_has_no_room_for_is_told_too(
         add(driver, each)
 
     monkeypatch.setattr(Driver, "add", adds)
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with shim(receiver.port, sessions=1) as sut:
             assert await refusal(sut.port) == NO_MEANS
             await sut.watcher.sessions_ended(leg - 1)
@@ -848,7 +847,7 @@ async def test_a_worker_that_ends_while_its_supervisor_has_no_descriptors_is_rep
     receiver: Receiver, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    with trio.fail_after(PATIENCE_SECONDS), shim_process(receiver.port, log) as sut:
+    with trio.fail_after(SECONDS), shim_process(receiver.port, log) as sut:
         limit = leave_free(sut.process.pid, 0)
         os.kill(sut.workers[0], signal.SIGKILL)
         while "a worker could not be started" not in log.read_text():
@@ -863,7 +862,7 @@ async def test_without_descriptors_senders_are_told_and_served_once_there_are_so
 ) -> None:
     """A session takes two. With three, a second one is accepted that can't dial, and a third has the spare one."""
     log = tmp_path / "log"
-    with trio.fail_after(PATIENCE_SECONDS), shim_process(receiver.port, log) as sut:
+    with trio.fail_after(SECONDS), shim_process(receiver.port, log) as sut:
         (worker,) = sut.workers
         limit = leave_free(worker, 3)
         async with client(sut.port) as first:

@@ -22,13 +22,11 @@ from shimproxy.net.listen import Spare, accept_forever, close_listener, open_uni
 from shimproxy.net.places import Places
 from shimproxy.net.receivers import Receivers, Route
 from shimproxy.net.watch import Watchdog
-from tests.peers.receiving import full_queue
+from tests.peers.receiving import SECONDS, full_queue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
-
-PATIENCE_SECONDS = 20
 
 
 @attrs.frozen
@@ -43,7 +41,7 @@ class Ground:
 async def ground(tick_seconds: float = 0.05) -> AsyncIterator[Ground]:
     """A driver and a watchdog, at work."""
     driver, watchdog = Driver(), Watchdog(tick_seconds)
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with trio.open_nursery() as nursery:
             await nursery.start(driver.run)
             await nursery.start(watchdog.run)
@@ -59,7 +57,7 @@ async def pair(on: Ground) -> tuple[Leg, socket.socket]:
         sock, _ = listener.accept()
     sock.setblocking(False)
     watch = on.watchdog.watch()
-    watch.allow(PATIENCE_SECONDS, "a test")
+    watch.allow(SECONDS, "a test")
     return Leg("peer", sock, on.driver, watch), peer
 
 
@@ -176,7 +174,7 @@ async def test_a_full_queue_in_the_file_system_is_waited_for(tmp_path: Path, roo
                     listener.accept()[0].close()
 
                 nursery.start_soon(makes_room)
-                leg = await to_it.dial(on.watchdog.watch(), PATIENCE_SECONDS)
+                leg = await to_it.dial(on.watchdog.watch(), SECONDS)
             assert leg.peer == f"unix:{path}"
             leg.close()
 
@@ -221,7 +219,7 @@ async def test_without_a_descriptor_left_connections_are_refused_with_the_spare_
         turn_away(sock, b"421 no\r\n")
         refused.append(peer)
 
-    with trio.fail_after(PATIENCE_SECONDS), socket.create_server(("127.0.0.1", 0)) as listener:
+    with trio.fail_after(SECONDS), socket.create_server(("127.0.0.1", 0)) as listener:
         spare = Spare()
         prepare(listener)
         peers = [socket.create_connection(listener.getsockname()) for _ in range(3)]
@@ -257,7 +255,7 @@ async def test_without_even_the_spare_one_it_says_so_waits_and_goes_on() -> None
     with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as listener:
         patch.setattr("shimproxy.net.listen.trio.sleep", sleep)
         prepare(listener)
-        with trio.fail_after(PATIENCE_SECONDS), socket.create_connection(listener.getsockname()):
+        with trio.fail_after(SECONDS), socket.create_connection(listener.getsockname()):
             async with trio.open_nursery() as nursery:
                 with no_descriptor_left():
                     spare = Spare()
@@ -281,10 +279,10 @@ async def test_without_even_the_spare_one_it_says_so_waits_and_goes_on() -> None
 async def test_a_dial_without_a_descriptor_left_is_not_the_receivers_fault() -> None:
     async with ground() as on:
         places = Places(Address("127.0.0.1", 25))
-        await places.find(PATIENCE_SECONDS)
+        await places.find(SECONDS)
         receivers = Receivers(driver=on.driver, places=[places])
         with no_descriptor_left(), pytest.raises(NoMeans, match=r"127\.0\.0\.1:25: Too many open files"):
-            await receivers.route().dial(on.watchdog.watch(), PATIENCE_SECONDS)
+            await receivers.route().dial(on.watchdog.watch(), SECONDS)
 
 
 async def test_urgent_data_hide_nothing_that_lies_behind_them() -> None:
@@ -320,7 +318,7 @@ def test_a_path_whose_listener_is_stuck_is_taken(tmp_path: Path) -> None:
         stack.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
         trying = threading.Thread(target=listen, daemon=True)
         trying.start()
-        trying.join(PATIENCE_SECONDS)
+        trying.join(SECONDS)
     assert "somebody does" in refusals.pop()
 
 

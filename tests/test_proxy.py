@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from tests.peers.tls import Certificate
 
-PATIENCE_SECONDS: Final = 20
 LOOPBACK: Final = ("127.0.0.0/8", "::1/128")
 SENDER, SIXTH_SENDER = ("192.0.2.1", 56324), ("2001:db8::1", 56324)
 DESTINATION, SIXTH_DESTINATION = ("198.51.100.2", 25), ("2001:db8::2", 25)
@@ -146,7 +145,7 @@ def receiver() -> Iterator[Receiver]:
 @contextlib.asynccontextmanager
 async def behind_a_proxy(receiver: Receiver, deadlines: Deadlines | None = None, **more: Any) -> AsyncIterator[Shim]:
     """The shim, which trusts loopback unless told otherwise."""
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with shim(receiver.port, deadlines, **({"trust": LOOPBACK} | more)) as between:
             yield between
 
@@ -287,7 +286,7 @@ async def test_the_log_names_the_sender_and_the_proxy(receiver: Receiver, caplog
     settings = Settings(listen=f"{HOST}:0", receiver=f"{HOST}:{receiver.port}", trust=LOOPBACK)
     watcher = Watcher()
     owns: list[str] = []
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with served(settings, observer=None, on_session=watcher.ended) as ((port,), _):
 
             def deliver() -> None:
@@ -327,7 +326,7 @@ async def test_an_ipv4_proxy_is_one_on_a_socket_for_both_families(receiver: Rece
     settings = Settings(receiver=f"{HOST}:{receiver.port}", trust="127.0.0.0/8")
     listener = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
     header, sender = HEADERS["v1 IPv4"]
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with served(settings, listeners=[listener]) as ((port,), watcher):
 
             def deliver() -> tuple[str, str]:
@@ -349,7 +348,7 @@ async def test_a_listener_may_trust_whom_the_others_do_not(receiver: Receiver, t
     )
     settings = Sources.gather({}, {}, str(file)).settings()
     header, sender = HEADERS["v1 IPv4"]
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with served(settings) as ((general, special), watcher):
 
             def deliver() -> None:
@@ -405,7 +404,7 @@ async def refused(receiver: Receiver, between: Shim, connections: int = 1) -> Re
 @pytest.mark.parametrize(("octets", "reason"), WRONG.values(), ids=WRONG)
 async def test_what_is_none_is_closed_without_a_word(receiver: Receiver, octets: bytes, reason: str) -> None:
     """At once, not at the deadline."""
-    async with behind_a_proxy(receiver, Deadlines(proxy_header=10 * PATIENCE_SECONDS)) as between:
+    async with behind_a_proxy(receiver, Deadlines(proxy_header=10 * SECONDS)) as between:
 
         def try_it() -> bytes:
             with Proxy(between.port, octets) as proxy:
@@ -500,11 +499,11 @@ async def test_a_stop_does_not_wait_for_it_and_says_nothing_before_it(
         listen=f"{HOST}:0",
         receiver=f"{HOST}:{receiver.port}",
         trust=LOOPBACK,
-        deadlines=Deadlines(proxy_header=10 * PATIENCE_SECONDS),
+        deadlines=Deadlines(proxy_header=10 * SECONDS),
         **(implicit_tls(certificate) if tls else {}),
     )
     stop = Stop()
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with served(settings, stop=stop) as ((port,), watcher):
             with Proxy(port, sent) as proxy:
                 with Proxy(port, b"EHLO") as later:

@@ -29,8 +29,8 @@ from shimproxy.net.proxy_header import (
 )
 from tests.peers.postfix import postfix
 from tests.peers.processes import START_SECONDS, free_port, need, poll, started
-from tests.peers.receiving import HOST
-from tests.test_net import PATIENCE_SECONDS, Ground, ground, pair
+from tests.peers.receiving import HOST, SECONDS
+from tests.test_net import Ground, ground, pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -544,7 +544,7 @@ async def test_it_is_waited_for_until_the_deadline(sent: bytes) -> None:
             peer.sendall(sent)
             with pytest.raises(DeadlinePassed, match="the header"):
                 await read(leg)
-            leg.watch.allow(PATIENCE_SECONDS, "the header")
+            leg.watch.allow(SECONDS, "the header")
             leg.watch.interrupt()
             with pytest.raises(Interrupted):
                 await read(leg)
@@ -568,7 +568,7 @@ class HAProxy:
         handed, _ = self.listener.accept()
         handed.setblocking(False)
         watch = on.watchdog.watch()
-        watch.allow(PATIENCE_SECONDS, "the header")
+        watch.allow(SECONDS, "the header")
         return Leg("sender", handed, on.driver, watch), sock
 
 
@@ -588,7 +588,7 @@ def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HAProxy]:
             f" server receiver {receiver} {'send-proxy-v2' if how else way}\n"
             for number, (way, how) in enumerate(WAYS.items())
         ]
-        seconds = "".join(f" timeout {what} {PATIENCE_SECONDS}s\n" for what in ("connect", "client", "server"))
+        seconds = "".join(f" timeout {what} {SECONDS:.0f}s\n" for what in ("connect", "client", "server"))
         # Whoever asks whether it is ready is not handed on.
         ready = f"frontend ready\n bind {HOST}:{ports['ready']}\n mode http\n"
         path.write_text(f"defaults\n mode tcp\n{seconds}{''.join(sections)}{ready}")

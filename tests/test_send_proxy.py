@@ -28,7 +28,6 @@ from tests.test_proxy import (
     LOCAL,
     LOOPBACK,
     MAIL,
-    PATIENCE_SECONDS,
     SENDER,
     SIXTH_DESTINATION,
     SIXTH_SENDER,
@@ -114,7 +113,7 @@ def deliver(port: int, header: bytes = b"", host: str = HOST) -> tuple[Party, Pa
 @versions
 @pytest.mark.parametrize("host", [HOST, "::1"])
 async def test_the_receiver_is_told_both_ends_of_the_senders_connection(version: Version, host: str) -> None:
-    with trio.fail_after(PATIENCE_SECONDS), Told() as receiver:
+    with trio.fail_after(SECONDS), Told() as receiver:
         async with served(settings(receiver, listen=str(Address(host, 0)), send_proxy=version)) as ((port,), watcher):
             ends = [await in_thread(functools.partial(deliver, port, host=host)) for _ in range(2)]
             await watcher.sessions_ended(2)
@@ -127,7 +126,7 @@ async def test_the_receiver_is_told_both_ends_of_the_senders_connection(version:
 @versions
 async def test_a_sender_that_is_mapped_into_ipv6_is_told_as_ipv4(version: Version) -> None:
     listener = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
-    with trio.fail_after(PATIENCE_SECONDS), Told() as receiver:
+    with trio.fail_after(SECONDS), Told() as receiver:
         async with served(settings(receiver, send_proxy=version), listeners=[listener]) as ((port,), _):
             ends = await in_thread(deliver, port)
     assert receiver.headers == [written(version, *ends)]
@@ -150,7 +149,7 @@ ACROSS: Final = {
 async def test_it_is_told_what_the_proxy_before_says(
     version: Version, said: Version, sender: Party, destination: Party
 ) -> None:
-    with trio.fail_after(PATIENCE_SECONDS), Told() as receiver:
+    with trio.fail_after(SECONDS), Told() as receiver:
         async with shim(receiver.port, trust=LOOPBACK, send_proxy=version) as between:
             await in_thread(deliver, between.port, written(said, sender, destination))
     assert receiver.headers == [written(version, sender, destination)]
@@ -158,7 +157,7 @@ async def test_it_is_told_what_the_proxy_before_says(
 
 @pytest.mark.parametrize(("sender", "destination", *"st"), ACROSS.values(), ids=ACROSS)
 async def test_two_families_are_told_as_the_wider_one(sender: Party, destination: Party, s: str, t: str) -> None:
-    with trio.fail_after(PATIENCE_SECONDS), Told() as receiver:
+    with trio.fail_after(SECONDS), Told() as receiver:
         async with shim(receiver.port, trust=LOOPBACK, send_proxy="v1") as between:
             await in_thread(deliver, between.port, written(Version.V2, sender, destination))
     assert receiver.headers == [f"PROXY TCP6 {s} {t} {sender[1]} {destination[1]}\r\n".encode()]
@@ -167,7 +166,7 @@ async def test_two_families_are_told_as_the_wider_one(sender: Party, destination
 @versions
 @pytest.mark.parametrize("header", [LOCAL, UNKNOWN])
 async def test_where_that_names_nobody_it_is_told_of_the_connection(version: Version, header: bytes) -> None:
-    with trio.fail_after(PATIENCE_SECONDS), Told() as receiver:
+    with trio.fail_after(SECONDS), Told() as receiver:
         async with shim(receiver.port, trust=LOOPBACK, send_proxy=version) as between:
             ends = await in_thread(deliver, between.port, header)
     assert receiver.headers == [written(version, *ends)]
@@ -176,7 +175,7 @@ async def test_where_that_names_nobody_it_is_told_of_the_connection(version: Ver
 @versions
 async def test_of_a_sender_without_an_address_it_is_told_nothing(version: Version, tmp_path: Path) -> None:
     path = tmp_path / "smtp"
-    with trio.fail_after(PATIENCE_SECONDS), Told() as receiver:
+    with trio.fail_after(SECONDS), Told() as receiver:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
         listener.listen()
@@ -201,7 +200,7 @@ async def test_of_a_sender_without_an_address_it_is_told_nothing(version: Versio
 
 @versions
 async def test_a_leg_to_the_next_receiver_begins_with_it_too(version: Version) -> None:
-    with trio.fail_after(PATIENCE_SECONDS), Told(greeting=b"421 not now\r\n") as busy, Told() as receiver:
+    with trio.fail_after(SECONDS), Told(greeting=b"421 not now\r\n") as busy, Told() as receiver:
         async with served(settings(busy, receiver, send_proxy=version)) as ((port,), _):
             ends = await in_thread(deliver, port)
     assert busy.headers == receiver.headers == [written(version, *ends)]
@@ -226,7 +225,7 @@ def refused_at_first() -> Callable[[Talk], None]:
 
 @versions
 async def test_so_does_one_that_a_session_goes_on_with(version: Version) -> None:
-    with trio.fail_after(PATIENCE_SECONDS), Told(refused_at_first()) as receiver:
+    with trio.fail_after(SECONDS), Told(refused_at_first()) as receiver:
         async with served(settings(receiver, send_proxy=version, resume=True, trust=LOOPBACK)) as ((port,), _):
 
             def two_mails() -> None:
@@ -246,7 +245,7 @@ async def test_so_does_one_that_a_session_goes_on_with(version: Version) -> None
 async def test_so_does_one_that_is_dialled_again_without_tls(version: Version) -> None:
     offered = EHLO.replace(b"PIPELINING", b"STARTTLS")
     more = {"receiver_tls": "opportunistic", "sender_tls": "off"}
-    with trio.fail_after(PATIENCE_SECONDS), Told(offered=offered) as receiver:
+    with trio.fail_after(SECONDS), Told(offered=offered) as receiver:
         async with served(settings(receiver, send_proxy=version, **more)) as ((port,), watcher):
             ends = await in_thread(deliver, port)
             await watcher.sessions_ended()
@@ -258,7 +257,7 @@ async def test_so_does_one_that_is_dialled_again_without_tls(version: Version) -
 async def test_tls_from_the_first_octet_on_stands_behind_it(version: Version, tmp_path: Path) -> None:
     certificate = make_certificate(tmp_path)
     more = {"receiver_tls": "implicit", "sender_tls": "off", "receiver_authorities": certificate.certificate}
-    with trio.fail_after(PATIENCE_SECONDS), Told(certificate=certificate) as receiver:
+    with trio.fail_after(SECONDS), Told(certificate=certificate) as receiver:
         async with served(settings(receiver, send_proxy=version, **more)) as ((port,), _):
             ends = await in_thread(deliver, port)
     assert receiver.headers == [written(version, *ends)]
@@ -270,7 +269,7 @@ async def test_tls_from_the_first_octet_on_stands_behind_it(version: Version, tm
 
 @versions
 async def test_whether_the_receiver_greets_is_asked_in_the_shims_own_name(version: Version) -> None:
-    with trio.fail_after(PATIENCE_SECONDS), Told() as receiver:
+    with trio.fail_after(SECONDS), Told() as receiver:
         assert await why_no_greeting(settings(receiver, send_proxy=version)) == ""
         ends = receiver.peers[0], (HOST, receiver.port)
     assert receiver.headers == [local(version, *ends)]
@@ -279,7 +278,7 @@ async def test_whether_the_receiver_greets_is_asked_in_the_shims_own_name(versio
 
 async def test_a_listeners_own_receiver_is_asked_as_that_listener_has_it() -> None:
     """One that waits for a header in vain does not greet."""
-    with trio.fail_after(PATIENCE_SECONDS), Told() as receiver, Receiver(Talk.accept) as plain:
+    with trio.fail_after(SECONDS), Told() as receiver, Receiver(Talk.accept) as plain:
         listeners = [
             Listener(Address(HOST, 0), own={"receiver": f"{HOST}:{receiver.port}", "send_proxy": "v2"}),
             Listener(Address(HOST, 0), own={"receiver": f"{HOST}:{plain.port}"}),
@@ -297,7 +296,7 @@ async def test_postfix_sees_the_sender_and_has_no_complaint(version: Version) ->
     recipient = f"contents@{MAILBOX_DOMAIN}".encode()
     mail = [line.replace(b"b@c", recipient) for line in MAIL]
     with postfix(more="smtpd_upstream_proxy_protocol = haproxy\nmynetworks = 192.0.2.0/24\n") as receiver:
-        with trio.fail_after(PATIENCE_SECONDS):
+        with trio.fail_after(SECONDS):
             async with shim(receiver.port, send_proxy=version, trust=LOOPBACK) as between:
 
                 def deliver_there() -> None:

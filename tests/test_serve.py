@@ -17,12 +17,11 @@ import trio
 
 import shimproxy
 from shimproxy import Repair, SessionRecord, Settings, Stop, Violation
+from tests.peers.receiving import SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
-
-PATIENCE_SECONDS = 20
 
 
 async def receiver(play: Callable[[trio.SocketStream], Awaitable[None]], nursery: trio.Nursery) -> str:
@@ -79,7 +78,7 @@ async def connect(address: str) -> Lines:
 
 async def test_start_returns_the_bound_addresses_and_each_session_has_a_record() -> None:
     records: list[SessionRecord] = []
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with trio.open_nursery() as nursery:
             settings = Settings(listen=["127.0.0.1:0", "[::1]:0"], receiver=await receiver(polite, nursery))
             serve = partial(shimproxy.serve, settings, on_session=records.append)
@@ -107,7 +106,7 @@ async def test_start_returns_the_bound_addresses_and_each_session_has_a_record()
 async def test_a_harness_can_pass_its_own_listeners_and_stop_in_good_order() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     stop = Stop()
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with trio.open_nursery() as nursery:
             settings = Settings(receiver=await receiver(polite, nursery))
             ended = trio.Event()
@@ -132,7 +131,7 @@ async def test_a_harness_can_pass_its_own_listeners_and_stop_in_good_order() -> 
 
 
 async def test_cancelled_it_resets_what_is_open() -> None:
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with trio.open_nursery() as nursery:
             at_the_receiver: list[bytes] = []
             done = trio.Event()
@@ -172,7 +171,7 @@ async def test_a_receiver_that_closes_with_octets_unread_still_has_its_verdict_r
         await stream.receive_some(2048)
         await stream.send_all(b"552 too big\r\n421 goodbye\r\n")
 
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with trio.open_nursery() as nursery:
             where = await receiver(closes_with_unread_octets, nursery)
             settings = Settings(listen=["127.0.0.1:0"], receiver=where)
@@ -195,7 +194,7 @@ async def test_a_receiver_that_closes_with_octets_unread_still_has_its_verdict_r
 async def test_an_unreachable_receiver_is_a_421_greeting() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         free_port = taken.getsockname()[1]
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with trio.open_nursery() as nursery:
             settings = Settings(listen=["127.0.0.1:0"], receiver=f"127.0.0.1:{free_port}")
             (address,) = await nursery.start(shimproxy.serve, settings)
@@ -219,7 +218,7 @@ async def test_a_callback_that_raises_takes_nobody_else_down(caplog: pytest.LogC
     def raises(_: SessionRecord) -> None:
         raise RuntimeError("the harness has a bug")
 
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with trio.open_nursery() as nursery:
             settings = Settings(listen=["127.0.0.1:0"], receiver=await receiver(polite, nursery), sessions=1)
             (address,) = await nursery.start(partial(shimproxy.serve, settings, on_session=raises))
@@ -236,7 +235,7 @@ async def test_a_listener_may_be_a_unix_socket(tmp_path: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "smtp"))
     listener.listen()
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with trio.open_nursery() as nursery:
             settings = Settings(receiver=await receiver(polite, nursery))
             await nursery.start(partial(shimproxy.serve, settings, listeners=[listener]))
@@ -282,7 +281,7 @@ async def refuses_early(stream: trio.SocketStream) -> None:
 
 async def test_an_observer_that_raises_spoils_no_session_nor_its_farewell(caplog: pytest.LogCaptureFixture) -> None:
     records: list[SessionRecord] = []
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with trio.open_nursery() as nursery:
             settings = Settings(listen=["127.0.0.1:0"], receiver=await receiver(refuses_early, nursery))
             serve = partial(shimproxy.serve, settings, observer=Raises(), on_session=records.append)
@@ -300,7 +299,7 @@ async def test_an_observer_that_raises_spoils_no_session_nor_its_farewell(caplog
 
 
 async def test_cancelled_with_sessions_open_it_has_no_bug(caplog: pytest.LogCaptureFixture) -> None:
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         for _ in range(20):  # trio runs tasks that are ready in random order
             async with trio.open_nursery() as nursery:
                 settings = Settings(listen=["127.0.0.1:0"], receiver=await receiver(polite, nursery))
@@ -325,7 +324,7 @@ async def test_after_the_grace_a_transaction_gets_421_and_the_receiver_no_end() 
                 await stream.send_all(b"354 go\r\n" if line == b"DATA\r\n" else b"250 OK\r\n")
 
     stop = Stop()
-    with trio.fail_after(PATIENCE_SECONDS):
+    with trio.fail_after(SECONDS):
         async with trio.open_nursery() as nursery:
             settings = Settings(listen=["127.0.0.1:0"], receiver=await receiver(takes, nursery), grace_seconds=0.1)
             (address,) = await nursery.start(partial(shimproxy.serve, settings, stop=stop))
@@ -381,7 +380,7 @@ def test_two_in_two_threads_keep_their_mails_apart() -> None:
             nursery.cancel_scope.cancel()
 
     async def bounded(letter: bytes) -> None:
-        with trio.fail_after(3 * PATIENCE_SECONDS):
+        with trio.fail_after(3 * SECONDS):
             await run(letter)
 
     threads = [threading.Thread(target=trio.run, args=(bounded, letter)) for letter in (b"a", b"b")]

@@ -17,6 +17,7 @@ from shimproxy.net.address import Address
 from shimproxy.ops.options import OPTIONS
 from shimproxy.ops.settings import Settings
 from shimproxy.ops.sources import Sources
+from tests.peers.receiving import SECONDS
 from tests.peers.tls import make_certificate
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from shimproxy.ops.options import Option
 
-PATIENCE_SECONDS = 20
 NEEDED = {"receiver": ["mail.example:25"], "listen": ["127.0.0.1:2525"]}
 IN_A_FILE = 'receiver = "mail.example:25"\nlisten = "127.0.0.1:2525"\n'
 
@@ -307,7 +307,7 @@ def check(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
         command,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=SECONDS,
         check=False,
         env=os.environ | environment,
     )

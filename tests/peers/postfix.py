@@ -60,6 +60,7 @@ minimal_backoff_time = 10000s
 message_size_limit = {size_limit_octets}
 mailbox_size_limit = 0
 smtpd_client_connection_count_limit = 0
+smtpd_peername_lookup = no
 smtpd_relay_restrictions = permit_mynetworks, reject
 virtual_mailbox_domains = {domain}
 virtual_mailbox_base = {folder}/mail
