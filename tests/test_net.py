@@ -17,7 +17,7 @@ import trio.testing
 from shimproxy.net.address import Address, UnixPath
 from shimproxy.net.driver import Block, Driver
 from shimproxy.net.errors import DialFailed, ListenFailed, NoMeans
-from shimproxy.net.leg import Ended, Leg
+from shimproxy.net.leg import Ended, Leg, Parted
 from shimproxy.net.listen import Spare, accept_forever, close_listener, open_unix_listener, prepare, turn_away
 from shimproxy.net.places import Places
 from shimproxy.net.receivers import Receivers, Route
@@ -93,6 +93,18 @@ async def test_what_was_sent_before_a_reset_is_read_first() -> None:
         assert await leg.read() == b""
         assert leg.ended is Ended.RST
         leg.close()
+
+
+async def test_a_peer_that_has_reset_is_not_waited_for() -> None:
+    """Before the driver has told of it: the half-close finds out."""
+    async with ground() as on:
+        leg, peer = await pair(on)
+        leg.send_now(b"unread")
+        peer.close()
+        with pytest.raises(StopIteration) as parted:
+            leg.part(SECONDS, SECONDS).send(None)
+        assert parted.value.value is Parted.RESET_BY_PEER
+        assert leg.closed
 
 
 async def test_two_drivers_share_no_buffer() -> None:

@@ -212,15 +212,12 @@ class Leg:
 
     async def read(self) -> bytes:
         """The next octets of the peer, b"" at its end. Raises DeadlinePassed, Interrupted."""
-        while True:
-            if self.readable:
-                if self.watch.stretched():
-                    await self.watch.pause()
-                octets = self.look()
-                if octets is not None:
-                    return octets
+        if self.readable and self.watch.stretched():
+            await self.watch.pause()
+        while not self.readable or (octets := self.look()) is None:
             self.wanted = READABLE
             await self.watch.wait()
+        return octets
 
     async def read_block(self, most_octets: int | None = None) -> int:
         """Read into the driver's block, from its BLOCK_START on; the number of octets, 0 at the peer's end.
@@ -402,12 +399,15 @@ class Leg:
             return
         self._finished = self.broken = True
         sock = self.sock
-        with contextlib.suppress(OSError):  # the peer has reset it: there is nothing left to half-close
+        try:
             if isinstance(sock, ssl.SSLSocket):
                 self._notify_of_close(sock)
                 socket.socket.shutdown(sock, socket.SHUT_WR)
             else:
                 sock.shutdown(socket.SHUT_WR)
+        except OSError:  # the peer has reset it: there is nothing left to half-close, nor to wait for
+            self.readable = True
+        else:
             if self.tap:
                 self.tap.shim_ended(Ended.FIN)
 
