@@ -49,8 +49,8 @@ class Watch:
     _steps_at_a_stretch: int = 0
     _waiting: trio.lowlevel.Task | None = None
     """The task, while it waits."""
-    _expired: bool = False
-    _interrupted: bool = False
+    _cut_short: DeadlinePassed | Interrupted | None = None
+    """What the wait in progress, or the next one, is to raise."""
 
     @property
     def now(self) -> float:
@@ -64,16 +64,16 @@ class Watch:
 
     async def wait(self) -> None:
         """Wait until woken. Raises DeadlinePassed, Interrupted."""
-        if not self._interrupted:
+        if self._cut_short is None:
             if self._task is None:
                 self._task = trio.lowlevel.current_task()
             self._waiting = self._task
             self._steps_at_a_stretch = 0
             await _wait_task_rescheduled(self._abandon)
-            if not (self._interrupted or self._expired):
+            if self._cut_short is None:
                 return
-        interrupted, self._interrupted, self._expired = self._interrupted, False, False
-        raise Interrupted if interrupted else DeadlinePassed(self.doing)
+        cut_short, self._cut_short = self._cut_short, None
+        raise cut_short
 
     def stretched(self) -> bool:
         """Count a step that was made without waiting; whether it is time for a pause."""
@@ -84,9 +84,9 @@ class Watch:
         """Let the other tasks run. Raises DeadlinePassed, Interrupted."""
         self._steps_at_a_stretch = 0
         await trio.lowlevel.checkpoint()
-        if self._interrupted:
-            self._interrupted = False
-            raise Interrupted
+        if self._cut_short:
+            cut_short, self._cut_short = self._cut_short, None
+            raise cut_short
         if self._dog.has_passed(self.deadline):
             raise DeadlinePassed(self.doing)
 
@@ -99,13 +99,13 @@ class Watch:
 
     def interrupt(self) -> None:
         """Make the wait in progress, or else the next one, raise Interrupted."""
-        self._interrupted = True
+        self._cut_short = Interrupted()
         self.wake()
 
     def expire(self) -> None:
         """Make the wait in progress raise DeadlinePassed."""
         if self._waiting:
-            self._expired = True
+            self._cut_short = DeadlinePassed(self.doing)
             self.wake()
 
     def close(self) -> None:
