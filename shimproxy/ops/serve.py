@@ -150,7 +150,8 @@ class _Sessions:
             await session.run()
         finally:
             self.gate.leave(self._open.pop(session))
-            self._waiting.unpark_all()
+            if not self._open:
+                self._waiting.unpark_all()
 
     def phases(self) -> list[str]:
         """What each of them is doing."""

@@ -21,8 +21,8 @@ from shimproxy.session.delivery import Delivery, Over
 from shimproxy.session.replies import BYE, COMMAND_UNANSWERED, MAIL_UNANSWERED, RECEIVER_LATE
 from shimproxy.session.security import STARTTLS
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import HELLOS, Verb
-from shimproxy.smtp.dialogue import Then, Verdict, answers, ruling
+from shimproxy.smtp.command import DATA, HELLOS, Verb
+from shimproxy.smtp.dialogue import COMMANDS, RELAY, Then, answers, ruling
 from shimproxy.smtp.ehlo import keywords, offering, size_offered
 
 if TYPE_CHECKING:
@@ -127,17 +127,16 @@ class Pipeline:
         self._allow(self.outstanding[0])  # on the way of a chunk there were other waits
 
     def _enter(self, entry: Verb | Delivery) -> None:
-        self.outstanding.append(entry)
-        if len(self.outstanding) == 1:
+        if not self.outstanding:
             self._allow(entry)
+        self.outstanding.append(entry)
 
     def _allow(self, entry: Verb | Delivery) -> None:
-        deadlines = self.policy.deadlines
+        watch, deadlines = self.receiver.leg.watch, self.policy.deadlines
         if isinstance(entry, Delivery):
-            seconds, doing = deadlines.end_of_data_reply, "the end of mail data"
+            watch.allow(deadlines.end_of_data_reply, "the end of mail data")
         else:
-            seconds, doing = deadlines.data_reply if entry is Verb.DATA else deadlines.reply, entry
-        self.receiver.leg.watch.allow(seconds, doing)
+            watch.allow(deadlines.data_reply if entry is DATA else deadlines.reply, entry)
 
     def relay_earlier(self, reply: Reply) -> bool:
         """Relay a reply that came while mail data are on their way, if anything before them is outstanding."""
@@ -187,7 +186,7 @@ class Pipeline:
         Raises Over, LegBroken, DeadlinePassed, Interrupted.
         """
         receiver = self.receiver
-        then = Then.COMMANDS
+        then = COMMANDS
         if not receiver.flush_now():
             await self._flush()
         while self.outstanding:
@@ -284,7 +283,7 @@ class Pipeline:
         verb, receiver = entry, self.receiver
         self.notes.phase = verb
         verdict, then = ruling(answers(verb), reply)
-        if verdict is not Verdict.RELAY:
+        if verdict is not RELAY:
             receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
             return then
         before_chunks = self._before_chunks
@@ -293,7 +292,7 @@ class Pipeline:
             self.tally.answered(reply.code)
         if self.chunks_open and reply.refuses and not before_chunks:
             self.chunk_refusal = self.chunk_refusal or reply
-        if verb is Verb.DATA:
+        if verb is DATA:
             self.look_behind_data()
             receiver.mail_data_open = reply.asks_for_data
             if receiver.mail_data_open and then is not Then.MAIL_DATA:

@@ -22,7 +22,7 @@ from shimproxy.session.record import Dropped
 from shimproxy.session.replies import IN_DISORDER, MAIL_STOPPED, RECEIVER_LOST
 from shimproxy.session.trace import UNASKED
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import Command, Verb
+from shimproxy.smtp.command import DATA, Command, Verb
 from shimproxy.smtp.dialogue import Answers
 from shimproxy.smtp.reply import Own, Reply, ReplyReader
 
@@ -54,7 +54,8 @@ class Receiver:
     """Whether it was given up."""
     farewell: Farewell | None = None
     """Set once it is given up, but for one that was dropped."""
-    _quit_fits: bool = False
+    _answer: Reply | None = None
+    """Its reply to what it was asked last; none where it is no more to be told anything."""
     """Whether its last reply lets a QUIT follow."""
     _unwritten: bytes = b""
     asked: Command | None = None
@@ -78,9 +79,9 @@ class Receiver:
             self.notes.forwarded(command.verb)
         if self.notes.telling:
             self.notes.gives(command)
-        self._quit_fits = False
+        self._answer = None
         self.asked = command
-        if command.verb is Verb.DATA:
+        if command.verb is DATA:
             self.mail_data_open = True  # it may say 354 at any moment from here
         self._unwritten = self._unwritten + command.line if self._unwritten else command.line
 
@@ -155,14 +156,14 @@ class Receiver:
             self._count(self.leg)
         self.leg = leg
         self.replies = ReplyReader(self.replies.limit_octets)
-        self.gone = self.mail_data_open = self._quit_fits = False
+        self.gone = self.mail_data_open = False
         self.farewell = None
-        self._unwritten, self.asked = b"", None
+        self._unwritten, self.asked, self._answer = b"", None, None
         self._last_421, self._last_own_words = None, RECEIVER_LOST
 
     def passes_unread(self) -> None:
         """From here on it talks with the sender itself, and is told nothing."""
-        self._quit_fits = False
+        self._answer = None
 
     async def next_reply(self) -> Reply | None:
         """The receiver's next reply, or None if it has gone. Raises DeadlinePassed, Interrupted."""
@@ -181,15 +182,15 @@ class Receiver:
 
     def looked_at(self, reply: Reply) -> Reply:
         """Take note of a reply that answers something; it is the same."""
-        asked = self.asked
-        self._quit_fits = reply.code not in (334, 421) and (not asked or asked.verb is not Verb.QUIT or reply.refuses)
+        self._answer = reply
         if reply.violations:
             for violation in reply.violations:
                 self.notes.repaired(violation, reply=reply.octets)
         if reply.code == 421:
             self._last_421 = reply
         if self.notes.telling:
-            answered = self.outstanding[0] if self.outstanding else asked.verb if asked else Answers.GREETING
+            asked = self.asked.verb if self.asked else Answers.GREETING
+            answered = self.outstanding[0] if self.outstanding else asked
             self.notes.heard_reply(self.leg, reply, f"answers {answered}")
         return reply
 
@@ -348,9 +349,17 @@ class Receiver:
         if self.farewell:
             await self.farewell.over()
 
+    @property
+    def _awaits_a_command(self) -> bool:
+        """Whether a QUIT would be in its place."""
+        answer, asked = self._answer, self.asked
+        if answer is None or answer.code in (334, 421):
+            return False
+        return asked is None or asked.verb is not Verb.QUIT or answer.refuses
+
     async def part(self) -> None:
         """Close the leg as politely as its state lets it; a farewell goes on, but for a verdict that nobody needs."""
-        may_quit = self._quit_fits and not (self.outstanding or self.mail_data_open)
+        may_quit = self._awaits_a_command and not (self.outstanding or self.mail_data_open)
         if may_quit and not self.gone:
             self.look()
         self._tell_unasked()

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.session.notes import AFTER_421
-from shimproxy.smtp.reply import Own
+from shimproxy.smtp.reply import Reply
 
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
     from shimproxy.session.limits import Deadlines
     from shimproxy.session.notes import Notes
     from shimproxy.smtp.command import CommandReader
-    from shimproxy.smtp.reply import Reply
+    from shimproxy.smtp.reply import Own
 
 
 @attrs.define(eq=False)
@@ -42,16 +42,14 @@ class Sender:
     def put(self, reply: Reply | Own) -> None:
         """Relay a reply octet for octet, or give one of the shim's own, with those that follow at once; see `pour`."""
         notes = self.notes
-        own = isinstance(reply, Own)
-        if isinstance(reply, Own):
-            reply = reply.enhanced if self.enhanced_codes else reply.plain
+        given = reply if isinstance(reply, Reply) else reply.enhanced if self.enhanced_codes else reply.plain
         if notes.telling:
-            notes.answers(reply, own=own)
-        notes.record.replies[reply.code // 100] += 1
-        if reply.code == 421:
+            notes.answers(given, own=given is not reply)
+        notes.record.replies[given.code // 100] += 1
+        if given.code == 421:
             notes.phase = AFTER_421
             self.told_421 = True
-        self._unsaid = self._unsaid + reply.octets if self._unsaid else reply.octets
+        self._unsaid = self._unsaid + given.octets if self._unsaid else given.octets
 
     @property
     def unsaid_octets(self) -> int:

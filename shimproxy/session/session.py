@@ -48,8 +48,8 @@ from shimproxy.session.size import Measure
 from shimproxy.session.tally import Tally
 from shimproxy.session.turns import Turns
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import HELLOS, Command, Verb
-from shimproxy.smtp.dialogue import Then
+from shimproxy.smtp.command import DATA, HELLOS, Command, Verb
+from shimproxy.smtp.dialogue import COMMANDS, Then
 from shimproxy.smtp.tidy import tidied
 
 if TYPE_CHECKING:
@@ -352,16 +352,22 @@ class Session:
 
     async def _forward(self, turns: Turns, command: Command) -> None:
         """Forward a command, and relay its reply and do what follows from that, unless the sender need not wait."""
-        pipeline, content = turns.pipeline, self._content
+        pipeline = turns.pipeline
         pipeline.queue(command)
         if command.verb in GROUPED and pipeline.goes_on:
             return
         then = await pipeline.settle()
-        if command.verb is Verb.DATA:
+        if command.verb is DATA:
             if pipeline.behind_data_octets:
                 turns.note_pipelining(Verb.DATA, pipeline.behind_data_octets)
             if then is not Then.MAIL_DATA:
                 await self._after_refused_data(pipeline.behind_data_octets)
+        if then is not COMMANDS:
+            await self._go_on(turns, then)
+
+    async def _go_on(self, turns: Turns, then: Then) -> None:
+        """Do what follows from a reply behind which no command is next."""
+        pipeline = turns.pipeline
         while then is Then.AUTH_RESPONSE:
             response = await turns.auth_response()
             if response is None:
@@ -372,7 +378,7 @@ class Session:
             case Then.COMMANDS:
                 pass
             case Then.MAIL_DATA:
-                await content.take_mail_data()
+                await self._content.take_mail_data()
             case Then.CLOSE:
                 self.notes.ended("sender")
                 raise Over

@@ -61,10 +61,10 @@ class Turns:
         command = commands.next_command() if commands.ahead else None
         if not pipeline.outstanding:
             self._give_turn()
+            if command is None:
+                self._look_behind_the_reply()
         if command is not None and leg.watch.stretched():
             await pipeline.pause()
-        if command is None and not pipeline.outstanding:
-            self._look_behind_the_reply()
         while command is None:
             if not pipeline.outstanding:
                 await self._wait_at_rest()

@@ -43,6 +43,8 @@ class Verb(enum.StrEnum):
     OTHER = "OTHER"
 
 
+DATA: Final = Verb.DATA
+"""What every command is held against: from its class it takes ten times as long, in Python 3.11."""
 HELLOS = frozenset({Verb.HELO, Verb.EHLO, Verb.LHLO})
 REFUSED: Final = NEVER_OFFERED | {b"LHLO"}
 """Words of the commands that no receiver is given."""
