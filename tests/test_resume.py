@@ -331,3 +331,21 @@ def test_a_receiver_that_answers_hello_with_421_is_of_no_use_to_others() -> None
         assert cast("MemoryRoute", stage.session.route).blamed == 1
 
     staged(script, policy=OF_SEVERAL)
+
+
+@pytest.mark.parametrize(("told", "blamed"), [(False, 2), (True, 0)])
+def test_one_that_takes_over_and_refuses_a_sender_it_knows_of_is_of_use_to_others(told: bool, blamed: int) -> None:
+    async def script(stage: Stage) -> None:
+        route = cast("MemoryRoute", stage.session.route)
+        route.tells_sender = told
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        await stage.feed(stage.receiver, b"250 hello\r\n")
+        stage.receiver.feed_fin()
+        await stage.settle()
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.receiver, b"550 5.7.1 blocked\r\n")
+        assert route.blamed == blamed
+
+    staged(script, policy=OF_SEVERAL)

@@ -138,13 +138,17 @@ class Opening:
         self._greeted_at = self.watch.now
         return reply
 
+    @property
+    def _tells_sender(self) -> bool:
+        """Whether a receiver knows who the sender is once it has been prepared, and may refuse that one alone."""
+        return self.route.tells_sender or self.policy.xclient
+
     def went_before_mail(self) -> None:
         """The receiver is of no use, if it went soon, and not for what it was told of the sender.
 
         One that has waited for the sender's commands in vain is of use to others.
         """
-        was_told = self.route.tells_sender or self.policy.xclient
-        if not was_told and self.watch.now - self._greeted_at < self.policy.deadlines.connect:
+        if not self._tells_sender and self.watch.now - self._greeted_at < self.policy.deadlines.connect:
             self.route.was_of_no_use()
 
     async def prepare(self, receiver: Receiver, command: Command) -> None:
@@ -205,7 +209,7 @@ class Opening:
             if reply and reply.kind == 2:
                 if pipeline.offers_as_before(reply):
                     return
-            else:
+            elif not (reply and self._tells_sender):
                 self.route.was_of_no_use()
             receiver.give_up()
             if not self.route.has_more:
