@@ -362,12 +362,15 @@ def test_check_remarks_that_a_port_is_taken_as_it_may_be_by_the_one_that_runs() 
     assert "the port is taken" in done.stderr
 
 
-def test_check_knows_listeners_that_are_in_each_others_way() -> None:
+@pytest.mark.parametrize(
+    ("one", "other"), [("", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("localhost", "localhost"), ("127.0.0.1", "127.1")]
+)
+def test_check_knows_listeners_that_are_in_each_others_way(one: str, other: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    done = check("--listen", f":{port}", "--listen", f"127.0.0.1:{port}", "--receiver", "127.0.0.1:25")
+    done = check("--listen", f"{one}:{port}", "--listen", f"{other}:{port}", "--receiver", "127.0.0.1:25")
     assert done.returncode == 2
-    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert f"cannot listen on {other}:{port}" in done.stderr
 
 
 def test_check_does_not_take_one_that_runs_for_another_of_its_own() -> None:

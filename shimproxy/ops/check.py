@@ -61,6 +61,7 @@ async def check(settings: Settings) -> list[str]:
         problems.append(str(error))
     remarks += about_sources(settings)
     opened: list[socket.socket] = []
+    taken: list[tuple[Listener, str]] = []
     for listener in settings.listen:
         if isinstance(listener.address, Passed) and not systemd.handed().descriptors:
             remarks.append(f"listen: {listener.address}: not tried, as systemd passes sockets to the service alone")
@@ -71,9 +72,10 @@ async def check(settings: Settings) -> list[str]:
             reason = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
             if reason == errno.EPERM:
                 continue  # for want of a capability, which is said already
-            taken = reason == errno.EADDRINUSE
-            # A shimproxy that is to be reloaded with these settings listens there, unless it is another of its own.
-            (remarks if taken and not _overlaps(listener, opened) else problems).append(str(error))
+            if reason == errno.EADDRINUSE:
+                taken.append((listener, str(error)))
+            else:
+                problems.append(str(error))
             continue
         opened += sockets
         try:
@@ -81,6 +83,9 @@ async def check(settings: Settings) -> list[str]:
         except SettingsError as error:
             problems += error.problems
     close_sockets(opened)
+    for listener, why_not in taken:
+        # A shimproxy that is to be reloaded with these settings listens there, unless it was another of its own.
+        (problems if await _is_free(listener) else remarks).append(why_not)
     if problems:
         raise SettingsError(*problems)
     return remarks
@@ -140,16 +145,13 @@ def about_sources(settings: Settings) -> list[str]:
     return [*remarks]
 
 
-def _overlaps(listener: Listener, opened: Iterable[socket.socket]) -> bool:
-    """Whether one of these sockets is what keeps a listener from listening."""
-    match listener.address:
-        case UnixPath(path):
-            return any(sock.getsockname() == path for sock in opened)
-        case Address(host, port):
-            others = {sock.getsockname()[0] for sock in opened if sock.getsockname()[1] == port}
-            same = {each for each in others if (":" in each) == (":" in host)}
-            return bool(others if not host else same & {host, "0.0.0.0", "::"} or (host in ("0.0.0.0", "::") and same))
-    return False
+async def _is_free(listener: Listener) -> bool:
+    """Whether it can listen now."""
+    try:
+        close_sockets(await open_sockets(listener))
+    except ListenFailed:
+        return False
+    return True
 
 
 def _leads_to(endpoint: Endpoint, sock: socket.socket) -> bool:
