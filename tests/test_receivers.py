@@ -562,7 +562,16 @@ async def test_where_each_session_has_its_own_place_to_go_to_none_is_left_alone(
 
 @pytest.mark.parametrize(
     ("host", "receiver"),
-    [(HOST, HOST), ("0.0.0.0", HOST), ("::", "::1"), (HOST, "localhost"), ("0.0.0.0", "localhost")],
+    [
+        (HOST, HOST),
+        ("0.0.0.0", HOST),
+        ("::", "::1"),
+        (HOST, "localhost"),
+        ("0.0.0.0", "localhost"),
+        (HOST, "0.0.0.0"),
+        ("::1", "::"),
+        (HOST, "0"),
+    ],
 )
 async def test_a_receiver_that_is_this_shimproxy_is_refused_at_start(host: str, receiver: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -572,7 +581,10 @@ async def test_a_receiver_that_is_this_shimproxy_is_refused_at_start(host: str, 
         await shimproxy.serve(Settings(receiver=itself), listeners=[listener])
 
 
-async def test_a_socket_that_is_this_shimproxy_is_refused_at_start(tmp_path: Path) -> None:
-    path = f"unix:{tmp_path / 'smtp'}"
+@pytest.mark.parametrize("receiver", ["smtp", "../link/smtp"])
+async def test_a_socket_that_is_this_shimproxy_is_refused_at_start(receiver: str, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    (tmp_path / "link").symlink_to(place)
     with trio.fail_after(SECONDS), pytest.raises(SettingsError, match="is where this shimproxy listens itself"):
-        await shimproxy.serve(Settings(listen=path, receiver=path))
+        await shimproxy.serve(Settings(listen=f"unix:{place / 'smtp'}", receiver=f"unix:{place / receiver}"))

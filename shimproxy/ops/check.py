@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
+import os
 import socket
 from functools import partial
 from typing import TYPE_CHECKING
@@ -157,13 +159,15 @@ async def _is_free(listener: Listener) -> bool:
 def _leads_to(endpoint: Endpoint, sock: socket.socket) -> bool:
     listening: object = sock.getsockname()
     if isinstance(endpoint, UnixPath):
-        return endpoint.path == listening
+        return isinstance(listening, str) and os.path.realpath(endpoint.path) == os.path.realpath(listening)
     if not isinstance(listening, tuple) or listening[1] != endpoint.port:
         return False
     host = listening[0]
     address = ip_address(endpoint.host)
     if address is None:
         return False  # where a name leads to may change
+    if address.is_unspecified:
+        address = ipaddress.ip_address("::1" if address.version == 6 else "127.0.0.1")  # so connect() has it
     wildcards = {"::" if address.version == 6 else "0.0.0.0"}
     if sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
         wildcards.add("::")  # is for both families, as systemd's are unless told otherwise
