@@ -373,6 +373,16 @@ def test_check_knows_listeners_that_are_in_each_others_way(one: str, other: str)
     assert f"cannot listen on {other}:{port}" in done.stderr
 
 
+@pytest.mark.parametrize("admin", ["127.0.0.1", "192.0.2.1"])
+def test_check_knows_an_admin_page_in_a_listeners_place(admin: str) -> None:
+    """An address that is not there may be there once it runs."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    done = check("--listen", f"127.0.0.1:{port}", "--admin", f"{admin}:{port}", "--receiver", "127.0.0.1:25")
+    assert done.returncode == (2 if admin == "127.0.0.1" else 0)
+    assert f"cannot listen on {admin}:{port}" in done.stderr
+
+
 def test_check_does_not_take_one_that_runs_for_another_of_its_own() -> None:
     """Which listens at the one address, and is to listen at another one, too."""
     with socket.create_server(("127.0.0.2", 0)) as taken:

@@ -21,7 +21,7 @@ from shimproxy.ops.log_output import LogUnusable
 from shimproxy.ops.values import known_beforehand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from shimproxy.net.address import Endpoint
     from shimproxy.ops.listener import Listener
@@ -52,18 +52,13 @@ async def check(settings: Settings) -> list[str]:
         log_output.check(settings.log_to)
     except LogUnusable as error:
         problems.append(str(error))
-    if settings.admin:
-        try:
-            await (await Admin.open(settings.admin)).close()
-        except ListenFailed as error:
-            remarks.append(str(error))
     try:
         check_passed(settings.listen)
     except ListenFailed as error:
         problems.append(str(error))
     remarks += about_sources(settings)
     opened: list[socket.socket] = []
-    taken: list[tuple[Listener, str]] = []
+    taken: list[tuple[Callable[[], Awaitable[object]], str]] = []
     for listener in settings.listen:
         if isinstance(listener.address, Passed) and not systemd.handed().descriptors:
             remarks.append(f"listen: {listener.address}: not tried, as systemd passes sockets to the service alone")
@@ -75,7 +70,7 @@ async def check(settings: Settings) -> list[str]:
             if reason == errno.EPERM:
                 continue  # for want of a capability, which is said already
             if reason == errno.EADDRINUSE:
-                taken.append((listener, str(error)))
+                taken.append((partial(_try, listener), str(error)))
             else:
                 problems.append(str(error))
             continue
@@ -84,10 +79,19 @@ async def check(settings: Settings) -> list[str]:
             check_loops(settings, sockets, found)
         except SettingsError as error:
             problems += error.problems
+    if settings.admin:
+        try:
+            await _try_admin(settings.admin)
+        except ListenFailed as error:
+            taken.append((partial(_try_admin, settings.admin), str(error)))
     close_sockets(opened)
-    for listener, why_not in taken:
+    for attempt, why_not in taken:
         # A shimproxy that is to be reloaded with these settings listens there, unless it was another of its own.
-        (problems if await _is_free(listener) else remarks).append(why_not)
+        try:
+            await attempt()
+            problems.append(why_not)
+        except ListenFailed:
+            remarks.append(why_not)
     if problems:
         raise SettingsError(*problems)
     return remarks
@@ -147,13 +151,12 @@ def about_sources(settings: Settings) -> list[str]:
     return [*remarks]
 
 
-async def _is_free(listener: Listener) -> bool:
-    """Whether it can listen now."""
-    try:
-        close_sockets(await open_sockets(listener))
-    except ListenFailed:
-        return False
-    return True
+async def _try(listener: Listener) -> None:
+    close_sockets(await open_sockets(listener))
+
+
+async def _try_admin(where: str) -> None:
+    await (await Admin.open(where)).close()
 
 
 def _leads_to(endpoint: Endpoint, sock: socket.socket) -> bool:
