@@ -55,8 +55,7 @@ class Receiver:
     farewell: Farewell | None = None
     """Set once it is given up, but for one that was dropped."""
     _answer: Reply | None = None
-    """Its reply to what it was asked last; none where it is no more to be told anything."""
-    """Whether its last reply lets a QUIT follow."""
+    """Its reply to what it was asked last, if it has come; none, too, where it is to be told nothing more."""
     _unwritten: bytes = b""
     asked: Command | None = None
     """What it was asked last."""
