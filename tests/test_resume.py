@@ -318,6 +318,31 @@ def test_a_receiver_that_goes_is_of_no_use_unless_it_has_waited(seconds: float, 
     staged(script, policy=OF_SEVERAL)
 
 
+@pytest.mark.parametrize("refused", [b"FOO", b"MAIL FROM:<a@b>", b"AUTH PLAIN x"])
+@pytest.mark.parametrize("anew", [True, False])
+def test_a_receiver_that_goes_for_what_a_sender_says_is_of_use_to_others(refused: bytes, anew: bool) -> None:
+    """Else anybody could have all others led elsewhere, by a few bad commands twice a minute."""
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, refused + b"\r\n")
+        await stage.feed(stage.receiver, b"530 no\r\n")
+        if anew:
+            stage.receiver.feed_fin()
+            await stage.settle()
+            await stage.feed(stage.sender, b"EHLO x\r\n")
+            await stage.feed(stage.receiver, b"220 hello\r\n")
+            assert len(stage.earlier_receivers) == 1
+        else:
+            await stage.feed(stage.sender, refused + b"\r\n")
+            await stage.feed(stage.receiver, b"421 too many errors\r\n")
+            stage.sender.feed_fin()
+            await stage.settle()
+        assert cast("MemoryRoute", stage.session.route).blamed == 0
+
+    staged(script, policy=OF_SEVERAL)
+
+
 def test_a_receiver_that_answers_hello_with_421_is_of_no_use_to_others() -> None:
     """This sender has its word, and tries again later; the next ones are led elsewhere."""
 

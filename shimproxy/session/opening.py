@@ -187,10 +187,13 @@ class Opening:
         self.route.go_back()
         return await self.greeting()
 
-    async def anew(self, receiver: Receiver, *, has_served: bool) -> None:
-        """Open a fresh leg, as the last one was given up. Raises Unopened, Interrupted."""
+    async def anew(self, receiver: Receiver, *, blameless: bool) -> None:
+        """Open a fresh leg, as the last one was given up; whether the sender was `blameless`.
+
+        Raises Unopened, Interrupted.
+        """
         await receiver.see_some_off()
-        if not has_served:
+        if blameless:
             self.went_before_mail()
         self.route.begin_anew()
         await self._another()

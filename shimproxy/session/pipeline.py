@@ -71,6 +71,8 @@ class Pipeline:
     in_transaction: bool = False
     has_served: bool = False
     """Whether the receiver has taken a MAIL."""
+    has_refused: bool = False
+    """Whether a receiver has said 5yz to a command: where it goes then, it may be for what the sender says."""
     recipients: int = 0
     """How many the receiver has accepted for the transaction."""
     hello: Command | None = None
@@ -97,6 +99,11 @@ class Pipeline:
     def verdicts_due(self) -> int:
         """How many replies the end of a mail gets: with LMTP one for each recipient (RFC 2033 section 4.2)."""
         return self.recipients if self.policy.lmtp and self.recipients else 1
+
+    @property
+    def is_blameless(self) -> bool:
+        """Whether a receiver that goes now does so for nothing that the sender has said."""
+        return not (self.has_served or self.has_refused)
 
     @property
     def goes_on(self) -> bool:
@@ -289,6 +296,7 @@ class Pipeline:
         before_chunks = self._before_chunks
         self._leave()
         if reply.code >= 500:
+            self.has_refused = True
             self.tally.answered(reply.code)
         if self.chunks_open and reply.refuses and not before_chunks:
             self.chunk_refusal = self.chunk_refusal or reply

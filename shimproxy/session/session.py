@@ -139,7 +139,7 @@ class Session:
             await self._break_off(SHUTTING_DOWN)
         except Unopened as failed:
             await self._break_off(failed.reply, failed.who)
-        if self.policy.fails_over and self._turns and not self._turns.pipeline.has_served:
+        if self.policy.fails_over and self._turns and self._turns.pipeline.is_blameless:
             receiver = self._turns.pipeline.receiver
             if receiver.said_421:
                 self._opening.went_before_mail()
@@ -341,7 +341,7 @@ class Session:
         if verb in _ANSWERED_ALONE:
             await self.sender.say(DONE)
             return False
-        await self._opening.anew(pipeline.receiver, has_served=pipeline.has_served)
+        await self._opening.anew(pipeline.receiver, blameless=pipeline.is_blameless)
         self._ready = False
         if verb in HELLOS:
             pipeline.forget()
