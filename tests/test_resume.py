@@ -158,6 +158,20 @@ def test_a_receiver_that_is_not_there_again(receiver: Callable[[Stage], Any], re
     assert record.ended_by == "receiver"
 
 
+def test_a_receiver_that_has_not_greeted_is_told_nothing_of_the_end() -> None:
+    """Whatever the one before it has said last."""
+
+    async def script(stage: Stage) -> None:
+        await refused_early(stage)
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
+        stage.session.stop_now()
+        await stage.settle()
+        assert stage.sender.written.startswith(b"421")
+        assert (bytes(stage.receiver.written), stage.receiver.got_fin) == (b"", True)
+
+    staged(script, policy=POLICY)
+
+
 def test_a_session_is_over_once_all_its_receivers_are() -> None:
     """A receiver that stays open after its early reply is seen off beside the mails that follow."""
 
