@@ -388,3 +388,21 @@ def test_one_that_takes_over_and_refuses_a_sender_it_knows_of_is_of_use_to_other
         assert route.blamed == blamed
 
     staged(script, policy=OF_SEVERAL)
+
+
+def test_a_receiver_that_is_late_is_of_no_use_though_the_one_before_it_refused_the_sender() -> None:
+    async def script(stage: Stage) -> None:
+        route = cast("MemoryRoute", stage.session.route)
+        route.has_more = True
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        await stage.feed(stage.receiver, b"250-hi\r\n250 XCLIENT ADDR\r\n")
+        await stage.feed(stage.receiver, b"550 5.7.1 blocked\r\n")
+        assert route.blamed == 0
+        route.has_more = False
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        assert stage.receiver.written == b"EHLO x\r\n"
+        await stage.pass_time(stage.deadlines.reply)
+        assert route.blamed == 1
+
+    staged(script, policy=Policy(fails_over=True, xclient=True))
