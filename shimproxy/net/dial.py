@@ -33,6 +33,7 @@ _NEXT_SECONDS: Final = 0.25
 _LEAST_PAUSE_SECONDS: Final = 0.01
 _MOST_REASONS: Final = 4
 _PENDING = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
+_BEGUN = (0, errno.EISCONN, *_PENDING)
 # linux/in.h; in the socket module from Python 3.12 on. The port is chosen by connect(), which knows what it must differ
 # from: an address can have more connections than it has ports.
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
@@ -195,7 +196,7 @@ def _begin(place: Place, driver: Readiness, watch: Watch, source: Source) -> Leg
         if code == errno.EAGAIN and family == socket.AF_UNIX:
             sock.close()
             return None
-        if code not in (0, errno.EISCONN, *_PENDING):
+        if code not in _BEGUN:
             raise OSError(code, os.strerror(code))
         return Leg("receiver", sock, driver, watch, where, writable=code not in _PENDING)
     except OSError as error:

@@ -46,10 +46,11 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line; a traceback, if any, follows it."""
-        fields: dict[str, object] = getattr(record, "fields", {})
-        time = [_timestamp(record)] if self._timed else []
-        words = [_words(fields)] if fields else []
-        line = " ".join((*time, record.levelname, record.getMessage(), *words))
+        line = f"{record.levelname} {record.getMessage()}"
+        if self._timed:
+            line = f"{_timestamp(record)} {line}"
+        if fields := getattr(record, "fields", None):
+            line = f"{line} {_words(fields)}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

@@ -107,6 +107,8 @@ class Policy:
     newlines: Newlines = Newlines.NORMALISE
     lf_only_devices: bool = False
     """Whether senders end lines with LF alone, and mail data with LF.LF; what they send is normalised."""
+    receiver_needs_nothing: bool = attrs.field(init=False)
+    """Whether the sender's commands can be forwarded from the greeting on."""
 
     def command_reader(self) -> CommandReader:
         """What reads a sender's commands."""
@@ -117,9 +119,8 @@ class Policy:
             REFUSED_IN_LMTP if self.lmtp else REFUSED,
         )
 
-    @property
-    def receiver_needs_nothing(self) -> bool:
-        """Whether the sender's commands can be forwarded from the greeting on."""
+    @receiver_needs_nothing.default
+    def _whether_receiver_needs_nothing(self) -> bool:
         if self.login or self.xclient:
             return False
         starts_tls = self.receiver_tls in (ReceiverTls.OPPORTUNISTIC, ReceiverTls.REQUIRED)

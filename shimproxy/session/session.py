@@ -166,7 +166,8 @@ class Session:
             await see_off(sender, self.policy.deadlines, self.notes)
         if receiver:
             await receiver.part()
-        await see_off(sender, self.policy.deadlines, self.notes)
+        if not sender.closed:
+            await see_off(sender, self.policy.deadlines, self.notes)
         if receiver:
             await receiver.seen_off()
 

@@ -153,7 +153,7 @@ class Turns:
     def _look_behind_the_reply(self) -> None:
         """Drop what came with the last reply."""
         receiver = self.pipeline.receiver
-        if not (receiver.replies.empty or receiver.gone):
+        if receiver.replies.unread and not receiver.gone:
             receiver.look()
 
     async def _wait_at_rest(self) -> None:
