@@ -409,6 +409,17 @@ def test_a_file_that_is_no_socket_cannot_be_listened_on(file: Path) -> None:
     assert file.read_text() == "precious"
 
 
+@pytest.mark.parametrize("leads_to", ["nowhere", "socket"])
+def test_nor_can_a_link(leads_to: str, file: Path, tmp_path: Path) -> None:
+    file.symlink_to(leads_to)
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(tmp_path / "socket"))
+    done = check("--listen", f"unix:{file}", "--receiver", "127.0.0.1:25")
+    assert done.returncode == 2
+    assert "what is there is no socket; check the path" in done.stderr
+    assert file.is_symlink()
+
+
 # -- listeners with settings of their own
 
 TWO_LISTENERS = """
