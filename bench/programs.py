@@ -79,13 +79,15 @@ class Running:
 
         It is the scheduler's, in nanoseconds: in clock ticks, a round of HAProxy's is told by no more than 3 %.
         """
-        self.check()
         nanoseconds = 0
         for pid in self._pids():
             try:
+                stat = Path(f"/proc/{pid}/stat").read_text()
                 threads = [*Path(f"/proc/{pid}/task").iterdir()]
             except OSError:
                 raise self.failed("has ended") from None
+            if stat.rpartition(")")[2].split()[0] == "Z":  # the name before it may hold spaces
+                raise self.failed("has ended")
             for thread in threads:
                 with contextlib.suppress(OSError):  # it has ended
                     nanoseconds += int((thread / "schedstat").read_text().split()[0])
