@@ -339,6 +339,27 @@ async def test_after_the_grace_a_transaction_gets_421_and_the_receiver_no_end() 
     assert at_the_receiver == [b"MAIL FROM:<a@b>\r\n", b"DATA\r\n"]
 
 
+async def test_it_ends_with_the_last_of_its_sessions_and_not_with_the_grace() -> None:
+    stop = Stop()
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as receiving:
+            where = await receiver(polite, receiving)
+            async with trio.open_nursery() as serving:
+                settings = Settings(listen=["127.0.0.1:0"], receiver=where, grace_seconds=10 * SECONDS)
+                (address,) = await serving.start(partial(shimproxy.serve, settings, stop=stop))
+                idle, busy = await connect(address), await connect(address)
+                for sender in (idle, busy):
+                    await sender.line()
+                await busy.says(b"MAIL FROM:<a@b>", b"DATA")
+                stop.ask()
+                assert await idle.line() == b"421 service shutting down\r\n"
+                await idle.stream.aclose()
+                assert await busy.says(b".") == [b"250 OK\r\n"]
+                assert await busy.line() == b"421 service shutting down\r\n"
+                await busy.stream.aclose()
+            receiving.cancel_scope.cancel()
+
+
 async def test_without_anything_to_listen_on_it_says_so() -> None:
     with pytest.raises(shimproxy.SettingsError, match="listen: no address to listen on"):
         await shimproxy.serve(Settings(receiver="127.0.0.1:25"))
