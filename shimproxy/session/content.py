@@ -74,7 +74,7 @@ class Content:
             await self._refuse(chunk, self._refusal)
         elif pipeline.chunk_refusal:
             await self._refuse(chunk, receiver.last_words if receiver.gone else pipeline.chunk_refusal)
-        elif not pipeline.chunks_offered:
+        elif not pipeline.capabilities.chunks:
             await pipeline.settle()
             await self._refuse(chunk, receiver.last_words if receiver.gone else NOT_OFFERED)
         elif self._is_too_much(chunk):

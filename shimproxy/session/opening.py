@@ -210,7 +210,7 @@ class Opening:
                 self.notes.repaired(Violation.NO_REPLY, to=str(hello.verb))
                 reply = None
             if reply and reply.kind == 2:
-                if pipeline.offers_as_before(reply):
+                if pipeline.capabilities.offers_as_before(reply):
                     return
             elif not (reply and self._tells_sender):
                 self.route.was_of_no_use()

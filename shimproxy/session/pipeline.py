@@ -19,33 +19,24 @@ import attrs
 from shimproxy.net.errors import DeadlinePassed
 from shimproxy.session.delivery import Delivery, Over
 from shimproxy.session.replies import BYE, COMMAND_UNANSWERED, MAIL_UNANSWERED, RECEIVER_LATE
-from shimproxy.session.security import STARTTLS
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import DATA, HELLOS, Verb
 from shimproxy.smtp.dialogue import COMMANDS, RELAY, Then, answers, ruling
-from shimproxy.smtp.ehlo import keywords, offering, size_offered
 
 if TYPE_CHECKING:
+    from shimproxy.session.capabilities import Capabilities
     from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Policy
     from shimproxy.session.receiver import Receiver
-    from shimproxy.session.security import Security
     from shimproxy.session.sender import Sender
     from shimproxy.session.size import Measure
     from shimproxy.session.tally import Tally
     from shimproxy.smtp.command import Command
-    from shimproxy.smtp.ehlo import Keywords
     from shimproxy.smtp.reply import Own, Reply
 
 GROUPED = frozenset({Verb.MAIL, Verb.RCPT, Verb.RSET})
 """What the sender may go on behind without waiting for the reply (RFC 2920 section 3.1); mail data are the other."""
 _OF_TRANSACTIONS = HELLOS | {Verb.MAIL, Verb.RSET}
-_PIPELINING = b"PIPELINING"
-_CHUNKING = b"CHUNKING"
-# How many replies a refused last chunk has in LMTP is for each receiver to say: some give one, some none.
-_OF_CHUNKS = (_CHUNKING, b"BINARYMIME")
-_SIZE = b"SIZE"
-_ENHANCED = b"ENHANCEDSTATUSCODES"
 
 
 @attrs.define(eq=False)
@@ -56,16 +47,10 @@ class Pipeline:
     receiver: Receiver
     notes: Notes
     policy: Policy
-    security: Security
+    capabilities: Capabilities
     tally: Tally
     measure: Measure | None = None
     """The size of mails, where the operator has set limits."""
-    offered: bool = False
-    """Whether the sender was told that it need not wait for each reply."""
-    chunks_offered: bool = False
-    """Whether the sender was told that it may say BDAT."""
-    tls_offered: bool = False
-    """Whether the sender was told that it may say STARTTLS."""
     authenticated: bool = False
     """Whether the sender has logged in at the receiver (RFC 4954)."""
     in_transaction: bool = False
@@ -87,8 +72,6 @@ class Pipeline:
     """Whether something is outstanding that a receiver may well refuse so."""
     behind_data_octets: int = 0
     """How much the sender had sent behind DATA when its reply came."""
-    _keywords: Keywords = attrs.field(factory=dict)
-    """What the sender was offered."""
     outstanding: list[Verb | Delivery] = attrs.field(init=False)
     """The receiver's: what it has not answered."""
 
@@ -108,7 +91,7 @@ class Pipeline:
     @property
     def goes_on(self) -> bool:
         """Whether more may be forwarded before what is here has been answered."""
-        return self.offered and len(self.outstanding) < self.policy.limits.outstanding_commands
+        return self.capabilities.pipelining and len(self.outstanding) < self.policy.limits.outstanding_commands
 
     # -- in
 
@@ -316,7 +299,7 @@ class Pipeline:
                 if verb is Verb.HELO:
                     self.forget()
                 else:
-                    reply = self._offer(reply)
+                    reply = self.capabilities.offer(reply)
                 self.hello = receiver.asked
         elif verb is Verb.RCPT:
             self.recipients += reply.kind == 2
@@ -346,34 +329,6 @@ class Pipeline:
         if self.outstanding:
             self._allow(self.outstanding[0])
 
-    def _offer(self, reply: Reply) -> Reply:
-        """Give the sender the EHLO reply, as it is returned."""
-        offered = self._offering(reply)
-        if offered is not reply:
-            self.notes.said(offered)
-        found = self._keywords = keywords(offered)
-        self.offered = _PIPELINING in found
-        self.tls_offered = STARTTLS in found
-        self.sender.enhanced_codes = _ENHANCED in found
-        self.chunks_offered = _CHUNKING in found
-        return offered
-
-    def offers_as_before(self, reply: Reply) -> bool:
-        """Whether all that the sender was offered would be offered by this reply to its hello too."""
-        return keywords(self._offering(reply)).keys() >= self._keywords.keys()
-
-    def _offering(self, reply: Reply) -> Reply:
-        """The EHLO reply as it is given to the sender."""
-        removed, added = self.security.offer(self.receiver)
-        if not self.policy.pipelining:
-            removed = (*removed, _PIPELINING)
-        if self.policy.lmtp:
-            removed = (*removed, *_OF_CHUNKS)
-        largest_octets = self.policy.sizes.largest_octets if self.policy.sizes else None
-        if largest_octets is not None and (size := size_offered(keywords(reply), largest_octets)):
-            removed, added = (*removed, _SIZE), (*added, size)
-        return offering(reply, removed, added)
-
     def end_transaction(self) -> None:
         """The mail has its verdict."""
         self.in_transaction = False
@@ -388,10 +343,9 @@ class Pipeline:
 
     def forget(self) -> None:
         """What the sender was offered, and began, counts no more: it said HELO, or went over to TLS (RFC 3207 4.2)."""
-        self.offered = self.tls_offered = self.chunks_offered = False
+        self.capabilities.forget()
         self.reset()
-        self.sender.enhanced_codes = False
-        self.hello, self._keywords = None, {}
+        self.hello = None
 
     def look_behind_data(self) -> None:
         """See how much the sender has sent behind DATA, as whose reply is about to be given."""

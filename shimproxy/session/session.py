@@ -24,6 +24,7 @@ import trio
 
 from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken, TlsFailed
 from shimproxy.session import opaque
+from shimproxy.session.capabilities import Capabilities
 from shimproxy.session.content import Content
 from shimproxy.session.delivery import Over
 from shimproxy.session.farewell import see_off
@@ -244,7 +245,8 @@ class Session:
         notes.phase = FIRST_COMMAND
         await sender.say(reply)
         measure = Measure(self.policy.sizes) if self.policy.sizes else None
-        pipeline = Pipeline(sender, receiver, notes, self.policy, security, self._tally, measure)
+        capabilities = Capabilities(sender, receiver, notes, self.policy, security)
+        pipeline = Pipeline(sender, receiver, notes, self.policy, capabilities, self._tally, measure)
         return Turns(sender, pipeline, notes, self.policy)
 
     # -- commands
@@ -291,7 +293,7 @@ class Session:
             return BAD_LINE
         if self._security.hello_due and command.verb not in _WITHOUT_HELLO:
             return OUT_OF_ORDER
-        if command.verb is Verb.STARTTLS and (pipeline.authenticated or not pipeline.tls_offered):
+        if command.verb is Verb.STARTTLS and (pipeline.authenticated or not pipeline.capabilities.tls):
             return NOT_OFFERED
         return None
 

@@ -85,7 +85,11 @@ class Turns:
             commands.feed(octets)
             command = commands.next_command()
         self._at_rest = False
-        if commands.ahead and command.verb not in _WITH_DATA and not (pipeline.offered and command.verb in GROUPED):
+        if (
+            commands.ahead
+            and command.verb not in _WITH_DATA
+            and not (pipeline.capabilities.pipelining and command.verb in GROUPED)
+        ):
             self.note_pipelining(command.verb, len(commands.ahead))
         return command
 
