@@ -200,25 +200,46 @@ def test_stray_octets_are_counted(data: bytes, count: int) -> None:
         assert sut.stray_count == count
 
 
+def test_what_is_counted_is_what_is_stray_by_definition() -> None:
+    """Also beside a dot that stands alone on its line, which is stuffed for it and no octet more."""
+    wrong = []
+    for short in short_streams(LONGEST - 1):
+        stream = short + b"\r\n.\r\n"
+        mail_data = stream[: (b"\r\n" + stream).find(b"\r\n.\r\n") + 3]
+        for blocks in segmentations(stream):
+            sut = Normaliser()
+            canonical(blocks, sut)
+            if sut.stray_count != len(re.findall(rb"\r(?!\n)|(?<!\r)\n|\0", mail_data)):
+                wrong.append((blocks, sut.stray_count))
+
+    assert wrong == []
+
+
 # -- devices
 
 
 @pytest.mark.parametrize(
-    ("data", "expected"),
+    ("data", "expected", "stray"),
     [
-        (b"a\nb\n.\n", b"a\r\nb\r\n.\r\n"),
-        (b"a\n..b\n.\n", b"a\r\n..b\r\n.\r\n"),
-        (b"a\n.b\n.\n", b"a\r\n.b\r\n.\r\n"),
-        (b".\n", b".\r\n"),
-        (b"a\r\n.\r\n", b"a\r\n.\r\n"),
-        (b"a\rb\n.\r\n", b"a b\r\n.\r\n"),
-        (b"a\r\n.\n", b"a\r\n.\r\n"),
-        (b"a\n.\rb\n.\n", b"a\r\n. b\r\n.\r\n"),
-        (b"a\n.\0\n.\n", b"a\r\n. \r\n.\r\n"),
+        (b"a\nb\n.\n", b"a\r\nb\r\n.\r\n", 0),
+        (b"a\n..b\n.\n", b"a\r\n..b\r\n.\r\n", 0),
+        (b"a\n.b\n.\n", b"a\r\n.b\r\n.\r\n", 0),
+        (b".\n", b".\r\n", 0),
+        (b"a\r\n.\r\n", b"a\r\n.\r\n", 0),
+        (b"a\rb\n.\r\n", b"a b\r\n.\r\n", 1),
+        (b"a\r\n.\n", b"a\r\n.\r\n", 0),
+        (b"a\n.\rb\n.\n", b"a\r\n. b\r\n.\r\n", 1),
+        (b"a\n.\0\n.\n", b"a\r\n. \r\n.\r\n", 1),
+        (b"\ra\r\n\0\nb\r\r\n.\n", b" a\r\n \r\nb \r\n.\r\n", 3),
     ],
     ids=repr,
 )
-def test_what_a_device_sends_becomes_canonical(data: bytes, expected: bytes) -> None:
-    """Its lines end in LF, its dots are stuffed by itself, and a dot alone on such a line is the end."""
+def test_what_a_device_sends_becomes_canonical(data: bytes, expected: bytes, stray: int) -> None:
+    """Its lines end in LF, its dots are stuffed by itself, and a dot alone on such a line is the end.
+
+    What it has no excuse for, and is changed, is counted.
+    """
     for blocks in segmentations(data):
-        assert canonical(blocks, Normaliser(lf_ends_lines=True), EndOfDeviceData()) == (expected, True)
+        sut = Normaliser(lf_ends_lines=True)
+        assert canonical(blocks, sut, EndOfDeviceData()) == (expected, True)
+        assert sut.stray_count == stray, blocks

@@ -16,7 +16,7 @@ import attrs
 import pytest
 import trio
 
-from shimproxy.session.policy import Policy
+from shimproxy.session.policy import Policy, Sizes
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.newlines import Newlines
 from tests.memory import staged, up_to_mail_data
@@ -130,6 +130,19 @@ def test_a_refusal_waits_for_the_end() -> None:
     staged(script, policy=Policy(newlines=Newlines.REJECT))
 
 
+@pytest.mark.parametrize("piece_octets", [0, 1])
+def test_a_mail_is_refused_for_what_is_wrong_with_it(piece_octets: int) -> None:
+    """With the CRs that it lacks it would be too big; as the sender has sent it, it is not."""
+
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, b"x\n" * 20 + b"\r\n.\r\n", piece_octets)
+        assert stage.sender.written.startswith(b"550 ")
+        assert stage.repaired == [Violation.BARE_NEWLINE]
+
+    staged(script, policy=Policy(newlines=Newlines.REJECT, sizes=Sizes(50)))
+
+
 def test_a_sender_that_stalls_in_refused_mail_data_gets_the_refusal() -> None:
     """Instead of a 421 that would make it come again."""
 
@@ -184,6 +197,19 @@ def test_a_device_that_knows_lf_alone_has_its_mail_delivered() -> None:
         await stage.feed(stage.receiver, b"250 OK\r\n")
         assert stage.receiver.written.endswith(b"\r\n.\r\nQUIT\r\n")
         assert Violation.BARE_NEWLINE not in stage.repaired
+
+    staged(script, policy=Policy(lf_only_devices=True))
+
+
+def test_what_is_changed_in_the_mail_of_such_a_device_is_told() -> None:
+    """A CR or NUL that becomes a blank, in mail data; its LFs are what is expected of it."""
+
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, b"one\rtwo\n\0\n.\n")
+        assert stage.receiver.written.endswith(b"one two\r\n \r\n.\r\n")
+        assert [repair.detail["count"] for repair in stage.notes.repairs] == [2]
+        assert stage.repaired == [Violation.BARE_NEWLINE]
 
     staged(script, policy=Policy(lf_only_devices=True))
 

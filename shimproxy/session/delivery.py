@@ -134,7 +134,7 @@ class Delivery:
             await self._end_with(self._held_verdicts() or [SHUTTING_DOWN])
         finally:
             transfer.tell()
-            if intake.stray_count and not self.policy.lf_only_devices:
+            if intake.stray_count:
                 notes.repaired(Violation.BARE_NEWLINE, count=intake.stray_count, newlines=self.policy.newlines.value)
         if passage is Passage.VANISHED:
             self._held_verdicts()

@@ -165,9 +165,10 @@ class Intake:
             portion = block.view[BLOCK_START:stop]
         else:
             portion = normaliser.feed(block.buffer, BLOCK_START, stop, block.scratch, ended=self.ended)
-            if normaliser.stray_count and self._policy.newlines is Newlines.REJECT and not self._policy.lf_only_devices:
+            if normaliser.stray_count and self._policy.newlines is Newlines.REJECT:
                 self.refusal = BAD_NEWLINES
-        if self._measure and self._size:
+        # What was made canonical is larger than what the sender sent: refused for that, it is not too big as well.
+        if self._measure and self._size and not self.refusal:
             self._size.count(portion, ended=self.ended)
             self._measure.octets = self._size.octets
             if self._measure.exceeded:

@@ -17,6 +17,7 @@ import attrs
 _DOT = ord(".")
 # A dot alone on its line but for something stray; an LF with the dot behind it; a CR; a NUL.
 _STRAY = re.compile(rb"(?<=\r\n)\.(?=\n|\0|\r(?!\n))|(?<!\r)\n\.?|\r(?!\n)|\0")
+_DOT_ALONE = re.compile(rb"(?<=\r\n)\.(?=\n|\0|\r(?!\n))")  # which is not stray, but the octet behind it
 _STRAY_OF_DEVICES = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0")
 # Below this, looking at every octet is the cheaper way.
 _LEAST_REGULAR_OCTETS = 4096
@@ -83,7 +84,7 @@ class Normaliser:
 
     lf_ends_lines: bool = False
     stray_count: int = 0
-    """How many stray octets there were."""
+    """How many octets were stray; where `lf_ends_lines`, an LF alone is none."""
     _before: bytes = b"\r\n"
     """The line end before the next octet, if there is one; the end of the DATA command counts."""
     _held: bytes = b""
@@ -129,9 +130,13 @@ class Normaliser:
         if ended:
             octets = octets[: octets.rindex(b".")]
             end = b".\r\n"
-        octets, count = pattern.subn(_replacement, octets)
-        self.stray_count += count - (before == b"\n")
-        return octets[2 if before else 0 :] + end
+        made_canonical, count = pattern.subn(_replacement, octets)
+        if self.lf_ends_lines:
+            count -= octets.count(b"\n") - octets.count(b"\r\n")
+        else:
+            count -= len(_DOT_ALONE.findall(octets)) + (before == b"\n")
+        self.stray_count += count
+        return made_canonical[2 if before else 0 :] + end
 
 
 def _unjudged(tail: bytes, line_end: bytes) -> bytes:
