@@ -85,6 +85,21 @@ def test_newlines_are_one_of_three() -> None:
         settings(newlines="keep")
 
 
+@pytest.mark.parametrize("newlines", ["reject", "pass"])
+def test_newlines_of_devices_that_know_lf_alone_are_made_canonical(newlines: str) -> None:
+    """Nothing else can be done with them, so that what says otherwise is no setting; another listener may have it."""
+    of_devices = "127.0.0.1:2526,lf-only-devices"
+    with pytest.raises(
+        SettingsError, match=f"listener 127.0.0.1:2526: .*lf-only-devices.* newlines is {newlines}; say"
+    ):
+        settings(listen=[of_devices, "127.0.0.1:2525"], newlines=newlines)
+    with pytest.raises(SettingsError, match=r"listener 127.0.0.1:2526: .*lf-only-devices"):
+        settings(listen=attrs.evolve(Listener.parse(of_devices), own={"newlines": newlines}))
+
+    its_own = attrs.evolve(Listener.parse(of_devices), own={"newlines": "normalise"})
+    assert settings(listen=[its_own, "127.0.0.1:2525"], newlines=newlines).newlines == newlines
+
+
 @pytest.mark.parametrize("setting", ["receiver", "listen"])
 @pytest.mark.parametrize("text", ["mail.example", "::1:25", "mail.example:smtp", ""])
 def test_text_that_is_no_address(setting: str, text: str) -> None:

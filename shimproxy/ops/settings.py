@@ -254,6 +254,11 @@ class Settings:
             of_all.append(its)
             if its.goes_to_original and isinstance(listener.address, UnixPath):
                 yield f"listener {listener.address}: receiver 'original' is for TCP; give it a receiver of its own"
+            if listener.lf_only_devices and its.newlines is not Newlines.NORMALISE:
+                yield (
+                    f"listener {listener.address}: what lf-only-devices send is always made canonical, and newlines is "
+                    f"{its.newlines}; say newlines = normalise for that [[listener]], or leave lf-only-devices away"
+                )
         if self.allow_destination != (Allowed(),) and of_all and not any(its.goes_to_original for its in of_all):
             yield ("allow_destination: says where senders may go with receiver 'original'; say that, or leave it away")
         if self.login_user and self.goes_to_original and any(each.network is None for each in self.allow_destination):
