@@ -20,8 +20,8 @@ from shimproxy.ops.listener import SettingsError
 from shimproxy.ops.log_output import LogUnusable
 from shimproxy.ops.options import OPTIONS
 from shimproxy.ops.readers import nearest
+from shimproxy.ops.signals import supervise
 from shimproxy.ops.sources import FILE_VARIABLE, Sources
-from shimproxy.ops.supervisor import supervise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

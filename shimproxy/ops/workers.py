@@ -1,0 +1,261 @@
+"""The worker processes of one supervisor: they are started, listened to, asked, replaced and ended.
+
+Invariants:
+
+1. A worker that ends while it is among the current ones is replaced, with the settings and sockets of the others.
+2. New workers serve before the old ones are told to retire; if one of them does not, none of them stays.
+
+What a worker is told and says is child.py's; when there are to be others is the supervisor's to know.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import trio
+
+from shimproxy.ops.child import Worker
+from shimproxy.ops.listener import Listening, SettingsError, sockets_of
+from shimproxy.ops.status import History, Repaired
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from shimproxy.ops.journal import Journal
+    from shimproxy.ops.metrics import Series
+    from shimproxy.ops.settings import Settings
+    from shimproxy.ops.sources import Sources
+
+_START_SECONDS: Final = 30.0
+_LEAST_BACK_OFF_SECONDS: Final = 0.1
+_LONGEST_BACK_OFF_SECONDS: Final = 30.0
+_PAUSE_SECONDS: Final = 1.0
+"""Between attempts to start a worker for which there are no means."""
+_STEADY_SECONDS: Final = 10.0
+"""A worker that has lived so long has not failed to start."""
+_REPORT_SECONDS: Final = 1.0
+_SILENT_SECONDS: Final = 10.0
+"""A worker that reports once a second and has not for so long serves nobody."""
+_CODE: Final = Path(__file__).parents[2]
+
+
+@attrs.frozen
+class Service:
+    """What workers serve with."""
+
+    sources: Sources
+    settings: Settings
+    listening: Listening
+
+
+@attrs.define(eq=False)
+class Workers:
+    """The worker processes of one supervisor."""
+
+    nursery: trio.Nursery
+    journal: Journal
+    history: History = attrs.field(factory=History)
+    """What those that have ended did."""
+    current: list[Worker] = attrs.field(factory=list)
+    """Those that take new sessions."""
+    all: set[Worker] = attrs.field(factory=set)
+    """And those that let theirs come to their end."""
+    _service: Service | None = None
+    """What the current ones serve with."""
+    _stopping: bool = False
+    _failures: int = 0
+    _answered: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+
+    # -- starting
+
+    async def started(self, service: Service) -> list[Worker]:
+        """Workers that serve. Raises SettingsError if there can't be as many as there should be: then there is none."""
+        workers: list[Worker] = []
+        problem = "a worker did not start; what it says stands above"
+        try:
+            for _ in range(service.settings.workers_used):
+                workers.append(self._spawn(service))
+            for worker in workers:
+                with trio.move_on_after(_START_SECONDS):
+                    await worker.ready.wait()
+        except OSError as error:
+            problem = f"a worker could not be started: {error.strerror}"
+        except BaseException:
+            for worker in workers:
+                worker.kill()
+            raise
+        if len(workers) < service.settings.workers_used or not all(worker.serves for worker in workers):
+            for worker in workers:
+                worker.kill()
+            raise SettingsError(problem)
+        return workers
+
+    def _spawn(self, service: Service) -> Worker:
+        """Start a worker. Raises OSError."""
+        ours, theirs = socket.socketpair()
+        sockets = sockets_of(service.settings.listen, service.listening)
+        # The code is this program's, whatever stands in the directory where it was started.
+        code = os.pathsep.join(filter(None, (str(_CODE), os.environ.get("PYTHONPATH"))))
+        with theirs:
+            try:
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "shimproxy.ops.worker", str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno(), *(sock.fileno() for _, sock in sockets)],
+                    env=os.environ | {"PYTHONPATH": code},
+                    process_group=0,  # what a terminal sends is for the supervisor
+                )
+            except OSError:
+                ours.close()
+                raise
+        process.returncode = 0  # it is waited for here, not by its destructor
+        ours.setblocking(False)
+        worker = Worker(process.pid, ours)
+        worker.tell(options=service.sources.as_texts(), sockets=[(index, sock.fileno()) for index, sock in sockets])
+        self.tend(worker)
+        return worker
+
+    def go_over_to(self, service: Service, workers: list[Worker]) -> None:
+        """These take new sessions from now on, and the others retire."""
+        self._service = service
+        replaced, self.current = self.current, workers
+        self._failures = 0
+        for worker in replaced:
+            worker.retire()
+        for worker in workers:
+            if worker.ended.is_set():  # since it was ready
+                self.nursery.start_soon(self._replace, worker)
+
+    def take_over(self, service: Service, workers: Iterable[Worker]) -> None:
+        """Go on with workers that another program has started in this process."""
+        self._service = service
+        for worker in workers:
+            self.tend(worker)
+            if not worker.retiring:
+                self.current.append(worker)
+
+    # -- their lives
+
+    def tend(self, worker: Worker) -> None:
+        """Listen to it until it has ended."""
+        self.all.add(worker)
+        self.nursery.start_soon(self._tend_to_its_end, worker, name=f"worker {worker.pid}")
+
+    async def _tend_to_its_end(self, worker: Worker) -> None:
+        worker.control.setblocking(False)
+        await worker.run(partial(self._hear, worker), partial(self.journal.trouble_with_workers, pid=worker.pid))
+        self.all.discard(worker)
+        self.history.over(worker.counted)
+        self._answered.unpark_all()
+        if worker in self.current:
+            await self._replace(worker)
+
+    def _hear(self, worker: Worker, what: dict[str, Any]) -> None:
+        if "ready" in what:
+            worker.serves = True
+            worker.ready.set()
+        if "counted" in what:
+            worker.counted, worker.gauges = what["counted"], what["gauges"]
+            worker.reported = what.get("report", worker.reported)
+            self._answered.unpark_all()
+        if "repaired" in what:
+            self.history.repaired(Repaired(**what["repaired"]))
+
+    # -- what they are asked
+
+    def ask(self) -> tuple[int, list[Worker]]:
+        """Ask workers for their figures: the question, and whom it was put to."""
+        question = time.monotonic_ns()  # an answer to a program before this one answers an earlier question
+        asked = [worker for worker in self.all if worker.serves]
+        for worker in asked:
+            worker.ask(question)
+        return question, asked
+
+    async def answered(self) -> None:
+        """Return when a worker that takes new sessions has answered a question put to it now."""
+        question, _ = self.ask()
+        while self._stopping or all(worker.reported < question for worker in self.current):
+            await self._answered.park()
+
+    async def heard(self) -> None:
+        """Return when all have answered a question put to them now, or have had their time to."""
+        question, asked = self.ask()
+        with trio.move_on_after(_REPORT_SECONDS):  # a worker that is too busy to answer has said it not long ago
+            while any(worker in self.all and worker.reported < question for worker in asked):
+                await self._answered.park()
+
+    async def told(self) -> None:
+        """Return when every order was written whole, or there was time enough for it."""
+        with trio.move_on_after(_REPORT_SECONDS):
+            while not all(worker.told for worker in self.all):  # noqa: ASYNC110 - once, and soon so
+                await trio.sleep(_REPORT_SECONDS / 100)
+
+    def figures(self) -> Series:
+        """The figures of all of them, of those too that have ended."""
+        figures = self.history.figures(figures for worker in self.all for figures in (worker.counted, worker.gauges))
+        figures["workers"] = len(self.all)
+        return figures
+
+    @property
+    def serve(self) -> bool:
+        """Whether one of them takes new sessions."""
+        silent = trio.current_time() - _SILENT_SECONDS
+        return any(worker.serves and worker.heard_at > silent for worker in self.current)
+
+    # -- the replacement
+
+    async def _replace(self, worker: Worker) -> None:
+        self.current.remove(worker)
+        if self._stopping:
+            return
+        lived_seconds = trio.current_time() - worker.started_at
+        self._failures = 0 if lived_seconds > _STEADY_SECONDS else self._failures + 1
+        pause_seconds = min(_LONGEST_BACK_OFF_SECONDS, _LEAST_BACK_OFF_SECONDS * 2 ** max(0, self._failures - 1))
+        self.journal.trouble_with_workers(
+            "a worker has ended; another starts",
+            pid=worker.pid,
+            how=worker.how_it_ended,
+            after_seconds=round(lived_seconds, 3),
+            pause_seconds=pause_seconds,
+        )
+        await trio.sleep(pause_seconds)
+        while not self._stopping and self._service and len(self.current) < self._service.settings.workers_used:
+            try:
+                self.current.append(self._spawn(self._service))
+            except OSError as error:
+                self.journal.trouble_with_workers(
+                    "a worker could not be started; another attempt follows",
+                    problem=error.strerror or str(error),
+                    pause_seconds=_PAUSE_SECONDS,
+                )
+                await trio.sleep(_PAUSE_SECONDS)
+
+    # -- the end
+
+    def stop(self, kill_after_seconds: float) -> None:
+        """Have all end in good order, or at once if that was asked before; what has not ended by then is killed."""
+        self._stopping = True
+        for worker in self.all:
+            worker.tell(do="stop")
+        self.nursery.start_soon(self._kill_after, kill_after_seconds)
+
+    async def _kill_after(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        for worker in self.all:
+            self.journal.trouble_with_workers("a worker does not end; it is killed", pid=worker.pid)
+            worker.kill()
+
+    async def ended(self) -> None:
+        """Return when every one has ended."""
+        while self.all:
+            await next(iter(self.all)).ended.wait()
+            await trio.lowlevel.checkpoint()
