@@ -205,8 +205,8 @@ def test_the_pieces_in_which_commands_come_decide_nothing(limit_octets: int) -> 
 
 @pytest.mark.parametrize("line_end", [b"\r\n", b"\n"], ids=["CRLF", "LF"])
 def test_a_line_at_the_limit_is_forwarded(line_end: bytes) -> None:
-    """The limit is what a line may have, its end included."""
-    came = b"NOOP ".ljust(LIMIT_OCTETS - len(line_end), b"x") + line_end
+    """The limit is what a line may have without its end."""
+    came = b"NOOP ".ljust(LIMIT_OCTETS, b"x") + line_end
     for blocks in segmentations(came + b"QUIT\r\n"):
         command, following = read(blocks)
 
@@ -217,16 +217,31 @@ def test_a_line_at_the_limit_is_forwarded(line_end: bytes) -> None:
 
 @pytest.mark.parametrize("over_octets", [1, 2, 3, LIMIT_OCTETS - 1, LIMIT_OCTETS, LIMIT_OCTETS + 1, 200])
 @pytest.mark.parametrize("line_end", [b"\r\n", b"\n"], ids=["CRLF", "LF"])
-@pytest.mark.parametrize("verb", [b"NOOP ", b"DATA ", b"STARTTLS "], ids=["NOOP", "DATA", "STARTTLS"])
+@pytest.mark.parametrize("verb", [b"NOOP ", b"DATA ", b"STARTTLS ", b"BDAT 5 "], ids=str)
 def test_a_line_over_the_limit_is_one_refused_command(over_octets: int, line_end: bytes, verb: bytes) -> None:
-    """Exactly one command to be answered, never forwarded, and the one behind it intact, at every segmentation."""
-    came = verb.ljust(LIMIT_OCTETS + over_octets - len(line_end), b"x") + line_end
+    """Exactly one command to be answered, never forwarded, and the one behind it intact, at every segmentation.
+
+    Its verb is known, as what follows behind it is for that to say; and how long it was.
+    """
+    came = verb.ljust(LIMIT_OCTETS + over_octets, b"x") + line_end
     for blocks in segmentations(came + b"QUIT\r\n"):
         command, following = read(blocks)
 
         assert command.violation is Violation.LONG_LINE
+        assert (command.verb.value.encode(), command.dropped_octets) == (verb.split()[0], len(came))
         assert not command.forwardable
         assert Command(Verb.QUIT, b"QUIT\r\n") == following
+
+
+def test_auth_over_the_limit_has_a_name_of_its_own() -> None:
+    """RFC 4954 section 6 has a reply of its own for it; the limit is that of section 4, 12288 octets, at least."""
+    for octets, violation in (LIMIT_OCTETS, None), (LIMIT_OCTETS + 1, Violation.AUTH_TOO_LONG):
+        came = b"auth PLAIN ".ljust(octets, b"x") + b"\r\n"
+        for blocks in segmentations(came + b"QUIT\r\n"):
+            command, following = read(blocks)
+            assert (command.verb, command.violation) == (Verb.AUTH, violation)
+            assert command.forwardable is (violation is None)
+            assert Command(Verb.QUIT, b"QUIT\r\n") == following
 
 
 def test_long_lines_one_after_the_other_are_as_many_commands() -> None:
@@ -343,7 +358,6 @@ def test_the_size_of_a_chunk(line: bytes, chunk: Chunk | None) -> None:
         (b"dXNlcg==\n", b"dXNlcg==\r\n"),
         (b"DATA\r\n", b"DATA\r\n"),
         (b"STARTTLS\r\n", b"STARTTLS\r\n"),
-        (b"", b"*\r\n"),
         (b"dXN\0lcg==\r\n", b"*\r\n"),
         (b"dXN\rQUIT\r\n", b"*\r\n"),
     ],
@@ -353,8 +367,24 @@ def test_a_response_within_auth(came: bytes, forwarded: bytes) -> None:
     """Forwarded whatever it says; one that is too long or has a CR or NUL in it cancels (RFC 4954 section 4)."""
     response = response_from_line(came)
 
+    assert (response.violation is None) is (came == forwarded), "what is changed is told"
     assert (Verb.AUTH, forwarded, False) == (response.verb, response.line, response.refused)
     assert response.forwardable
+
+
+def test_a_response_over_the_limit_cancels() -> None:
+    """At every segmentation; what is at the limit is forwarded."""
+    at_limit, over_limit = b"x" * LIMIT_OCTETS + b"\r\n", b"x" * (LIMIT_OCTETS + 1) + b"\r\n"
+    for blocks in segmentations(at_limit + over_limit + b"*\r\n"):
+        reader = CommandReader(LIMIT_OCTETS)
+        responses = []
+        for block in blocks:
+            reader.feed(block)
+            while response := reader.next_response():
+                responses.append(response)
+        assert [response.line for response in responses] == [at_limit, b"*\r\n", b"*\r\n"]
+        assert [response.violation for response in responses] == [None, Violation.AUTH_TOO_LONG, None]
+        assert responses[1].dropped_octets == len(over_limit)
 
 
 # -- mail data or commands

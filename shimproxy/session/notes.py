@@ -63,15 +63,19 @@ class Notes:
             octets = None if command.violation else len(command.line)
             self.tracer.sender.heard(Kind.COMMAND, _traced(command, hidden=hidden), octets)
         if command.violation:
-            self.repaired(command.violation, verb=verb.value, octets=len(command.line))
+            octets = command.dropped_octets or len(command.line)
+            self.repaired(command.violation, verb=verb.value, octets=octets)
         if self.telling and self._observed:
             line = b"%s (%d octets)" % (verb.value.encode(), len(command.line)) if hidden else command.line
             self.observer.said(self.record, "sender", line)
 
     def heard_response(self, response: Command) -> None:
-        """The sender gave a response within AUTH, which nobody is told."""
+        """The sender gave a response within AUTH, which nobody is told, but for what was wrong with it."""
         if self.tracer:
             self.tracer.sender.heard(Kind.COMMAND, _traced(response, hidden=True), None)
+        if response.violation:
+            octets = response.dropped_octets or len(response.line)
+            self.repaired(response.violation, verb="AUTH response", octets=octets)
 
     def forwarded(self, verb: Verb) -> None:
         """The receiver is given a command: what it says from now on may belong to that, and to no earlier one."""

@@ -33,6 +33,7 @@ from shimproxy.session.opening import Opening, Unopened
 from shimproxy.session.pipeline import GROUPED, Pipeline
 from shimproxy.session.policy import SenderTls
 from shimproxy.session.replies import (
+    AUTH_TOO_LONG,
     BAD_LINE,
     BYE,
     DONE,
@@ -207,7 +208,7 @@ class Session:
             if self._mail_data_may_come:
                 self._mail_data_may_come = False
                 if not command.known:
-                    await self._end_at_mail_data(len(command.line))
+                    await self._end_at_mail_data(command.dropped_octets or len(command.line))
             if notes.telling or notes.secret or command.violation or command.verb in _VERBS_OF_SECRETS:
                 notes.heard(command)
             tally.commands_left -= 1
@@ -290,7 +291,7 @@ class Session:
         if command.refused:
             return NOT_OFFERED
         if not command.forwardable:
-            return BAD_LINE
+            return AUTH_TOO_LONG if command.violation is Violation.AUTH_TOO_LONG else BAD_LINE
         if self._security.hello_due and command.verb not in _WITHOUT_HELLO:
             return OUT_OF_ORDER
         if command.verb is Verb.STARTTLS and (pipeline.authenticated or not pipeline.capabilities.tls):
@@ -307,7 +308,8 @@ class Session:
 
     def _is_too_big(self, pipeline: Pipeline, command: Command) -> bool:
         there = not pipeline.receiver.gone or self._resumes(pipeline)
-        return there and pipeline.measure is not None and pipeline.measure.refuses(command)
+        measure = pipeline.measure if command.forwardable else None
+        return there and measure is not None and measure.refuses(command)
 
     async def _refuse_size(self, pipeline: Pipeline, command: Command) -> None:
         """Refuse MAIL or RCPT for the size that MAIL has declared."""

@@ -199,19 +199,27 @@ class Violation(enum.Enum):
         "bare-newline",
         "sender",
         "RFC 5321 2.3.8",
-        "in a command: forwarded with CRLF; in mail data, with bare CR and NUL: made canonical (--newlines)",
+        "in a command or AUTH response: forwarded with CRLF; in mail data, with bare CR and NUL: made canonical "
+        "(--newlines)",
     )
     UNKNOWN_OCTETS = (
         "unknown-octets",
         "sender",
         "RFC 5321 4.1.1",
-        "a NUL or bare CR in a command: 500 5.5.2, never forwarded",
+        "a NUL or bare CR in a command: 500 5.5.2, never forwarded; in a response within AUTH: cancelled by *",
     )
     LONG_LINE = (
         "long-line",
         "sender",
         "RFC 5321 4.5.3.1.4",
-        "a command over the limit: 500 5.5.2, never forwarded",
+        "a command over the limit: 500 5.5.2, never forwarded; BDAT: 421 4.5.0, close",
+    )
+    AUTH_TOO_LONG = (
+        "auth-too-long",
+        "sender",
+        "RFC 4954 4, 6",
+        "AUTH over the limit: 500 5.5.6, never forwarded; a response within AUTH: cancelled by * (--limit "
+        "command-octets)",
     )
     VANISHED_IN_DATA = (
         "vanished-in-data",

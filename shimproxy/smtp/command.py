@@ -60,6 +60,8 @@ _OTHER = Verb.OTHER
 LARGEST_CHUNK_OCTETS: Final = 2**31 - 1
 _CHUNK = re.compile(rb"BDAT[ \t]+(\d{1,10})([ \t]+LAST)?[ \t]*\r\n", re.IGNORECASE).fullmatch
 _UNNAMED = b"[127.0.0.1]"  # RFC 5321 4.1.3: who has no name gives an address
+_CANCELLATION = b"*\r\n"
+_BEGINNING_OCTETS = 64
 _FIRST_WORD = re.compile(rb"[ \t]*([^ \t\r\n]*)").match
 _PLAIN = re.compile(rb"([A-Za-z0-9-]+)(?:[ \t][^\r\n\0]*)?\r\n").fullmatch
 
@@ -80,6 +82,8 @@ class Command:
     violation: Violation | None = None
     forwardable: bool = True
     """Whether receivers may see the line: to all of them it is one command, or the operator does not mind."""
+    dropped_octets: int = 0
+    """How long the line was, where nothing is kept of it but its verb."""
 
     @property
     def plain(self) -> bool:
@@ -99,7 +103,8 @@ _ALONE = {b"%s\r\n" % verb.encode(): Command(verb, b"%s\r\n" % verb.encode()) fo
 class CommandReader:
     """Makes commands of the octets that the sender sends, in whatever pieces they come.
 
-    A line over `limit_octets` is dropped up to its LF and comes out as a command with the violation LONG_LINE.
+    A line over `limit_octets`, its line end not counted, is dropped up to its LF and comes out as a command with the
+    violation LONG_LINE, or AUTH_TOO_LONG, of which only the verb is known.
     """
 
     limit_octets: int
@@ -110,6 +115,10 @@ class CommandReader:
     """What the shim answers 502 itself."""
     ahead: bytes = b""
     """What lies here behind the last command."""
+    _beginning: bytes = b""
+    """Of a line that is over the limit: the last one, or that in progress."""
+    _dropped_octets: int = 0
+    """How much of it was dropped so far, with its line end once that is met."""
     _skipping: bool = False  # the line in progress is over the limit
 
     @property
@@ -131,19 +140,29 @@ class CommandReader:
         unread = self.ahead
         end = unread.find(b"\n") + 1
         if not end:
-            if len(unread) >= self.limit_octets:
-                self._skipping = True
-            if self._skipping:
+            if self._skipping or self._is_too_long(unread):
+                self._drop(unread)
                 self.ahead = b""
             return None
         if end == len(unread):
             line, self.ahead = unread, b""
         else:
             line, self.ahead = unread[:end], unread[end:]
-        if self._skipping or end > self.limit_octets:
+        if self._skipping or self._is_too_long(line):
+            self._drop(line)
             self._skipping = False
             return b""
         return line
+
+    def _is_too_long(self, octets: bytes) -> bool:
+        """Whether a line, or the beginning of one, is over the limit; what may be its line end is not counted."""
+        return len(octets.removesuffix(b"\n").removesuffix(b"\r")) > self.limit_octets
+
+    def _drop(self, octets: bytes) -> None:
+        if not self._skipping:
+            beginning = octets[: min(_BEGINNING_OCTETS, self.limit_octets)]  # which is there at every segmentation
+            self._skipping, self._beginning, self._dropped_octets = True, beginning, 0
+        self._dropped_octets += len(octets)
 
     def next_command(self) -> Command | None:
         """The next command, or None until more octets are fed."""
@@ -152,7 +171,7 @@ class CommandReader:
             self.ahead = b""
             return alone
         plain = _PLAIN(self.ahead)
-        if plain and not self._skipping and len(self.ahead) <= self.limit_octets:
+        if plain and not self._skipping and not self._is_too_long(self.ahead):
             # The way of nearly every command: one well-formed line and nothing behind it.
             self.ahead = b""
             word = plain[1].upper()
@@ -161,13 +180,20 @@ class CommandReader:
         if line is None:
             return None
         if not line:
-            return Command(Verb.OTHER, b"", violation=Violation.LONG_LINE, forwardable=False)
+            verb = _VERBS.get(_first_word(self._beginning), _OTHER)
+            violation = Violation.AUTH_TOO_LONG if verb is Verb.AUTH else Violation.LONG_LINE
+            return Command(verb, b"", violation=violation, forwardable=False, dropped_octets=self._dropped_octets)
         return command_from_line(line, self.newlines, self.refused, lf_ends_lines=self.lf_ends_lines)
 
     def next_response(self) -> Command | None:
         """The next response within AUTH (RFC 4954 section 4), or None until more octets are fed."""
         line = self.next_line()
-        return None if line is None else response_from_line(line, self.newlines, lf_ends_lines=self.lf_ends_lines)
+        if line is None:
+            return None
+        if not line:
+            too_long, octets = Violation.AUTH_TOO_LONG, self._dropped_octets
+            return Command(Verb.AUTH, _CANCELLATION, violation=too_long, dropped_octets=octets)
+        return response_from_line(line, self.newlines, lf_ends_lines=self.lf_ends_lines)
 
 
 def command_from_line(
@@ -198,8 +224,10 @@ def response_from_line(line: bytes, newlines: Newlines = Newlines.NORMALISE, *, 
 
     A line that no receiver should see cancels the exchange, as "*" does.
     """
-    response = command_from_line(line, newlines, lf_ends_lines=lf_ends_lines) if line else None
-    return Command(Verb.AUTH, response.line if response and response.forwardable else b"*\r\n")
+    response = command_from_line(line, newlines, lf_ends_lines=lf_ends_lines)
+    if response.forwardable:
+        return Command(Verb.AUTH, response.line, violation=response.violation)
+    return Command(Verb.AUTH, _CANCELLATION, violation=response.violation, dropped_octets=len(line))
 
 
 def name_given(command: Command) -> bytes:
