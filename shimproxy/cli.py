@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import trio
 
 from shimproxy import __version__
-from shimproxy.net.address import Address
+from shimproxy.net.address import Address, parse_endpoint
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
 from shimproxy.ops import demo, health, ladder_command, probe, systemd
 from shimproxy.ops.check import check
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from shimproxy.ops.options import Option
 
 EXIT_UNUSABLE = 2
+_EXIT_INTERRUPTED = 130
 _UNUSABLE = (ListenFailed, DialFailed, TlsUnusable, SettingsError, LogUnusable)
 
 
@@ -46,12 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _UNUSABLE as error:
         return _unusable(error)
     except BaseExceptionGroup as group:  # trio >= 0.25 wraps what leaves a nursery
+        if group.subgroup(KeyboardInterrupt):
+            return _interrupted()
         known = group.subgroup(_UNUSABLE)
         if known is None:
             raise
         return _unusable(_first(known))
     except KeyboardInterrupt:
-        return 130
+        return _interrupted()
 
 
 def _first(error: BaseException) -> BaseException:
@@ -64,6 +67,11 @@ def _unusable(error: BaseException) -> int:
     for line in str(error).splitlines():
         print(f"shimproxy: {line}", file=sys.stderr)
     return EXIT_UNUSABLE
+
+
+def _interrupted() -> int:
+    print("shimproxy: interrupted", file=sys.stderr)
+    return _EXIT_INTERRUPTED
 
 
 # -- run, check
@@ -109,8 +117,7 @@ def _health(options: argparse.Namespace) -> Callable[[], int]:
             "admin: say where to ask: --admin HOST:PORT, SHIMPROXY_ADMIN, or admin in a file (--config)"
         )
     where = sources.given["admin"].texts[-1]
-    if not where.startswith("unix:"):
-        Address.parse(where)
+    parse_endpoint(where)
     path = "/readyz" + ("?receiver" if options.receiver else "") if options.ready or options.receiver else "/healthz"
 
     def command() -> int:
@@ -248,7 +255,7 @@ def _add_health(commands: argparse._SubParsersAction[_Parser]) -> None:
         "health",
         help="ask a running shimproxy how it is",
         description="Ask the admin address of a running shimproxy how it is.",
-        epilog="Exit status: 0 if it is well, 1 if not (it says why), 2 if it can't be asked.",
+        epilog="Exit status: 0 if it is well, 1 if it is not or does not say so in time, 2 if it can't be asked.",
     )
     command.set_defaults(prepare=_health, parser=command)
     _add_config(command)
@@ -308,7 +315,7 @@ def _add_probe(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="see how a receiver behaves before mail depends on it",
         description="Say how a receiver behaves, what it does wrong, and what shimproxy does about that. No mail is "
         "completed; a large one is begun only if you say yes.",
-        epilog="Exit status: 0 if the probe was made, whatever was found; 2 if it can't be.",
+        epilog="Exit status: 0 if the probe was made, whatever was found; 2 if it can't be; 130 if it was interrupted.",
     )
     command.set_defaults(prepare=_probe, parser=command)
     command.add_argument("receiver", metavar="HOST:PORT", help="the receiver")

@@ -251,6 +251,8 @@ def test_shimproxy_health(receiver: Receiver, tmp_path: Path) -> None:
     assert (status, said.startswith(f"no answer from unix:{path}: ")) == (1, True)
     status, said = health()
     assert (status, said.startswith("shimproxy: admin: say where to ask")) == (2, True)
+    status, said = health("--admin", "unix:admin")
+    assert (status, said.startswith("shimproxy: 'unix:admin' has no path from the root on")) == (2, True)
 
 
 def test_a_socket_of_one_that_has_gone_is_replaced_and_that_of_another_is_not(

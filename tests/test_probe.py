@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import pytest
@@ -34,12 +34,9 @@ from tests.peers.exim import exim
 from tests.peers.postfix import MAILBOX_DOMAIN, postfix
 from tests.peers.processes import poll
 from tests.peers.programs import smtp_sink
-from tests.peers.receiving import EHLO, HOST, Receiver, Talk
+from tests.peers.receiving import EHLO, HOST, Receiver, Talk, speaking
 from tests.peers.shim import shim
 from tests.peers.table import FAULTS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SECONDS = 60.0
 OCTETS = 4 * 1024 * 1024
@@ -78,20 +75,6 @@ async def probed(port: int, *, without_mail: bool = True, mail: bool = False, **
         if mail:
             await probe.mail_data()
     return Probed(probe, lines)
-
-
-def never(talk: Talk) -> None:
-    raise AssertionError("DATA")
-
-
-def speaking(dialogue: Callable[[Talk], None]) -> Receiver:
-    """A receiver all of whose dialogue is this."""
-
-    class Speaking(Talk):
-        def serve(self, on_data: Callable[[Talk], None]) -> None:
-            dialogue(self)
-
-    return Receiver(never, talk=Speaking)
 
 
 def scripted(replies: dict[str, bytes], greeting: bytes = b"220 hello\r\n") -> Receiver:

@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import textwrap
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
@@ -26,6 +27,7 @@ from shimproxy.ops import log_output
 from shimproxy.ops.demo_judge import Check, Witness, how_it_went, judge_real, judge_with, judge_without, report
 from shimproxy.ops.demo_peers import Receiver, Sender, SenderAccount
 from shimproxy.ops.demo_wire import PIECE_OCTETS, Mail, Trace, path
+from shimproxy.ops.interrupt import interruptible
 from shimproxy.ops.ladder import Ladder, drawn
 from shimproxy.ops.run import say
 from shimproxy.ops.serve import serve
@@ -44,7 +46,7 @@ PATIENCE_SECONDS: Final = 3.0
 _WAIT_SECONDS = 30.0
 _REAL_WAIT_SECONDS = 300.0
 _MOST_COLUMNS = 120
-_EXIT_UNSEEN, _EXIT_INTERRUPTED = 1, 130
+_EXIT_UNSEEN: Final = 1
 
 
 class Shim(Protocol):
@@ -211,18 +213,9 @@ def _introduction(play: Play, columns: int) -> list[str]:
 
 
 def run(play: Play) -> int:
-    """`shimproxy demo`: the exit status. Raises DialFailed."""
+    """`shimproxy demo`: the exit status. Raises DialFailed, wrapped or not, and KeyboardInterrupt at a signal."""
     columns = min(shutil.get_terminal_size((100, 24)).columns, _MOST_COLUMNS)
-
-    async def perform() -> int:
-        status = _EXIT_INTERRUPTED
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_at_signal, nursery.cancel_scope)
-            status = await demonstrate(play, columns=columns)
-            nursery.cancel_scope.cancel()
-        return status
-
-    return trio.run(perform)
+    return interruptible(partial(demonstrate, play, columns=columns))
 
 
 def run_serve() -> int:

@@ -1,7 +1,11 @@
-"""Whether a receiver greets, asked so that its log has no complaint (RFC 5321 3.1)."""
+"""Whether a receiver greets, asked so that its log has no complaint (RFC 5321 3.1).
+
+It is asked for GREETING_SECONDS at most and heard for _MOST_OCTETS, however its greeting comes.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -9,7 +13,9 @@ import trio
 from shimproxy.net import proxy_header
 from shimproxy.net.address import UnixPath
 from shimproxy.net.origin import party
+from shimproxy.ops.demo_wire import reason
 from shimproxy.session.policy import ReceiverTls
+from shimproxy.smtp.reply import ReplyReader
 
 if TYPE_CHECKING:
     from shimproxy.net.address import Endpoint
@@ -45,27 +51,36 @@ def _asked(settings: Settings) -> list[tuple[Endpoint, Settings]]:
 
 async def _why_not(endpoint: Endpoint, settings: Settings) -> str:
     """The same of one receiver; it is heard to the end of its greeting, and told QUIT."""
-    said = b""
-    try:
-        with trio.fail_after(GREETING_SECONDS):
+    why_not = "does not greet in time"
+    with trio.move_on_after(GREETING_SECONDS):
+        try:
             async with await _connected(endpoint, settings) as stream:
                 if settings.send_proxy:
                     own, peer = party(stream.socket.getsockname()), party(stream.socket.getpeername())
                     await stream.send_all(proxy_header.local(settings.send_proxy, own, peer))
                 if settings.receiver_tls is ReceiverTls.IMPLICIT:
                     return ""  # it waits for TLS, which is for the workers to make
-                while not (said.endswith(b"\n") and said.splitlines()[-1][3:4] != b"-") and len(said) < _MOST_OCTETS:
-                    octets = await stream.receive_some()
-                    if not octets:
-                        return "goes without a greeting"
-                    said += octets
-                await stream.send_all(b"QUIT\r\n")
-                await stream.receive_some()
-    except trio.TooSlowError:
-        return "does not greet in time"
-    except (OSError, trio.BrokenResourceError) as error:
-        return f"cannot be reached: {error}"
-    return "" if said.startswith(b"220") else "does not greet"
+                why_not = await _why_not_heard(stream)
+                # What becomes of QUIT says nothing about the greeting.
+                with contextlib.suppress(trio.BrokenResourceError):
+                    await stream.send_all(b"QUIT\r\n")
+                    await stream.receive_some()
+        except (OSError, trio.BrokenResourceError) as error:
+            return f"cannot be reached: {reason(error) or error}"
+    return why_not
+
+
+async def _why_not_heard(stream: trio.SocketStream) -> str:
+    replies, room_octets = ReplyReader(), _MOST_OCTETS
+    while not (reply := replies.next_reply()):
+        octets = await stream.receive_some(room_octets)
+        room_octets -= len(octets)
+        if not octets:
+            return "closes without a greeting"
+        if not room_octets:
+            return "does not come to the end of its greeting"
+        replies.feed(octets)
+    return "" if reply.code == 220 else "does not greet"
 
 
 async def _connected(endpoint: Endpoint, settings: Settings) -> trio.SocketStream:

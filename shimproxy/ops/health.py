@@ -1,43 +1,98 @@
-"""`shimproxy health`: asks the admin address of a running shimproxy, as a container's health check does."""
+"""`shimproxy health`: asks the admin address of a running shimproxy, as a container's health check does.
+
+1. There is an answer within PATIENCE_SECONDS or there is none, however it comes.
+2. Of what comes, no more than _MOST_OCTETS are kept, and none are shown that are not printable.
+"""
 
 from __future__ import annotations
 
-import http.client
-import socket
-from typing import Final
+import re
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
 
-from shimproxy.net.address import Address
+import trio
 
-_SECONDS: Final = 5.0
+from shimproxy.net.address import UnixPath, parse_endpoint
+from shimproxy.ops.demo_wire import reason
+from shimproxy.ops.greeting import GREETING_SECONDS
+from shimproxy.ops.interrupt import interruptible
+from shimproxy.ops.journal import escaped
+
+if TYPE_CHECKING:
+    from shimproxy.net.address import Endpoint
+
+PATIENCE_SECONDS: Final = GREETING_SECONDS + 1.0
+"""More than shimproxy takes to ask its receivers."""
+_MOST_OCTETS: Final = 16 * 1024
+_MOST_SAID_OCTETS: Final = 1000
+_STATUS: Final = re.compile(rb"HTTP/\d\.\d ([1-5]\d\d)(?: |\r?$)").match
+_LENGTH: Final = re.compile(rb"^content-length:[ \t]*([0-9]{1,9})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE).search
+
+
+class _NoAnswer(Exception):
+    """Why there is none."""
 
 
 def ask(where: str, path: str) -> tuple[bool, str]:
-    """Whether the answer at an admin address, HOST:PORT or unix:PATH, is that all is well; and what was said."""
-    connection = _Connection(where)
+    """Whether the answer at an admin address, HOST:PORT or unix:PATH, is that all is well; and what was said.
+
+    Raises AddressError, and KeyboardInterrupt at SIGINT and SIGTERM.
+    """
+    return interruptible(partial(_ask, parse_endpoint(where), path))
+
+
+async def _ask(endpoint: Endpoint, path: str) -> tuple[bool, str]:
     try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        said = response.read(1000).decode(errors="replace").strip()
-    except (OSError, http.client.HTTPException) as error:
-        return False, f"no answer from {where}: {error or type(error).__name__}"
-    finally:
-        connection.close()
-    return response.status == http.client.OK, said
+        with trio.fail_after(PATIENCE_SECONDS):
+            async with await _connected(endpoint) as stream:
+                # Version 1.0, so that the body ends where its length says or the connection does.
+                await stream.send_all(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+                status, said = await _read(stream)
+    except trio.TooSlowError:
+        why_not = f"none within {PATIENCE_SECONDS:g} s"
+    except UnicodeError:
+        why_not = "unknown host"
+    except (OSError, trio.BrokenResourceError) as error:
+        why_not = reason(error) or type(error).__name__
+    except _NoAnswer as error:
+        why_not = str(error)
+    else:
+        return status == HTTPStatus.OK, said or f"status {status}, and no more"
+    return False, f"no answer from {endpoint}: {why_not}"
 
 
-class _Connection(http.client.HTTPConnection):
-    """HTTP to an admin address."""
+async def _connected(endpoint: Endpoint) -> trio.SocketStream:
+    if isinstance(endpoint, UnixPath):
+        return await trio.open_unix_socket(endpoint.path)
+    return await trio.open_tcp_stream(endpoint.host or "localhost", endpoint.port)
 
-    def __init__(self, where: str) -> None:
-        super().__init__("localhost", timeout=_SECONDS)
-        self._where = where
 
-    def connect(self) -> None:
-        """Connect to where it listens."""
-        if self._where.startswith("unix:"):
-            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self.sock.settimeout(_SECONDS)
-            self.sock.connect(self._where.removeprefix("unix:"))
-        else:
-            address = Address.parse(self._where)
-            self.sock = socket.create_connection((address.host or "localhost", address.port), _SECONDS)
+async def _read(stream: trio.SocketStream) -> tuple[int, str]:
+    """The status and the beginning of the body. Raises _NoAnswer."""
+    unread, room_octets = b"", _MOST_OCTETS
+    while True:
+        octets = await stream.receive_some(room_octets)
+        unread += octets
+        room_octets -= len(octets)
+        is_over = not octets or not room_octets
+        while _is_head(unread):
+            head, _, body = unread.partition(b"\r\n\r\n")
+            status = int(head.split(None, 2)[1])
+            if status >= HTTPStatus.OK:
+                length = _LENGTH(head)
+                wanted_octets = min(int(length[1]) if length else _MOST_OCTETS, _MOST_SAID_OCTETS)
+                if len(body) >= wanted_octets or (is_over and not length):
+                    return status, escaped(body[:wanted_octets].strip())
+                break
+            unread = body  # 100 Continue and the like: the answer comes after it
+        if is_over:
+            raise _NoAnswer("it closed too soon" if room_octets else f"none within {_MOST_OCTETS:,} octets")
+
+
+def _is_head(octets: bytes) -> bool:
+    """Whether a whole head stands there. Raises _NoAnswer where none can become of it."""
+    line, end, _ = octets.partition(b"\n")
+    if end and not _STATUS(line):
+        raise _NoAnswer(f"it does not speak HTTP, but said {escaped(line[:_MOST_SAID_OCTETS] + end)}")
+    return b"\r\n\r\n" in octets

@@ -5,7 +5,7 @@ by one and in one write, EHLO before the greeting, a command that ends in LF alo
 large mail (probe_mail.py). What was seen is in the Account; probe_report.py puts it into words.
 
 1. Nothing that could be delivered is sent unasked, and no mail is completed, asked or not.
-2. Every wait has a deadline: a receiver that hangs is something seen.
+2. Every wait has a deadline, whatever comes meanwhile: a receiver that hangs, or never ends, is something seen.
 3. Whatever the receiver does, the probe was made; only one that can't be reached is an error.
 """
 
@@ -14,18 +14,17 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import signal
 import socket
 import sys
 from typing import TYPE_CHECKING, Final
 
 import attrs
-import trio
 
 from shimproxy.net.address import Address, written
 from shimproxy.net.errors import AddressError, DialFailed
 from shimproxy.ops import probe_report as report
 from shimproxy.ops.demo_wire import path
+from shimproxy.ops.interrupt import interruptible
 from shimproxy.ops.probe_account import Account, Heard
 from shimproxy.ops.probe_mail import Interrupted
 from shimproxy.ops.probe_wire import Place, Talk, reach
@@ -51,7 +50,6 @@ _STALL_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 5.0
 _UNKNOWN_COMMAND: Final = "XSHIMPROXY"
 _MOST_COLUMNS: Final = 100
-_EXIT_INTERRUPTED: Final = 130
 
 
 def _helo_name(value: str | None) -> str:
@@ -173,7 +171,7 @@ class Probe:
                 await talk.ask("RSET")
                 await talk.listen(plan.listen_seconds, "after the reply to RSET")
             seen.quit = await talk.leave(plan.close_seconds)
-            seen.end = talk.end
+            seen.end, seen.without_end = talk.end, talk.without_end
 
     async def _hello(self, talk: Talk, seen: Dialogue) -> None:
         for seen.hello in ("EHLO", "HELO"):
@@ -300,7 +298,7 @@ def _welcomes(heard: Heard | None) -> bool:
 
 
 def run(plan: Plan, *, agreed: bool = False, as_json: bool = False) -> int:
-    """`shimproxy probe`: the exit status. Raises DialFailed."""
+    """`shimproxy probe`: the exit status. Raises DialFailed, wrapped or not, and KeyboardInterrupt at a signal."""
     columns = min(shutil.get_terminal_size((_MOST_COLUMNS, 24)).columns, _MOST_COLUMNS)
 
     def tell(line: report.Line) -> None:
@@ -309,15 +307,14 @@ def run(plan: Plan, *, agreed: bool = False, as_json: bool = False) -> int:
                 say(each)
 
     probe = Probe(plan, tell)
-    if not trio.run(_undisturbed, probe.without_mail):
-        return _EXIT_INTERRUPTED
+    interruptible(probe.without_mail)
     data = probe.account.mail_data
     if not (data.left_out or agreed or _agreed_to(probe.account)):
         data.left_out = "it was not agreed to; with --yes it is sent without a question"
     if data.left_out:
         probe.tell_of_mail_data()
-    elif not trio.run(_undisturbed, probe.mail_data):
-        return _EXIT_INTERRUPTED
+    else:
+        interruptible(probe.mail_data)
     if as_json:
         say(json.dumps(probe.account.as_json(), indent=2))
     else:
@@ -332,20 +329,3 @@ def _agreed_to(account: Account) -> bool:
         return False
     print(report.question(account), end=" ", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-async def _undisturbed(work: Callable[[], Awaitable[None]]) -> bool:
-    """Do it; False if a signal has ended it. Raises what it raises, wrapped or not."""
-    done = False
-    async with trio.open_nursery() as nursery:
-
-        async def stop_at_signal() -> None:
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                async for _ in signals:
-                    nursery.cancel_scope.cancel()
-
-        nursery.start_soon(stop_at_signal)
-        await work()
-        done = True
-        nursery.cancel_scope.cancel()
-    return done

@@ -2,7 +2,7 @@
 
 1. A part that was not tried, or not to its end, says why in `left_out`; the other fields then hold what there is.
 2. The JSON has the same keys whatever was seen: null, "" or an empty list stand for what was not.
-3. Whatever the receiver sent is escaped.
+3. Whatever the receiver sent is escaped, and where it is said in a line, shortened.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 MOST_UNASKED: Final = 20
 """Replies that nobody asked for, of which nobody needs to see more."""
+MAIL_PATIENCES: Final = 10
+"""How many times patience all of a mail may take: a receiver that takes a little each time does not hold the probe."""
 _MOST_EVIDENCE: Final = 5
+_MOST_LINES_SAID: Final = 5
+_MOST_CHARACTERS_SAID: Final = 600
 
 
 class End(enum.StrEnum):
@@ -45,7 +49,10 @@ class Heard:
         return cls(reply.code, tuple(escaped(line) for line in reply.octets.splitlines()))
 
     def __str__(self) -> str:
-        return " / ".join(self.lines)
+        said = " / ".join(self.lines[:_MOST_LINES_SAID])
+        if len(self.lines) > _MOST_LINES_SAID or len(said) > _MOST_CHARACTERS_SAID:
+            return f"{said[:_MOST_CHARACTERS_SAID]} ... ({len(self.lines)} lines)"
+        return said
 
 
 @attrs.define(eq=False)
@@ -54,6 +61,8 @@ class Dialogue:
 
     left_out: str = ""
     greeting: Heard | None = None
+    without_end: Heard | None = None
+    """What there was of a reply that had not ended when patience was over."""
     hello: str = "EHLO"
     """EHLO, or HELO where EHLO was refused."""
     hello_reply: Heard | None = None
@@ -133,6 +142,8 @@ class MailData:
     """Whether what came behind the receiver's FIN was answered by RST."""
     stalled: bool = False
     """Whether it took nothing more for as long as was waited."""
+    too_slow: bool = False
+    """Whether it took some at each wait, and not all in the time for all of it."""
 
     @property
     def verdict(self) -> InData | None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from shimproxy.ops.probe_account import MOST_UNASKED, End, InData, MailData
+from shimproxy.ops.probe_account import MAIL_PATIENCES, MOST_UNASKED, End, InData, MailData
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import Answers, Verdict, ruling
 
@@ -88,8 +88,10 @@ class Interrupted:
             return heard is not None and heard.code >= 400
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._listen)
-            if await self._write():
-                await self._until_taken()
+            with trio.move_on_after(MAIL_PATIENCES * talk.patience_seconds) as in_all:
+                if await self._write():
+                    await self._until_taken()
+            data.too_slow = in_all.cancelled_caught
             self._count()
             with trio.move_on_after(self.listen_seconds):
                 await self._enough.wait()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Final
 
-from shimproxy.ops.probe_account import MOST_UNASKED, End
+from shimproxy.ops.probe_account import MAIL_PATIENCES, MOST_UNASKED, End
 from shimproxy.smtp.ehlo import NEVER_OFFERED
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ def _not_tried(why: str) -> str:
 
 def of_dialogue(account: Account) -> list[Line]:
     """The session without a mail."""
-    seen, patience = account.dialogue, account.patience_seconds
+    seen = account.dialogue
     lines: list[Line] = [("Receiver", account.address)]
-    lines.append(("Greeting", str(seen.greeting or f"none: {seen.end or f'silence for {patience:g} s'}")))
+    lines.append(("Greeting", str(seen.greeting or _no_greeting(account))))
     if seen.hello_reply:
         lines.append((seen.hello, _hello(seen.hello_reply)))
     if withheld := sorted(NEVER_OFFERED.intersection(keyword.encode() for keyword in seen.keywords)):
@@ -60,6 +60,13 @@ def of_dialogue(account: Account) -> list[Line]:
         closes = "closes" if seen.end is End.FIN else "resets" if seen.end else "does not close"
         lines.append(("QUIT", f"{seen.quit}; {closes}"))
     return lines
+
+
+def _no_greeting(account: Account) -> str:
+    seen, patience = account.dialogue, account.patience_seconds
+    if seen.without_end:
+        return f"none that ended within {patience:g} s: {seen.without_end}"
+    return f"none: {seen.end or f'silence for {patience:g} s'}"
 
 
 def _hello(reply: Heard) -> str:
@@ -169,6 +176,8 @@ def of_mail_data(account: Account) -> list[Line]:
         lines.append(f"{taken}; {end} without a reply")
     elif data.stalled:
         lines.append(f"{taken}, then none for {patience:g} s, and said nothing")
+    elif data.too_slow:
+        lines.append(f"{taken} in {MAIL_PATIENCES * patience:g} s and said nothing; --patience says how long it may")
     else:
         lines.append(f"{taken}; no reply before the end, as it should be")
     if sum(each.reply.code in _TO_NO_COMMAND for each in data.replies) > 1:
@@ -177,7 +186,7 @@ def of_mail_data(account: Account) -> list[Line]:
         lines.append("it has said that it takes the mail, and may deliver what it has of it")
     else:
         lines.append("reset before its end: a receiver that keeps to RFC 5321 delivers nothing of it")
-    if size_octets and not (data.replies or data.end or data.stalled or more_than_size):
+    if size_octets and not (data.replies or data.end or data.stalled or data.too_slow or more_than_size):
         lines.append(f"its SIZE was not reached; --octets {size_octets + 1} would")
     return [("Large mail", lines[0]), *(("", line) for line in lines[1:])]
 

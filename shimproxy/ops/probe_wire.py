@@ -1,8 +1,9 @@
 """One connection of the probe: commands, replies, and what is wrong with them, named by the catalogue.
 
-1. Every wait is at most `patience_seconds`; one that was in vain ends the dialogue, as from there on no reply could
-   be told to belong to a command.
-2. Before each command the connection is looked at: what lies there, nobody has asked for.
+1. Every wait is at most `patience_seconds`, whatever comes meanwhile; one that was in vain ends the dialogue, as from
+   there on no reply could be told to belong to a command.
+2. Before each command the connection is looked at: what lies there, nobody has asked for. No look is longer than
+   LOOK_OCTETS, as a receiver may send faster than it is read.
 3. A close is a reset once `reset_when_closed` was called, even if the process is killed.
 
 It parses nothing itself (smtp/reply.py) and does not know what is probed.
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from shimproxy.net.address import Address
 
 READ_OCTETS: Final = 64 * 1024
+LOOK_OCTETS: Final = 4 * READ_OCTETS
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -96,6 +98,8 @@ class Talk:
     """How the receiver has ended it."""
     silent: bool = False
     """Whether a wait for it was in vain."""
+    without_end: Heard | None = None
+    """What there was of the reply that had not ended when the wait for it was over."""
     replies: ReplyReader = attrs.field(factory=ReplyReader)
     _last: Reply | None = None
     _heard_count: int = 0
@@ -124,20 +128,20 @@ class Talk:
         """From here on there is no FIN that a receiver could take for an end; also if the process is killed."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
-    def look(self) -> bool:
-        """Feed `replies` with what lies there, without waiting, and note an end; whether octets came."""
+    def look(self) -> int:
+        """Feed `replies` with what lies there, without waiting, and note an end; how many octets came."""
         try:
             octets = self.sock.recv(READ_OCTETS)
         except BlockingIOError:
-            return False
+            return 0
         except OSError as error:
             # For a RST behind a FIN, Linux says EPIPE.
             self.end = self.end or (End.FIN if error.errno == errno.EPIPE else End.RST)
-            return False
+            return 0
         if not octets:
             self.end = self.end or (End.RST if self._reset else End.FIN)
         self.replies.feed(octets)
-        return bool(octets)
+        return len(octets)
 
     def reset_was_told(self) -> None:
         """A write has met the receiver's RST: Linux tells it once, and reading then ends as it does for a FIN."""
@@ -186,12 +190,10 @@ class Talk:
             reply = self.replies.cut_off()
         if reply is None:
             self.silent = waiting.cancelled_caught
-            if not self.silent:
-                self._note_close(what, command, asked=True)
-            elif what is Answers.GREETING:
-                self.saw(Violation.NO_GREETING, f"none within {self.patience_seconds:g} s")
+            if self.silent:
+                self._note_silence(what, command)
             else:
-                self.saw(Violation.NO_REPLY, f"to {command}: none within {self.patience_seconds:g} s")
+                self._note_close(what, command, asked=True)
             return None
         heard = self.judge(reply, f"to {command}")
         if ruling(what, reply) == OUT_OF_STEP:
@@ -209,12 +211,14 @@ class Talk:
 
     def unasked(self, where: str) -> int:
         """Note what the receiver has said although nothing was open; how many replies those were."""
-        count = 0
+        count = looked_at_octets = 0
         while count < MOST_UNASKED:
             if reply := self.replies.next_reply():
                 self.saw(Violation.EXTRA_REPLY, f"{where}: {self.judge(reply, where)}")
                 count += 1
-            elif not self.look():
+            elif looked_at_octets < LOOK_OCTETS and (octets := self.look()):
+                looked_at_octets += octets
+            else:
                 break
         return count
 
@@ -225,6 +229,16 @@ class Talk:
             while self.goes_on and count < MOST_UNASKED:
                 await trio.lowlevel.wait_readable(self.sock)
                 count += self.unasked(where)
+
+    def _note_silence(self, what: Answers, command: str) -> None:
+        none = f"none within {self.patience_seconds:g} s"
+        if begun := self.replies.cut_off():
+            self.without_end = Heard.of(begun)
+            none = f"none that ended within {self.patience_seconds:g} s: {self.without_end}"
+        if what is Answers.GREETING:
+            self.saw(Violation.NO_GREETING, none)
+        else:
+            self.saw(Violation.NO_REPLY, f"to {command}: {none}")
 
     def _note_close(self, what: Answers, command: str, *, asked: bool) -> None:
         self._end_noted = True

@@ -336,3 +336,17 @@ class Receiver:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def speaking(dialogue: Callable[[Talk], None], listener: socket.socket | None = None) -> Receiver:
+    """A receiver, or a peer of another protocol, all of whose dialogue is this."""
+
+    class Speaking(Talk):
+        def serve(self, on_data: Callable[[Talk], None]) -> None:
+            dialogue(self)
+
+    return Receiver(_never, talk=Speaking, listener=listener)
+
+
+def _never(_: Talk) -> None:
+    raise AssertionError("DATA")
