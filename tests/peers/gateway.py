@@ -2,6 +2,10 @@
 
     client  uplink --- lan  gateway  wan --- uplink  server
 
+With `beyond`, the server is a router with a host behind it that can be reached, and two networks that can't:
+
+    gateway  wan --- uplink  server  narrow --- uplink  far
+
 1. Nothing is wired to this machine's own network, and nothing outside the namespaces is changed.
 2. Their names hold the process that made them. They go with the block; those of a process that was killed go when
    another makes its own.
@@ -12,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import ipaddress
 import itertools
 import os
 import re
@@ -30,8 +35,12 @@ if TYPE_CHECKING:
 CLIENT: Final = "client"
 GATEWAY: Final = "gateway"
 SERVER: Final = "server"
+FAR: Final = "far"
 WHERE: Final = (CLIENT, GATEWAY, SERVER)
 SMTP_PORT: Final = 25
+
+NARROW_OCTETS: Final = 1300
+"""What the router's link to the far host takes of a packet, while neither end knows of it."""
 
 _NAMED: Final = Path("/run/netns")
 _CLONE_NEWNET: Final = 0x4000_0000
@@ -53,13 +62,36 @@ class Family:
     """The gateway's, where the server is."""
     server: str
     loopback: str
+    network: str
+    """What the network of a number is called, as prefix/bits."""
 
     def __str__(self) -> str:
         return self.name
 
+    def host(self, network: int, number: int) -> str:
+        """A host of a network."""
+        return str(ipaddress.ip_network(self.network.format(network))[number])
 
-IPV4: Final = Family("IPv4", socket.AF_INET, "10.77.1.2", "10.77.1.1", "10.77.2.1", "10.77.2.2", "127.0.0.1")
-IPV6: Final = Family("IPv6", socket.AF_INET6, "fd77:1::2", "fd77:1::1", "fd77:2::1", "fd77:2::2", "::1")
+    @property
+    def far(self) -> str:
+        """The host behind the router, where there is one."""
+        return self.host(3, 2)
+
+    @property
+    def unreachable(self) -> str:
+        """A host that the router has no route to, and says so."""
+        return self.host(4, 2)
+
+    @property
+    def prohibited(self) -> str:
+        """A host that the router takes nothing to, and says so."""
+        return self.host(5, 2)
+
+
+IPV4: Final = Family(
+    "IPv4", socket.AF_INET, "10.77.1.2", "10.77.1.1", "10.77.2.1", "10.77.2.2", "127.0.0.1", "10.77.{}.0/24"
+)
+IPV6: Final = Family("IPv6", socket.AF_INET6, "fd77:1::2", "fd77:1::1", "fd77:2::1", "fd77:2::2", "::1", "fd77:{}::/64")
 FAMILIES: Final = (IPV4, IPV6)
 
 
@@ -154,9 +186,37 @@ def gateway() -> Iterator[Gateway]:
         made.run(GATEWAY, "cd /proc/sys/net; echo 1 >ipv4/ip_forward; echo 1 >ipv6/conf/all/forwarding")
         yield made
     finally:
-        for where in WHERE:
+        for where in (*WHERE, FAR):
             if (_NAMED / made.name(where)).exists():
                 _run(f"ip netns del {made.name(where)}")
+
+
+def beyond(made: Gateway) -> None:
+    """Make the server a router: with the far host behind a narrow link, and networks that it does not reach."""
+    _run(f"ip netns add {made.name(FAR)}")
+    made.run(FAR, "ip link set lo up; echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad")
+    _run(f"ip link add narrow netns {made.name(SERVER)} type veth peer name uplink netns {made.name(FAR)}")
+    made.run(
+        SERVER,
+        "cd /proc/sys/net; echo 1 >ipv4/ip_forward; echo 1 >ipv6/conf/all/forwarding;"
+        "echo 0 >ipv4/icmp_ratelimit; echo 0 >ipv6/icmp/ratelimit",  # it says so to each, however often
+    )
+    for family in FAMILIES:
+        far, unreachable, prohibited = (family.network.format(number) for number in (3, 4, 5))
+        bits = far.partition("/")[2]
+        made.run(
+            SERVER,
+            f"ip addr add {family.host(3, 1)}/{bits} dev narrow; ip link set narrow mtu {NARROW_OCTETS} up;"
+            f"ip route add unreachable {unreachable}; ip route add prohibit {prohibited}",
+        )
+        made.run(
+            FAR,
+            f"ip addr add {family.far}/{bits} dev uplink; ip link set uplink up;"
+            f"ip route add default via {family.host(3, 1)}",
+        )
+        made.run(
+            GATEWAY, "; ".join(f"ip route add {each} via {family.server}" for each in (far, unreachable, prohibited))
+        )
 
 
 def _clear_up_after_the_dead() -> None:
