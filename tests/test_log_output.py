@@ -66,7 +66,7 @@ def test_syslog_gets_the_lines_with_facility_and_severity(tmp_path: Path) -> Non
 
 def test_a_syslog_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(LogUnusable, match=r"log-to: no syslog at /no/socket: No such file.*; start it, name"):
-        log_output.set_up("INFO", "text", "syslog:/no/socket")
+        log_output.check("syslog:/no/socket")
 
 
 @pytest.mark.usefixtures("own_log")

@@ -471,7 +471,7 @@ def test_what_is_shown_of_listeners_says_the_same(file: Path) -> None:
     expected = gathered(file=file).settings()
     file.write_text("\n".join(gathered(file=file).as_file()))
     assert gathered(file=file).settings() == expected
-    assert Sources.of_texts(gathered(file=file).as_texts()).settings() == expected
+    assert Sources.of_json(gathered(file=file).as_json()).settings() == expected
 
 
 def test_what_is_shown_can_be_read_whatever_stands_in_it(file: Path) -> None:

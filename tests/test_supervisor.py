@@ -322,6 +322,58 @@ def test_a_worker_that_was_killed_is_replaced_and_no_connection_refused(receiver
         assert after != before
 
 
+def needing(what: str, folder: Path) -> tuple[str, list[Path]]:
+    """Settings for which something has to be there, and where that is."""
+    there = folder / what
+    match what:
+        case "certificate":
+            made = make_certificate(folder)
+            text = f"cert = '{made.certificate}'\nkey = '{made.key}'\nallow-clear = true\n"
+            return text, [made.certificate, made.key]
+        case "authorities":
+            made = make_certificate(folder)
+            return f"receiver-tls = 'opportunistic'\nreceiver-ca = '{made.certificate}'\n", [made.certificate]
+        case "secret":
+            there.write_text(f"{SECRET}\nand more\n")
+            return f"login = 'user'\nlogin-secret-file = '{there}'\nlogin-in-clear = true\n", [there]
+        case "records":
+            there.mkdir()
+            return f"record = '{there}'\n", [there]
+        case _:
+            return f"log-to = 'syslog:{there}'\n", [there]
+
+
+SECRET = "a secret that nobody reads"
+NEEDED = ["certificate", "authorities", "secret", "records", "syslog"]
+
+
+@contextlib.contextmanager
+def syslog_at(path: Path) -> Iterator[None]:
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(path))
+        yield
+
+
+@pytest.mark.parametrize("what", NEEDED)
+def test_a_killed_worker_is_replaced_whatever_has_gone_meanwhile(what: str, receiver: Receiver, tmp_path: Path) -> None:
+    """With what the supervisor has read, which is on no command line and in no environment."""
+    more, files = needing(what, tmp_path)
+    with contextlib.ExitStack() as stack:
+        if what == "syslog":
+            stack.enter_context(syslog_at(files[0]))
+        run = stack.enter_context(running(tmp_path, settings(receiver, more)))
+        for file in files:
+            file.rename(f"{file}.gone")
+        if what == "records":
+            files[0].write_text("no directory")
+        os.kill(run.workers[0], signal.SIGKILL)
+        with Session(run.ports[0]):
+            (worker,) = run.workers
+            for shown in ("cmdline", "environ"):
+                assert SECRET.encode() not in Path(f"/proc/{worker}/{shown}").read_bytes()
+
+
 def test_an_upgrade_is_the_same_process_with_new_workers(receiver: Receiver, tmp_path: Path) -> None:
     with running(tmp_path, settings(receiver)) as run:
         (before,) = run.workers

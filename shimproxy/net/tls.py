@@ -5,11 +5,14 @@ What a leg does with a context is leg.py's; who may go without TLS is the sessio
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
+import os
 import ssl
 import warnings
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -17,7 +20,7 @@ from shimproxy.net.errors import TlsFailed, TlsUnusable
 from shimproxy.net.records import tls_reason
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
     from shimproxy.net.leg import Leg
 
@@ -28,12 +31,17 @@ VERSIONS = {
     "1.3": ssl.TLSVersion.TLSv1_3,
 }
 _NEED_LOWER_LEVEL = ("1.0", "1.1")
+_DESCRIPTORS: Final = Path("/proc/self/fd")
+NO_FILES: Final[Mapping[Path, bytes]] = {}
 
 
-def sender_context(certificate: Path, key: Path | None, least_version: str = "1.2") -> ssl.SSLContext:
+def sender_context(
+    certificate: Path, key: Path | None, least_version: str = "1.2", read: Mapping[Path, bytes] = NO_FILES
+) -> ssl.SSLContext:
     """The context in which the shim is the TLS server of senders.
 
-    Below 1.2, OpenSSL's security level is lowered for it: old devices have no other ciphers. Raises TlsUnusable.
+    What was `read` of a file before is used in its place. Below 1.2, OpenSSL's security level is lowered: old devices
+    have no other ciphers. Raises TlsUnusable.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.options |= ssl.OP_NO_RENEGOTIATION
@@ -42,10 +50,9 @@ def sender_context(certificate: Path, key: Path | None, least_version: str = "1.
         context.minimum_version = VERSIONS[least_version]
     if least_version in _NEED_LOWER_LEVEL:
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
-    for file in (certificate, key or certificate):
-        _check_readable(file)
     try:
-        context.load_cert_chain(certificate, key, password=_no_password)
+        with _found(certificate, read) as where, _found(key or certificate, read) as where_key:
+            context.load_cert_chain(where, where_key, password=_no_password)
     except (ssl.SSLError, ValueError) as error:
         what = str(certificate) if key is None else f"{certificate} and {key}"
         raise TlsUnusable(
@@ -77,16 +84,16 @@ class ReceiverSecurity:
     context: ssl.SSLContext
 
     @classmethod
-    def make(cls, verification: Verification) -> ReceiverSecurity:
-        """The context that checks as `verification` says. Raises TlsUnusable."""
+    def make(cls, verification: Verification, read: Mapping[Path, bytes] = NO_FILES) -> ReceiverSecurity:
+        """The context that checks as `verification` says, with what was `read` of files before. Raises TlsUnusable."""
         context = ssl.create_default_context()
         if not verification.required or verification.fingerprint:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         elif verification.authorities:
-            _check_readable(verification.authorities)
             try:
-                context = ssl.create_default_context(cafile=str(verification.authorities))
+                with _found(verification.authorities, read) as where:
+                    context = ssl.create_default_context(cafile=where)
             except ssl.SSLError as error:
                 raise TlsUnusable(
                     f"{verification.authorities}: no CA certificates in it ({tls_reason(error)}); give a PEM file"
@@ -118,6 +125,22 @@ def fingerprint(text: str) -> bytes:
             "'openssl x509 -noout -fingerprint -sha256'"
         )
     return octets
+
+
+@contextlib.contextmanager
+def _found(file: Path, read: Mapping[Path, bytes]) -> Iterator[str]:
+    """Where OpenSSL, which takes nothing but paths, finds what was read of a file; or the file. Raises TlsUnusable."""
+    if file not in read or not _DESCRIPTORS.exists():  # a chroot may be without
+        _check_readable(file)
+        yield str(file)
+        return
+    descriptor = os.memfd_create("shimproxy")
+    try:
+        with open(descriptor, "wb", closefd=False) as copy:
+            copy.write(read[file])
+        yield str(_DESCRIPTORS / str(descriptor))
+    finally:
+        os.close(descriptor)
 
 
 def _check_readable(file: Path) -> None:

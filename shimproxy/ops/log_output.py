@@ -103,10 +103,8 @@ def set_up(level: str, format_name: str, to: str = STANDARD_ERROR) -> None:
     Args:
         level: a name of logging's: DEBUG, INFO, WARNING, ERROR.
         format_name: "text" or "json".
-        to: "stderr", "syslog", or "syslog:PATH" for a socket other than /dev/log.
-
-    Raises:
-        LogUnusable: there is no such socket.
+        to: "stderr", "syslog", or "syslog:PATH" for a socket other than /dev/log. Lines are lost, and counted, while
+            there is no such socket: `check` says whether there is one.
     """
     handler = _handler(to)
     handler.setFormatter(JsonFormatter() if format_name == "json" else TextFormatter(timed=to == STANDARD_ERROR))
@@ -121,14 +119,26 @@ def set_up(level: str, format_name: str, to: str = STANDARD_ERROR) -> None:
 
 
 def check(to: str) -> None:
-    """See whether the log can go there. Raises LogUnusable."""
-    _handler(to).close()
+    """See whether the log can go there now. Raises LogUnusable."""
+    if to != STANDARD_ERROR:
+        path = _syslog_socket(to)
+        try:
+            _connected(path).close()
+        except OSError as error:
+            raise LogUnusable(
+                f"log-to: no syslog at {path}: {error.strerror or error}; start it, name its socket (syslog:PATH), or "
+                "say stderr"
+            ) from None
 
 
 def _handler(to: str) -> logging.Handler:
     if to == STANDARD_ERROR:
         return PipeHandler(sys.stderr) if _may_block(sys.stderr) else logging.StreamHandler()
-    return Syslog(to.partition(":")[2] or SYSLOG_SOCKET)
+    return Syslog(_syslog_socket(to))
+
+
+def _syslog_socket(to: str) -> str:
+    return to.partition(":")[2] or SYSLOG_SOCKET
 
 
 def _may_block(stream: TextIO | None) -> bool:
@@ -210,29 +220,14 @@ class Syslog(_Lossy):
     def __init__(self, path: str) -> None:
         super().__init__()
         self._path = path
-        try:
-            self._sock: socket.socket | None = self._connected()
-        except OSError as error:
-            raise LogUnusable(
-                f"log-to: no syslog at {path}: {error.strerror or error}; start it, name its socket (syslog:PATH), or "
-                "say stderr"
-            ) from None
-
-    def _connected(self) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            sock.connect(self._path)
-        except OSError:
-            sock.close()
-            raise
-        return sock
+        self._sock: socket.socket | None = None
 
     def _took(self, record: logging.LogRecord) -> bool:
         priority = _FACILITY_MAIL << 3 | _SEVERITIES.get(record.levelno, _SEVERITY_INFO)
         line = f"<{priority}>shimproxy: {self.format(record)}".encode()[:_MOST_OCTETS]
         for _ in range(2):  # the second time with a new connection: the daemon may have begun anew
             try:
-                self._sock = self._sock or self._connected()
+                self._sock = self._sock or _connected(self._path)
                 self._sock.send(line)
             except BlockingIOError:
                 return False
@@ -251,3 +246,14 @@ class Syslog(_Lossy):
         """Another handler takes over."""
         self._disconnect()
         super().close()
+
+
+def _connected(path: str) -> socket.socket:
+    """A socket to a syslog daemon. Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -47,6 +47,8 @@ class Option:
     """Whether its text is a number."""
     secret: bool = False
     """Whether it is never shown, and no flag, as everyone sees those."""
+    file: bool = False
+    """Whether its text is the path of a file with certificates or a key."""
     table: bool = False
     """Whether its texts are NAME=VALUE, and in a file a table."""
     default: tuple[str, ...] = ()
@@ -226,12 +228,18 @@ OPTIONS: Final = (
     Option(
         name="cert",
         group=_TLS,
+        file=True,
         metavar="FILE",
         read=readers.text("certificate"),
         help="the certificate that senders are shown, with its chain, in PEM",
     ),
     Option(
-        name="key", group=_TLS, metavar="FILE", read=readers.text("key"), help="its key, if that is in another file"
+        name="key",
+        group=_TLS,
+        file=True,
+        metavar="FILE",
+        read=readers.text("key"),
+        help="its key, if that is in another file",
     ),
     _chosen(
         "receiver-tls",
@@ -251,6 +259,7 @@ OPTIONS: Final = (
     Option(
         name="receiver-ca",
         group=_TLS,
+        file=True,
         metavar="FILE",
         read=readers.text("receiver_authorities"),
         help="CA certificates to be trusted instead of the system's",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
@@ -22,6 +21,8 @@ Values = dict[str, Any]
 _YES: Final = frozenset({"true", "yes", "on", "1"})
 _NO: Final = frozenset({"false", "no", "off", "0"})
 _MOST_DIGITS: Final = 18
+_MOST_CHARACTERS: Final = 10_000
+"""Of a secret: more do not go into a command line."""
 _UNITS: Final = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 
@@ -122,7 +123,8 @@ def workers(texts: Sequence[str]) -> Values:
 def secret(texts: Sequence[str]) -> Values:
     """The secret in a file."""
     try:
-        secret = Path(texts[-1]).read_text().partition("\n")[0]
+        with open(texts[-1]) as file:
+            secret = file.readline(_MOST_CHARACTERS).removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(getattr(error, "strerror", None) or str(error)) from None
     if not secret:

@@ -204,6 +204,7 @@ async def serve(
     sockets = dict.fromkeys(listeners or (), Listener(Address("", 0)))
     Journal().sender_tls(settings.sender_tls_of_all)
     try:
+        check_records(settings)
         found = await check_receivers(settings)
         if listeners is None:
             check_capabilities(settings)
@@ -241,7 +242,6 @@ async def serve_on(
             prepare(sock)
         tick_seconds = min(e.policy.deadlines.shortest_seconds for e in found.values()) / _TICKS_IN_SHORTEST_DEADLINE
         watchdog = Watchdog(min(_LONGEST_TICK_SECONDS, max(_SHORTEST_TICK_SECONDS, tick_seconds)))
-        check_records(settings)
         files = RecordFiles(settings.recording, journal) if settings.recording else None
         told = Told(journal if observer is None else observer, journal, on_session, files.keep if files else None)
         async with trio.open_nursery() as nursery:

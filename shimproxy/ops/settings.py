@@ -157,6 +157,8 @@ class Settings:
     """How old one may become."""
     record_mail_data: bool = False
     """Whether the first 64 KiB of a session's mail data are kept with it."""
+    files_read: Mapping[Path, bytes] = attrs.field(factory=dict, repr=False)
+    """What was read of the certificate, the key and the authorities before: it is used, whatever became of the file."""
 
     @property
     def recording(self) -> Recording | None:
@@ -305,7 +307,7 @@ class Settings:
         """The TLS of a listener's senders, if it is terminated here. Raises TlsUnusable."""
         if self.certificate is None:
             return None
-        return sender_context(self.certificate, self.key, listener.least_tls)
+        return sender_context(self.certificate, self.key, listener.least_tls, self.files_read)
 
     def receiver_security(self) -> ReceiverSecurity | None:
         """The TLS of receiver legs, if there is to be any. Raises TlsUnusable."""
@@ -320,5 +322,6 @@ class Settings:
                 authorities=self.receiver_authorities,
                 fingerprint=fingerprint(self.receiver_fingerprint) if self.receiver_fingerprint else None,
                 required=(said or how is not ReceiverTls.OPPORTUNISTIC) if verified is None else verified,
-            )
+            ),
+            self.files_read,
         )

@@ -4,7 +4,8 @@ Invariants:
 
 1. An option is taken whole from one place: a list in the file is not added to by a flag.
 2. Everything that is wrong is told at once, each with its place, what stands there and the mend.
-3. An unknown name is an error, with the nearest one that there is; in the environment only if there is a near one, as
+3. What `with_files` has read is what counts: another process comes to the same settings, whatever became of the files.
+4. An unknown name is an error, with the nearest one that there is; in the environment only if there is a near one, as
    other programs set variables there too.
 """
 
@@ -12,11 +13,13 @@ from __future__ import annotations
 
 import json
 import tomllib
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
 
+from shimproxy.ops import readers
 from shimproxy.ops.listener import SettingsError
 from shimproxy.ops.options import BY_NAME, OPTIONS
 from shimproxy.ops.readers import is_on, nearest
@@ -37,6 +40,11 @@ _FIELDS: Final = attrs.fields_dict(Settings)
 _LISTENER: Final = "listener"
 _TABLES_LAST: Final = sorted(OPTIONS, key=lambda option: option.table)
 """As TOML has it."""
+_SECRET: Final = "login-secret"
+_SECRET_FILE: Final = "login-secret-file"
+_MOST_OCTETS: Final = 16 * 1024 * 1024
+"""Of a file with certificates; those of all authorities that browsers trust take 250 KB."""
+_ANY_OCTETS: Final = "latin-1"
 _NEEDED: Final = {"receiver": "where mail goes", "listen": "where senders connect"}
 
 
@@ -59,6 +67,8 @@ class Sources:
     """The same of each listener that a file has a table for: where it listens, and what is different there."""
     problems: list[str] = attrs.field(factory=list)
     """What stands somewhere and can't be read as an option."""
+    files: dict[str, bytes] = attrs.field(factory=dict, repr=False)
+    """What was read of files that options name."""
 
     @classmethod
     def gather(cls, flags: Mapping[str, Sequence[str]], environment: Mapping[str, str], file: str = "") -> Sources:
@@ -75,17 +85,36 @@ class Sources:
         if "listen" not in self.given and not self.listeners:
             self.given["listen"] = Given((text,), place)
 
-    @classmethod
-    def of_texts(cls, texts: Sequence[Mapping[str, Sequence[str]]]) -> Sources:
-        """What `as_texts` gave."""
-        given, *listeners = (
-            {name: Given(tuple(each), "the supervisor") for name, each in table.items()} for table in texts
-        )
-        return cls(given, listeners)
+    def with_files(self) -> Sources:
+        """The same with what the files that it names have now; one that can't be read stays to be complained of."""
+        read = attrs.evolve(self, given={**self.given}, listeners=[{**table} for table in self.listeners], files={})
+        for table in (read.given, *read.listeners):
+            for name, given in [*table.items()]:
+                if name == _SECRET_FILE:
+                    with suppress(ValueError):
+                        secret = readers.secret(given.texts)["login_secret"]
+                        table[_SECRET] = Given((secret,), given.place)
+                        del table[name]
+                elif BY_NAME[name].file and given.texts and (octets := _contents(given.texts[-1])) is not None:
+                    read.files[given.texts[-1]] = octets
+        return read
 
-    def as_texts(self) -> list[dict[str, list[str]]]:
-        """All of it, secrets too, for another process; that of each listener behind what holds for all."""
-        return [{name: [*each.texts] for name, each in given.items()} for given in (self.given, *self.listeners)]
+    @classmethod
+    def of_json(cls, told: Mapping[str, Any]) -> Sources:
+        """What `as_json` gave, perhaps of another version."""
+        given, *listeners = (
+            {name: Given(tuple(each), "the supervisor") for name, each in table.items()} for table in told["options"]
+        )
+        files = {file: text.encode(_ANY_OCTETS) for file, text in told.get("files", {}).items()}
+        return cls(given, listeners, files=files)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, secrets too, for another process; that of each listener after what holds for all."""
+        tables = (self.given, *self.listeners)
+        return {
+            "options": [{name: [*each.texts] for name, each in table.items()} for table in tables],
+            "files": {file: octets.decode(_ANY_OCTETS) for file, octets in self.files.items()},
+        }
 
     def settings(self) -> Settings:
         """What they come to. Raises SettingsError with all that can't be used."""
@@ -103,7 +132,7 @@ class Sources:
                 )
         if problems:
             raise SettingsError(*problems)
-        return Settings(**values)
+        return Settings(**values, files_read={Path(file): octets for file, octets in self.files.items()})
 
     # -- the environment
 
@@ -214,6 +243,16 @@ def _values(option: Option, given: Given, problems: list[str]) -> Values:
         shown = f" {_shortly(' '.join(map(repr, given.texts)))}:" if given.texts and not option.secret else ""
         problems.append(f"{given.place}:{shown} {error}")
     return {}
+
+
+def _contents(file: str) -> bytes | None:
+    """What stands in a file; None if it can't be read, or is larger than such a file can be."""
+    try:
+        with open(file, "rb") as opened:
+            octets = opened.read(_MOST_OCTETS + 1)
+    except (OSError, ValueError):
+        return None
+    return octets if len(octets) <= _MOST_OCTETS else None
 
 
 def _shortly(text: str) -> str:

@@ -126,6 +126,7 @@ class Supervisor:
 
     async def _adopt(self, sources: Sources) -> None:
         """Go over to these settings. Raises what makes them unusable, and changes nothing then."""
+        sources = sources.with_files()
         settings = sources.settings()
         check_tls(settings)
         log_output.check(settings.log_to)

@@ -70,7 +70,7 @@ class Left:
             )
             for each in left["workers"]
         ]
-        taken = cls(Sources.of_texts(left["options"]), listening, workers, History.of_json(left["history"]))
+        taken = cls(Sources.of_json(left), listening, workers, History.of_json(left["history"]))
         taken._set_inheritable(False)
         return taken
 
@@ -78,7 +78,7 @@ class Left:
         """See to it that the program to be executed finds it; the descriptor where it stands."""
         self._set_inheritable(True)
         left = {
-            "options": self.sources.as_texts(),
+            **self.sources.as_json(),
             "listening": {name: [sock.fileno() for sock in socks] for name, socks in self.listening.items()},
             "workers": [
                 {

@@ -1,10 +1,10 @@
 """A process that serves on the supervisor's sockets, and is told what to do by lines on a control socket.
 
-The first line has the settings and the sockets; then `{"do": "retire"}` lets its sessions come to their end, `stop`
-ends them in good order, `stop` again at once, and `report` asks for its figures. It says `{"ready": true}` once it
-accepts; its figures when asked, once a second and at its end; and each session in which something was repaired. When
-the control socket ends, the supervisor has gone, and it stops. Signals are the supervisor's: a terminal sends them to
-both.
+The first line has the settings, what was read of files that they name, and the sockets; then `{"do": "retire"}` lets
+its sessions come to their end, `stop` ends them in good order, `stop` again at once, and `report` asks for its figures.
+It says `{"ready": true}` once it accepts; its figures when asked, once a second and at its end; and each session in
+which something was repaired. When the control socket ends, the supervisor has gone, and it stops. Signals are the
+supervisor's: a terminal sends them to both.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ async def work(control: trio.SocketStream) -> None:
     """Serve as the supervisor says, until it says stop or has gone."""
     orders = _orders(control)
     first = await anext(orders)
-    settings = Sources.of_texts(first["options"]).settings().of_one_worker()
+    settings = Sources.of_json(first).settings().of_one_worker()
     sockets = {socket.socket(fileno=fileno): settings.listen[index] for index, fileno in first["sockets"]}
     log_output.set_up(settings.log_level.upper(), settings.log_format, settings.log_to)
     stop, reports = Stop(), Reports(control)

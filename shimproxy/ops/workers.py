@@ -2,7 +2,8 @@
 
 Invariants:
 
-1. A worker that ends while it is among the current ones is replaced, with the settings and sockets of the others.
+1. A worker that ends while it is among the current ones is replaced, with the settings and sockets of the others, and
+   with what was read of files when these settings were adopted: it needs none of them.
 2. New workers serve before the old ones are told to retire; if one of them does not, none of them stays.
 
 What a worker is told and says is child.py's; when there are to be others is the supervisor's to know.
@@ -120,7 +121,7 @@ class Workers:
         process.returncode = 0  # it is waited for here, not by its destructor
         ours.setblocking(False)
         worker = Worker(process.pid, ours)
-        worker.tell(options=service.sources.as_texts(), sockets=[(index, sock.fileno()) for index, sock in sockets])
+        worker.tell(**service.sources.as_json(), sockets=[(index, sock.fileno()) for index, sock in sockets])
         self.tend(worker)
         return worker
 
