@@ -138,7 +138,7 @@ def test_mail_data_are_told_as_a_count_and_every_reply_with_its_giver() -> None:
     assert staged(script).notes.dialogue == [
         ("sender", b"(23 octets of mail data)"),
         ("receiver", b"250 queued\r\n"),
-        ("sender", b"OTHER (11 octets)"),
+        ("sender", b"XCLIENT (11 octets)"),
         ("shim", b"502 command not offered through this proxy\r\n"),
         ("sender", b"EHLO x\r\n"),
         ("receiver", b"250-hi\r\n250-XEXCH50\r\n250 HELP\r\n"),

@@ -416,7 +416,7 @@ def test_mail_data_behind_a_data_that_comes_before_the_hello_are_no_commands(mon
         assert stage.receiver.written == b"QUIT\r\n"
 
     policy = Policy(sender_tls=SenderTls.STARTTLS, sender_context=cast("ssl.SSLContext", object()), clear_allowed=True)
-    assert staged(script, policy=policy).repaired == [Violation.DATA_WITHOUT_354]
+    assert staged(script, policy=policy).repaired == [Violation.WITHHELD_COMMAND, Violation.DATA_WITHOUT_354]
 
 
 async def test_a_session_is_resumed_over_tls(secure_postfix: Postfix, certificate: Certificate) -> None:

@@ -76,6 +76,8 @@ class Content:
             await self._refuse(chunk, receiver.last_words if receiver.gone else pipeline.chunk_refusal)
         elif not pipeline.capabilities.chunks:
             await pipeline.settle()
+            if not receiver.gone:
+                self.notes.withheld(command.word)
             await self._refuse(chunk, receiver.last_words if receiver.gone else NOT_OFFERED)
         elif self._is_too_much(chunk):
             await pipeline.settle()

@@ -16,13 +16,13 @@ import attrs
 
 from shimproxy.session.record import MOST_REPAIRS_KEPT, Repair
 from shimproxy.session.trace import OWN, Kind
+from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Command, Verb
 
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
     from shimproxy.session.record import Observer, SessionRecord
     from shimproxy.session.trace import Tracer
-    from shimproxy.smtp.catalogue import Violation
     from shimproxy.smtp.reply import Reply
 
 FIRST_COMMAND = "first command"
@@ -63,10 +63,9 @@ class Notes:
             octets = None if command.violation else len(command.line)
             self.tracer.sender.heard(Kind.COMMAND, _traced(command, hidden=hidden), octets)
         if command.violation:
-            octets = command.dropped_octets or len(command.line)
-            self.repaired(command.violation, verb=verb.value, octets=octets)
+            self.repaired(command.violation, **command.fault)
         if self.telling and self._observed:
-            line = b"%s (%d octets)" % (verb.value.encode(), len(command.line)) if hidden else command.line
+            line = b"%s (%d octets)" % (command.word.encode(), command.octets) if hidden else command.line
             self.observer.said(self.record, "sender", line)
 
     def heard_response(self, response: Command) -> None:
@@ -74,8 +73,7 @@ class Notes:
         if self.tracer:
             self.tracer.sender.heard(Kind.COMMAND, _traced(response, hidden=True), None)
         if response.violation:
-            octets = response.dropped_octets or len(response.line)
-            self.repaired(response.violation, verb="AUTH response", octets=octets)
+            self.repaired(response.violation, verb="AUTH response", octets=response.octets)
 
     def forwarded(self, verb: Verb) -> None:
         """The receiver is given a command: what it says from now on may belong to that, and to no earlier one."""
@@ -137,6 +135,11 @@ class Notes:
             self.tracer.repaired(repair)
         self.observer.repaired(record, repair)
 
+    def withheld(self, verb: str) -> None:
+        """A command is for no receiver, although nothing is wrong with it."""
+        self.phase = verb
+        self.repaired(Violation.WITHHELD_COMMAND, verb=verb)
+
     def ended(self, who: str) -> None:
         """`who` has ended the session; only the first time counts."""
         if self.record.ended_by == "-":
@@ -145,4 +148,4 @@ class Notes:
 
 def _traced(command: Command, *, hidden: bool) -> bytes:
     """What a trace says of a command, whose octets it counts beside that; of AUTH, whatever else is known, the verb."""
-    return command.verb.value.encode() + b" ..." if hidden or command.verb is Verb.AUTH else command.line
+    return command.word.encode() + b" ..." if hidden or command.verb is Verb.AUTH else command.line

@@ -38,6 +38,7 @@ from shimproxy.session.replies import (
     BYE,
     DONE,
     NOT_OFFERED,
+    NOT_SMTP,
     OUT_OF_ORDER,
     READY_FOR_TLS,
     SENDER_LATE,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from shimproxy.session.sender import Sender
     from shimproxy.smtp.reply import Own, Reply
 
+_WITHHELD = (NOT_OFFERED, OUT_OF_ORDER)  # there is nothing wrong with the command itself
 _VERBS_OF_SECRETS = frozenset({Verb.AUTH, Verb.OTHER})  # what follows these may be a password
 _JUDGED = frozenset({Verb.MAIL, Verb.RCPT})
 _ANSWERED_ALONE = frozenset({Verb.NOOP, Verb.RSET})  # nothing is asked of a receiver
@@ -208,9 +210,12 @@ class Session:
             if self._mail_data_may_come:
                 self._mail_data_may_come = False
                 if not command.known:
-                    await self._end_at_mail_data(command.dropped_octets or len(command.line))
+                    await self._end_at_mail_data(command.octets)
             if notes.telling or notes.secret or command.violation or command.verb in _VERBS_OF_SECRETS:
                 notes.heard(command)
+            if command.foreign:
+                await pipeline.settle()
+                await self._end_with("shim", NOT_SMTP)
             tally.commands_left -= 1
             if tally.commands_left < 0 and command.verb is not Verb.QUIT:
                 await turns.end_at_limit(command)
@@ -241,8 +246,11 @@ class Session:
         assert receiver is not None
         self._ready = self.policy.receiver_needs_nothing
         if sender.leg.readable and (octets := sender.leg.look()):
-            notes.repaired(Violation.EARLY_TALK, octets=len(octets))
             sender.commands.feed(octets)
+            if command := sender.commands.next_foreign():
+                notes.heard(command)
+                await self._end_with("shim", NOT_SMTP)
+            notes.repaired(Violation.EARLY_TALK, octets=len(octets))
         notes.phase = FIRST_COMMAND
         await sender.say(reply)
         measure = Measure(self.policy.sizes) if self.policy.sizes else None
@@ -301,6 +309,8 @@ class Session:
     async def _refuse(self, pipeline: Pipeline, command: Command, refusal: Own) -> None:
         if command.verb is Verb.DATA:
             pipeline.look_behind_data()
+        if refusal in _WITHHELD:
+            self.notes.withheld(command.word)
         await self.sender.say(refusal)
         self._tally.answered(refusal.plain.code)
         if command.verb is Verb.DATA:

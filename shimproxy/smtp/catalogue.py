@@ -189,6 +189,19 @@ class Violation(enum.Enum):
         "RFC 5321 3.1",
         "octets before the greeting: held until the greeting was relayed",
     )
+    NOT_SMTP = (
+        "not-smtp",
+        "sender",
+        "RFC 5321 3.1, 4.1.1",
+        "a TLS ClientHello, an HTTP request or a PROXY header where none is expected: 421 4.5.0, close; the log has "
+        "the mend",
+    )
+    WITHHELD_COMMAND = (
+        "withheld-command",
+        "sender",
+        "RFC 5321 2.2.1, 4.2.4",
+        "one that it was not offered: 502 5.5.1, never forwarded; 503 5.5.1 before EHLO is said again behind STARTTLS",
+    )
     UNOFFERED_PIPELINING = (
         "unoffered-pipelining",
         "sender",

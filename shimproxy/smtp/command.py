@@ -19,6 +19,7 @@ import attrs
 
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.ehlo import NEVER_OFFERED
+from shimproxy.smtp.foreign import PROXY, Foreign, foreign, is_of_a_signature
 from shimproxy.smtp.newlines import Newlines
 
 
@@ -46,9 +47,10 @@ class Verb(enum.StrEnum):
 DATA: Final = Verb.DATA
 """What every command is held against: from its class it takes ten times as long, in Python 3.11."""
 HELLOS = frozenset({Verb.HELO, Verb.EHLO, Verb.LHLO})
-REFUSED: Final = NEVER_OFFERED | {b"LHLO"}
+_FOR_NO_RECEIVER: Final = NEVER_OFFERED | {b"PROXY"}  # which says who the sender is, as XCLIENT does
+REFUSED: Final = _FOR_NO_RECEIVER | {b"LHLO"}
 """Words of the commands that no receiver is given."""
-REFUSED_IN_LMTP: Final = NEVER_OFFERED | {b"HELO", b"EHLO"}
+REFUSED_IN_LMTP: Final = _FOR_NO_RECEIVER | {b"HELO", b"EHLO"}
 """The same where receivers speak LMTP (RFC 2033 section 4.1)."""
 
 # Commands of extensions that the dialogue need not tell apart.
@@ -62,7 +64,7 @@ _CHUNK = re.compile(rb"BDAT[ \t]+(\d{1,10})([ \t]+LAST)?[ \t]*\r\n", re.IGNORECA
 _UNNAMED = b"[127.0.0.1]"  # RFC 5321 4.1.3: who has no name gives an address
 _CANCELLATION = b"*\r\n"
 _BEGINNING_OCTETS = 64
-_FIRST_WORD = re.compile(rb"[ \t]*([^ \t\r\n]*)").match
+_FIRST_WORD = re.compile(rb"[ \t]*([^ \t\r\n\0]*)").match
 _PLAIN = re.compile(rb"([A-Za-z0-9-]+)(?:[ \t][^\r\n\0]*)?\r\n").fullmatch
 
 
@@ -84,11 +86,30 @@ class Command:
     """Whether receivers may see the line: to all of them it is one command, or the operator does not mind."""
     dropped_octets: int = 0
     """How long the line was, where nothing is kept of it but its verb."""
+    foreign: Foreign | None = None
+    """What it is, if that is none of SMTP's."""
 
     @property
     def plain(self) -> bool:
         """Whether there is nothing about it but to forward it."""
         return self.violation is None and not self.refused and self.verb not in _SPECIAL
+
+    @property
+    def word(self) -> str:
+        """Its verb as the sender has it, in capitals; only of a command that the dialogue knows, or refuses."""
+        return _first_word(self.line).decode("ascii") if self.refused else self.verb.value
+
+    @property
+    def octets(self) -> int:
+        """How long it was."""
+        return self.dropped_octets or len(self.line)
+
+    @property
+    def fault(self) -> dict[str, int | str]:
+        """What is to be told of its violation."""
+        if self.foreign:
+            return {"what": self.foreign.what, "mend": self.foreign.mend, "octets": self.octets}
+        return {"verb": self.verb.value, "octets": self.octets}
 
     @property
     def known(self) -> bool:
@@ -119,6 +140,8 @@ class CommandReader:
     """Of a line that is over the limit: the last one, or that in progress."""
     _dropped_octets: int = 0
     """How much of it was dropped so far, with its line end once that is met."""
+    _empty_lines: int = 0
+    """How many came one after the other, commands in good form between them left out."""
     _skipping: bool = False  # the line in progress is over the limit
 
     @property
@@ -175,15 +198,28 @@ class CommandReader:
             # The way of nearly every command: one well-formed line and nothing behind it.
             self.ahead = b""
             word = plain[1].upper()
-            return Command(_VERBS.get(word, _OTHER), plain.string, word in self.refused)
+            verb = _VERBS.get(word, _OTHER)
+            if verb is _OTHER and (found := foreign(plain.string)):
+                return _of_none(found, plain.string)
+            return Command(verb, plain.string, word in self.refused)
+        if command := self.next_foreign():
+            return command
         line = self.next_line()
         if line is None:
             return None
+        if is_of_a_signature(line, self._empty_lines):
+            return _of_none(PROXY, line)
+        self._empty_lines = self._empty_lines + 1 if line == b"\r\n" else 0
         if not line:
             verb = _VERBS.get(_first_word(self._beginning), _OTHER)
             violation = Violation.AUTH_TOO_LONG if verb is Verb.AUTH else Violation.LONG_LINE
             return Command(verb, b"", violation=violation, forwardable=False, dropped_octets=self._dropped_octets)
         return command_from_line(line, self.newlines, self.refused, lf_ends_lines=self.lf_ends_lines)
+
+    def next_foreign(self) -> Command | None:
+        """All that lies here as one command, if it begins with what is none of SMTP's."""
+        found = None if self._skipping else foreign(self.ahead)
+        return _of_none(found, self.take_ahead()) if found else None
 
     def next_response(self) -> Command | None:
         """The next response within AUTH (RFC 4954 section 4), or None until more octets are fed."""
@@ -194,6 +230,12 @@ class CommandReader:
             too_long, octets = Violation.AUTH_TOO_LONG, self._dropped_octets
             return Command(Verb.AUTH, _CANCELLATION, violation=too_long, dropped_octets=octets)
         return response_from_line(line, self.newlines, lf_ends_lines=self.lf_ends_lines)
+
+
+def _of_none(found: Foreign, octets: bytes) -> Command:
+    return Command(
+        _OTHER, b"", violation=Violation.NOT_SMTP, forwardable=False, dropped_octets=len(octets), foreign=found
+    )
 
 
 def command_from_line(
