@@ -108,6 +108,40 @@ def test_a_reply_with_nothing_to_remove_is_the_same_object(reply: Reply) -> None
 def test_the_code_stays() -> None:
     """Whatever 2yz it was."""
     assert ehlo_reply("a", "SIZE", code=252) == offering(ehlo_reply("a", "SIZE", "PRDR", code=252))
+    for code in (250, 251, 252, 299):
+        came = ehlo_reply("a", "SIZE", "HELP", code=code)
+        expected = ehlo_reply("a", "HELP", "STARTTLS", "SIZE 1000", code=code)
+
+        assert expected == offering(came, (b"SIZE",), (b"STARTTLS", b"SIZE 1000"))
+        assert ehlo_reply("a", "SIZE 1000", code=code) == offering(ehlo_reply("a", code=code), (), (b"SIZE 1000",))
+
+
+@pytest.mark.parametrize(
+    "last",
+    [b"250\r\n", b"250 \r\n", b"250\n", b"250\t\r\n", b"250-\r\n250 \r\n"],
+    ids=repr,
+)
+def test_an_empty_last_line_is_no_keyword(last: bytes) -> None:
+    """Neither to shimproxy nor to a sender, and a keyword before it stays the last, whatever is added."""
+    reader = ReplyReader()
+    reader.feed(b"250-mail.example\r\n250-SIZE 1000\r\n" + last)
+    reply = reader.next_reply()
+
+    assert reply is not None
+    assert reply.octets == b"250-mail.example\r\n250 SIZE 1000\r\n"
+    assert keywords(reply) == {b"SIZE": b"1000"}
+    assert ehlo_reply("mail.example", "SIZE 1000", "STARTTLS") == offering(reply, (), (b"STARTTLS",))
+
+
+def test_a_keyword_without_its_blank_is_one() -> None:
+    """The receiver has said it, and it is the operator's to have it taken out."""
+    reader = ReplyReader()
+    reader.feed(b"250-mail.example\r\n250-HELP\r\n250SIZE 1000\r\n")
+    reply = reader.next_reply()
+
+    assert reply is not None
+    assert keywords(reply) == {b"HELP": b"", b"SIZE": b"1000"}
+    assert ehlo_reply("mail.example", "HELP") == offering(reply, (b"SIZE",))
 
 
 def test_the_octets_of_the_lines_that_stay_do_not_change() -> None:
@@ -130,7 +164,7 @@ def test_keywords_are_read_with_their_parameters() -> None:
     """In any case, also where receivers of the 1990s wrote "="; a name in the first line is none."""
     reply = ehlo_reply("PIPELINING", "Size 100", "AUTH=LOGIN", "auth PLAIN", "8BITMIME", "")
 
-    assert keywords(reply) == {b"SIZE": b"100", b"AUTH": b"LOGIN PLAIN", b"8BITMIME": b"", b"": b""}
+    assert keywords(reply) == {b"SIZE": b"100", b"AUTH": b"LOGIN PLAIN", b"8BITMIME": b""}
 
 
 def test_a_keyword_of_the_shims_own_is_added_at_the_end() -> None:

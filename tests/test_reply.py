@@ -14,10 +14,17 @@ import attrs
 import pytest
 
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.reply import LINE_LIMIT_OCTETS, REPLY_LIMIT_OCTETS, Own, Reply, ReplyReader
+from shimproxy.smtp.reply import (
+    CHALLENGE_LIMIT_OCTETS,
+    LINE_LIMIT_OCTETS,
+    REPLY_LIMIT_OCTETS,
+    Own,
+    Reply,
+    ReplyReader,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 NEXT = b"221 2.0.0 next\r\n"
 BARE, MISSING, LONG, MIXED, CUT, NO_REPLY = (
@@ -97,7 +104,9 @@ WELL_FORMED = {
     "code in the text": (550, b"550 250 ok it is not\r\n"),
     "two lines": (250, b"250-mail.example\r\n250 SIZE 1000\r\n"),
     "many lines": (250, b"250-mail.example\r\n" + b"250-KEYWORD\r\n" * 40 + b"250 SIZE\r\n"),
-    "empty lines": (250, b"250-\r\n250-\r\n250 \r\n"),
+    "empty lines before the last": (250, b"250-\r\n250-\r\n250 ok\r\n"),
+    "334 challenge of 600 octets": (334, b"334 " + b"QUJD" * 150 + b"\r\n"),
+    "334 challenge at the limit": (334, b"334 " + b"x" * (CHALLENGE_LIMIT_OCTETS - 6) + b"\r\n"),
     "hyphens in the text": (250, b"250---\r\n250 -\r\n"),
     "8-bit text": (550, "550 5.1.1 unbekannter Empfänger\r\n".encode()),
     "tab in the text": (550, b"550 no\tsuch\tuser\r\n"),
@@ -111,9 +120,10 @@ WELL_FORMED = {
 def test_a_well_formed_reply_comes_out_octet_for_octet(code: int, octets: bytes) -> None:
     """No violation, no trace (guarantee 9), alone or with the next reply behind it, at every segmentation."""
     reply, following = Reply(code, octets), Reply(221, NEXT)
-    for blocks in segmentations(octets):
+    cut = segmentations if len(octets) < 2 * LINE_LIMIT_OCTETS else some_segmentations
+    for blocks in cut(octets):
         assert [reply] == read(blocks)
-    for blocks in segmentations(octets + NEXT):
+    for blocks in cut(octets + NEXT):
         assert [reply, following] == read(blocks)
 
 
@@ -136,7 +146,69 @@ MALFORMED: dict[str, tuple[bytes, int, bytes, set[Violation]]] = {
     # missing-text
     "code alone": (b"250\r\n", 250, b"250 " + NO_TEXT + b"\r\n", {MISSING}),
     "code alone, bare LF": (b"354\n", 354, b"354 " + NO_TEXT + b"\r\n", {MISSING, BARE}),
-    "code alone behind lines": (b"550-no\r\n550\r\n", 550, b"550-no\r\n550 " + NO_TEXT + b"\r\n", {MISSING}),
+    "code and blank": (b"250 \r\n", 250, b"250 " + NO_TEXT + b"\r\n", {MISSING}),
+    "code and tab": (b"250\t\r\n", 250, b"250 " + NO_TEXT + b"\r\n", {MISSING, NO_REPLY}),
+    "code, blank and CR": (b"250 \r\r\n", 250, b"250 " + NO_TEXT + b"\r\n", {MISSING, BARE}),
+    "code alone after lines": (b"550-no\r\n550\r\n", 550, b"550 no\r\n", {MISSING}),
+    "code and blank after lines": (b"550-a\r\n550-b\r\n550 \r\n", 550, b"550-a\r\n550 b\r\n", {MISSING}),
+    "empty lines at the end": (b"220-a\r\n220-\r\n220-\r\n220 \r\n", 220, b"220 a\r\n", {MISSING}),
+    "empty lines only": (b"250-\r\n250-\r\n250 \r\n", 250, b"250 " + NO_TEXT + b"\r\n", {MISSING}),
+    "another code alone": (b"550-a\r\n554\r\n", 554, b"554 a\r\n", {MISSING, MIXED}),
+    "334 alone, an empty challenge": (b"334\r\n", 334, b"334 \r\n", {MISSING}),
+    "334 alone, bare LF": (b"334\n", 334, b"334 \r\n", {MISSING, BARE}),
+    "334 and tab": (b"334\t\r\n", 334, b"334 \r\n", {MISSING, NO_REPLY}),
+    "334 and blank, bare LF": (b"334 \n", 334, b"334 \r\n", {BARE}),
+    # not-a-reply: a code that another octet than a blank follows
+    "tab": (b"550\tno such user\r\n", 550, b"550 no such user\r\n", {NO_REPLY}),
+    "letter": (b"250OK\r\n", 250, b"250 OK\r\n", {NO_REPLY}),
+    "letter, a refusal": (b"550No such user\r\n", 550, b"550 No such user\r\n", {NO_REPLY}),
+    "letter, 354": (b"354go\r\n", 354, b"354 go\r\n", {NO_REPLY}),
+    "letter, a challenge": (b"334VXNlcm5hbWU6\r\n", 334, b"334 VXNlcm5hbWU6\r\n", {NO_REPLY}),
+    "letter and hyphen": (b"250ok-fine\r\n", 250, b"250 ok-fine\r\n", {NO_REPLY}),
+    "letter and bare LF": (b"250OK\n", 250, b"250 OK\r\n", {NO_REPLY, BARE}),
+    "colon": (b"250: ok\r\n", 250, b"250 : ok\r\n", {NO_REPLY}),
+    "comma": (b"250,ok\r\n", 250, b"250 ,ok\r\n", {NO_REPLY}),
+    "point": (b"250.\r\n", 250, b"250 .\r\n", {NO_REPLY}),
+    "underscore": (b"250_ok\r\n", 250, b"250 _ok\r\n", {NO_REPLY}),
+    "plus": (b"250+ok\r\n", 250, b"250 +ok\r\n", {NO_REPLY}),
+    "NUL": (b"250\0ok\r\n", 250, b"250 ok\r\n", {BARE}),
+    "vertical tab": (b"250\x0bok\r\n", 250, b"250 \x0bok\r\n", {NO_REPLY}),
+    "8-bit octet": (b"250\xa0ok\r\n", 250, b"250 \xa0ok\r\n", {NO_REPLY}),
+    "other digits": ("250\uff12 ok\r\n".encode(), 250, "250 \uff12 ok\r\n".encode(), {NO_REPLY}),
+    "the last keyword": (b"250-a\r\n250SIZE 1000\r\n", 250, b"250-a\r\n250 SIZE 1000\r\n", {NO_REPLY}),
+    "the last keyword after a tab": (b"250-a\r\n250\tSIZE 1\r\n", 250, b"250-a\r\n250 SIZE 1\r\n", {NO_REPLY}),
+    "the second of the codes so far": (
+        b"550-a\r\n554-b\r\n550c\r\n",
+        550,
+        b"550-a\r\n550-b\r\n550 c\r\n",
+        {MIXED, NO_REPLY},
+    ),
+    "another code and a tab": (b"250-a\r\n251\tb\r\n", 251, b"251-a\r\n251 b\r\n", {MIXED, NO_REPLY}),
+    # and text that begins with a number
+    "a size within": (
+        b"552-too big\r\n500MB at most\r\n552 sorry\r\n",
+        552,
+        b"552-too big\r\n552-500MB at most\r\n552 sorry\r\n",
+        {NO_REPLY},
+    ),
+    "a success within": (
+        b"550-a\r\n250OK it is not\r\n550 b\r\n",
+        550,
+        b"550-a\r\n550-250OK it is not\r\n550 b\r\n",
+        {NO_REPLY},
+    ),
+    "thousands within": (
+        b"250-a\r\n250,000 octets\r\n250.000 octets\r\n250 b\r\n",
+        250,
+        b"250-a\r\n250-250,000 octets\r\n250-250.000 octets\r\n250 b\r\n",
+        {NO_REPLY},
+    ),
+    "noise, then the last keyword": (
+        b"250-a\r\nnoise\r\n25000 octets\r\n250SIZE\r\n",
+        250,
+        b"250-a\r\n250-noise\r\n250-25000 octets\r\n250 SIZE\r\n",
+        {NO_REPLY},
+    ),
     # mixed-codes
     "the last code, same class": (b"550-a\r\n554 b\r\n", 554, b"554-a\r\n554 b\r\n", {MIXED}),
     "the last success, same class": (b"250-a\r\n251 b\r\n", 251, b"251-a\r\n251 b\r\n", {MIXED}),
@@ -157,7 +229,7 @@ MALFORMED: dict[str, tuple[bytes, int, bytes, set[Violation]]] = {
     "noise, bare LF and no text": (
         b"550-a\nnoise\n550\n",
         550,
-        b"550-a\r\n550-noise\r\n550 " + NO_TEXT + b"\r\n",
+        b"550-a\r\n550 noise\r\n",
         {NO_REPLY, BARE, MISSING},
     ),
     "mixed and bare LF": (b"550-a\n554 b\r\n", 554, b"554-a\r\n554 b\r\n", {MIXED, BARE}),
@@ -187,15 +259,6 @@ def test_a_repaired_reply_needs_no_second_repair(name: str) -> None:
     assert [Reply(code, relayed)] == read([relayed])
 
 
-def test_a_tab_behind_the_code_is_made_a_blank() -> None:
-    """A sender that wants a blank there gets one: a relayed reply has "-" or a blank behind every code."""
-    for blocks in segmentations(b"550\tno such user\r\n"):
-        (reply,) = read(blocks)
-
-        assert reply.code == 550
-        assert canonical(reply)
-
-
 # -- what has no usable code
 
 NO_CODE = {
@@ -216,8 +279,10 @@ NO_CODE = {
     "signed": b"+25 ok\r\n",
     "underscore": b"2_5 ok\r\n",
     "other digits": "\uff12\uff15\uff10 ok\r\n".encode(),
-    "code and colon": b"250: ok\r\n",
-    "code and comma": b"250,ok\r\n",
+    "thousands": b"250,000 octets free\r\n",
+    "a fraction": b"250.5 MB free\r\n",
+    "1yz and a letter": b"150ok\r\n",
+    "600 and a letter": b"600ok\r\n",
     "a 1yz of several lines, first": b"150-a\r\n",
 }
 
@@ -290,6 +355,18 @@ def test_a_long_line_is_folded(text_octets: int, before: bytes) -> None:
         assert texts_of(before) + text == texts_of(reply.octets)
 
 
+@pytest.mark.parametrize("over_octets", [1, 500, 20_000])
+def test_a_challenge_over_its_limit_is_said_aloud(over_octets: int) -> None:
+    """RFC 4954 section 4: as long as a line of AUTH may be, and no longer."""
+    text = b"x" * (CHALLENGE_LIMIT_OCTETS - 6 + over_octets)
+    for blocks in some_segmentations(b"334 " + text + b"\r\n"):
+        (reply,) = read(blocks)
+
+        assert (reply.code, reply.violations) == (334, (LONG,))
+        assert shape_of(334).fullmatch(reply.octets)
+        assert text == texts_of(reply.octets)
+
+
 def test_a_long_line_within_several_keeps_them_all() -> None:
     """Folding one line leaves the others as they are."""
     came = b"250-a\r\n250-" + b"x" * 600 + b"\r\n250 c\r\n"
@@ -350,7 +427,7 @@ def test_an_endless_reply_takes_bounded_memory(line: bytes, limit_octets: int) -
     assert reply is not None
     assert reply.code == 552
     assert LONG in reply.violations
-    assert reply.octets.startswith(b"552-first\r\n")
+    assert texts_of(reply.octets).startswith(b"first")
     assert canonical(reply)
     assert Reply(221, NEXT) == reader.next_reply()
 
@@ -426,8 +503,12 @@ CUT_OFF: dict[str, tuple[bytes, int, bytes | None]] = {
     "a line of several": (b"550-a\r\n", 550, b"550 a\r\n"),
     "in the second line": (b"550-a\r\n550-b", 550, b"550-a\r\n550 b\r\n"),
     "in the last line": (b"550-a\r\n550 b", 550, b"550-a\r\n550 b\r\n"),
-    "code and hyphen": (b"550-", 550, b"550 \r\n"),
-    "code and blank": (b"550 ", 550, b"550 \r\n"),
+    "code and hyphen": (b"550-", 550, b"550 " + NO_TEXT + b"\r\n"),
+    "code and blank": (b"550 ", 550, b"550 " + NO_TEXT + b"\r\n"),
+    "code and letter": (b"550n", 550, b"550 n\r\n"),
+    "code and letter after a line": (b"550-a\r\n550b", 550, b"550-a\r\n550 b\r\n"),
+    "code and point": (b"550.", 550, b"550 .\r\n"),
+    "a longer number after a line": (b"550-a\r\n5500", 550, b"550-a\r\n550 5500\r\n"),
     "code alone": (b"550", 550, b"550 " + NO_TEXT + b"\r\n"),
     "two digits": (b"55", 0, None),
     "words": (b"no", 0, None),
@@ -466,6 +547,16 @@ def test_cut_off_in_a_line_with_the_opposite_code_is_no_success(code: int) -> No
     (reply,) = read_to_the_end([b"550-a\r\n%d b" % code])
 
     assert reply.code == 0
+
+
+@pytest.mark.parametrize("came", [b"250", b"250-", b"250O", b"250.", b"250-a\r\n250", b"250-a\r\n250S", b"354g"])
+def test_cut_off_where_the_line_may_have_said_something_else_is_no_success(came: bytes) -> None:
+    """It may have gone on, and "250." may have become a longer number: only a line with its blank accepts."""
+    for blocks in segmentations(came):
+        (reply,) = read_to_the_end(blocks)
+
+        assert reply.code == 0
+        assert CUT in reply.violations
 
 
 def test_nothing_is_cut_off_where_nothing_lies() -> None:
@@ -540,7 +631,7 @@ def test_no_violation_is_carried_to_the_next_reply(before: bytes) -> None:
 
 # -- all short streams
 
-PIECES = (b"250", b"550", b"-", b" ", b"ok", b"\r", b"\n")
+PIECES = (b"250", b"550", b"-", b" ", b"ok", b"\r", b"\n", b"0")
 
 
 def outcome(replies: list[Reply]) -> list[tuple[int, bytes, frozenset[Violation]]]:
@@ -592,6 +683,67 @@ def test_whatever_comes_no_success_is_made_of_a_refusal(before: bytes) -> None:
             line = next(line for line in came.split(b"\n") if line[:3] == b"550")
             if line[3:4] in (b"", b" ", b"-", b"\r"):
                 wrong.append((came, replies[0]))
+
+    assert wrong == []
+
+
+# -- where a reply ends, and under which code
+
+
+def naive_code(line: bytes, before: Collection[int]) -> int:
+    """The code of a line that follows lines with those codes, or 0: RFC 5321 4.2, and what is taken for it."""
+    if not re.match(rb"[2-5][0-9][0-9]", line):
+        return 0
+    code = int(line[:3])
+    if re.match(rb"...(?:[ \t\r\n-]|$)", line, re.DOTALL):
+        return code
+    if re.match(rb"...[.,]?[0-9]", line):
+        return 0
+    return code if not before or code in before else 0
+
+
+def naive_replies(stream: bytes) -> list[tuple[int, bytes]]:
+    """The replies in whole lines, as (code, what came): one line after the other, with nothing remembered but codes."""
+    replies = []
+    came, codes = b"", list[int]()
+    for line in re.findall(rb"[^\n]*\n", stream):
+        code = naive_code(line, codes)
+        came += line
+        codes.append(code)
+        if line[3:4] != b"-" if code else len(codes) == 1:
+            classes = {each // 100 for each in codes if each}
+            *_, last = [each for each in codes if each] or [0]
+            replies.append((0 if len(classes) > 1 and last < 400 else last, came))
+            came, codes = b"", []
+    return replies
+
+
+def octets_read(blocks: Iterable[bytes]) -> list[tuple[int, int]]:
+    """The code of each reply, and how many octets had been fed when it was whole."""
+    reader, fed, found = ReplyReader(), 0, []
+    for block in blocks:
+        reader.feed(block)
+        while reply := reader.next_reply():
+            found.append((reply.code, fed + len(block) - len(reader.unread)))
+        fed += len(block)
+    return found
+
+
+AFTER_A_CODE = (b" ", b"-", b"\t", b"x", b"0", b".", b".0", b",0x", b"", b"\r", b"\0", b"\xb2")
+LINES = [b"250" + after + b"\r\n" for after in AFTER_A_CODE]
+LINES += [b"251-\r\n", b"251x\n", b"550 \r\n", b"550-\r\n", b"550x\r\n", b"5500\r\n", b"25x\r\n", b"150 \r\n", b"\r\n"]
+
+
+def test_where_a_reply_ends_is_as_the_naive_definition_has_it() -> None:
+    """All streams of up to three lines with every octet after a code: ended at once, whole and octet by octet."""
+    wrong = []
+    for count in (1, 2, 3):
+        for lines in itertools.product(LINES, repeat=count):
+            stream = b"".join(lines)
+            ends = itertools.accumulate(len(came) for _, came in naive_replies(stream))
+            expected = [(code, end) for (code, _), end in zip(naive_replies(stream), ends, strict=True)]
+            if not octets_read([stream]) == octets_read(stream[at : at + 1] for at in range(len(stream))) == expected:
+                wrong.append(stream)
 
     assert wrong == []
 

@@ -113,13 +113,13 @@ class Violation(enum.Enum):
         "missing-text",
         "receiver",
         "RFC 5321 4.2",
-        "a code alone on its line gets a text",
+        "a code alone, or with a blank: gets a text, or is left out after other lines; a challenge (334) stays empty",
     )
     REPLY_LONG_LINE = (
         "reply-long-line",
         "receiver",
         "RFC 5321 4.5.3.1.5",
-        "folded into lines of at most 512 octets; beyond the limit of a reply the text is cut",
+        "folded into lines of at most 512 octets (a challenge: 12,288); beyond the limit of a reply the text is cut",
     )
     MIXED_CODES = (
         "mixed-codes",
@@ -137,7 +137,8 @@ class Violation(enum.Enum):
         "not-a-reply",
         "receiver",
         "RFC 5321 4.2",
-        "a line without a code: inside a reply it gets the reply's code, else 421 (451 to mail data)",
+        "no blank after the code (250OK): gets one; no code: inside a reply it gets the reply's, else 421 (451 to mail "
+        "data)",
     )
     # by the receiver, at the beginning
     NO_GREETING = (

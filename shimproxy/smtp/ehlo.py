@@ -40,7 +40,8 @@ def keywords(reply: Reply) -> Keywords:
     found: Keywords = {}
     for line in reply.octets.splitlines()[1:]:
         keyword, parameters = _split(line)
-        found[keyword] = found[keyword] + b" " + parameters if keyword in found else parameters
+        if keyword:
+            found[keyword] = found[keyword] + b" " + parameters if keyword in found else parameters
     return found
 
 
@@ -55,7 +56,7 @@ def offering(reply: Reply, removed: Collection[bytes] = (), added: Sequence[byte
         keyword = _split(line)[0]
         if keyword not in removed and keyword not in NEVER_OFFERED:
             kept.append(line)
-    kept += [b"250-%s\r\n" % keyword for keyword in added]
+    kept += [b"%d-%s\r\n" % (reply.code, keyword) for keyword in added]
     if len(kept) == len(lines) and not added:
         return reply
     *most, last = kept

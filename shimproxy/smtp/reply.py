@@ -4,8 +4,19 @@ Invariants:
 
 1. A reply without a violation comes out octet for octet as it went in.
 2. A reply with one comes out in CRLF lines of at most 512 octets under the receiver's own code, whatever the
-   segmentation was, and says which violations it had.
+   segmentation was, and says which violations it had. A challenge (334) may have 12,288, and is never folded.
 3. A 2yz or 3yz is made only of lines that all say so; where they contradict, there is no usable code.
+4. What a sender may read as a value has no word of the shim's in it: a challenge stays empty, and a reply of several
+   lines that ends in empty ones loses these, so that no EHLO reply gets a keyword.
+
+A line has a code where it begins with three digits, 200 to 599, and goes on with
+
+- a blank or "-", as it should, or with a tab, a CR or its end;
+- anything else, but for a number that is longer ("25000 octets free", "250,000"). That counts on the first line of a
+  reply; inside one only if the reply has this code already, as a text may well begin with a number ("500MB at most").
+
+Such a line is the last of its reply unless a "-" follows the code. A line without a code is text of the reply that it
+stands in; where none has begun, it is one alone, which has no usable code.
 
 It does not know what a reply answers.
 """
@@ -20,19 +31,26 @@ import attrs
 from shimproxy.smtp.catalogue import Violation
 
 LINE_LIMIT_OCTETS = 512  # RFC 5321 4.5.3.1.5, code and CRLF included
+CHALLENGE_LIMIT_OCTETS = 12_288  # RFC 4954 section 4
 REPLY_LIMIT_OCTETS = 65_536
 _LEAST_LINE_OCTETS = 6  # what an empty line becomes: a code, a blank and CRLF
 _TEXT_FOR_NONE = b"(the receiver gave no text)"
 _CODES = {b"%d" % code: code for code in range(200, 600)}
-_PLAIN = re.compile(rb"([2-5][0-9][0-9]) [^\r\n\0]{0,506}\r\n").fullmatch
+_CHALLENGE = 334
+_PLAIN = re.compile(rb"([2-5][0-9][0-9]) [^\r\n\0]{1,506}\r\n").fullmatch
 _PLAIN_REPLIES_KEPT = 256
 _OWN = re.compile(r"([2-5]\d\d) (?:([245]\.\d{1,3}\.\d{1,3}) )?(.*)").fullmatch
 _SEPARATORS = frozenset({b" ", b"-", b"\t", b"\r", b"\n", b""})
+_END_A_REPLY = frozenset({b" ", b"\t", b"\r", b"\n"})
+_LONGER_NUMBER = re.compile(rb"[0-9]{3}[.,]?[0-9]").match
 
 
-def _code(line: bytes) -> int:
-    """The reply code at the beginning of `line`, or 0: "25000 octets free" has none."""
-    return _CODES.get(line[:3], 0) if line[3:4] in _SEPARATORS else 0
+def _code(line: bytes, known: list[int]) -> int:
+    """The code of `line` where it goes on with a reply whose lines have the codes `known`, or 0 if it has none."""
+    code = _CODES.get(line[:3], 0)
+    if code and line[3:4] not in _SEPARATORS and ((known and code not in known) or _LONGER_NUMBER(line)):
+        return 0
+    return code
 
 
 @attrs.define
@@ -114,7 +132,7 @@ class ReplyReader:
     limit_octets: int = REPLY_LIMIT_OCTETS
     unread: bytes = b""
     """What lies here and is not yet part of a reply."""
-    _lines: list[bytes] = attrs.field(factory=list)
+    _lines: list[tuple[int, bytes]] = attrs.field(factory=list)  # each with its code
     _codes: list[int] = attrs.field(factory=list)  # the different codes, 0 for a line without; the last one last
     _room_octets: int = attrs.field(init=False)
     _cut: bool = False
@@ -141,9 +159,8 @@ class ReplyReader:
         while end := self.unread.find(b"\n") + 1:
             line, self.unread = self.unread[:end], self.unread[end:]
             inside = bool(self._lines)
-            self._take(line)
-            goes_on = line[3:4] == b"-" if _code(line) else inside
             # A line without a code is noise inside a reply; alone, it cannot be waited upon.
+            goes_on = line[3:4] == b"-" if self._take(line) else inside
             if not goes_on:
                 return self._finish()
         # A line without end is kept as far as its text is; one octet more says that it was cut.
@@ -157,8 +174,9 @@ class ReplyReader:
             self.unread = b""
         return self._finish(Violation.CUT_OFF) if self._lines else None
 
-    def _take(self, line: bytes) -> None:
-        code = _code(line)
+    def _take(self, line: bytes) -> int:
+        """Take a line; its code."""
+        code = _code(line, self._codes)
         if code in self._codes:
             self._codes.remove(code)
         self._codes.append(code)
@@ -169,8 +187,9 @@ class ReplyReader:
             self._cut = True
             line = line[: self._room_octets] + b"\r\n"  # what was cut has no line end to be judged
         if line:
-            self._lines.append(line)
+            self._lines.append((code, line))
         self._room_octets = max(0, self._room_octets - max(len(line), _LEAST_LINE_OCTETS))
+        return code
 
     def _finish(self, *found: Violation) -> Reply:
         lines, codes, cut = self._lines, self._codes, self._cut
@@ -183,38 +202,47 @@ class ReplyReader:
             violations[Violation.MIXED_CODES] = None
         # No acceptance is made of lines that contradict each other, nor of a reply of which lines may be missing.
         contradiction = len({code // 100 for code in known}) > 1
-        last = lines[-1]
-        unfinished = Violation.CUT_OFF in violations and (last[3:4] in (b"", b"-") or not _code(last))
-        if not _code(lines[0]) or ((contradiction or unfinished) and known[-1] < 400):
-            return Reply(0, b"".join(lines), tuple(violations), 354 in codes)
+        last_code, last = lines[-1]
+        unfinished = Violation.CUT_OFF in violations and not (last_code and last[3:4] in _END_A_REPLY)
+        if not lines[0][0] or ((contradiction or unfinished) and known[-1] < 400):
+            return Reply(0, b"".join(line for _, line in lines), tuple(violations), 354 in codes)
+        code = known[-1]
+        most_octets = (CHALLENGE_LIMIT_OCTETS if code == _CHALLENGE else LINE_LIMIT_OCTETS) - _LEAST_LINE_OCTETS
         texts: list[bytes] = []
-        for line in lines:
-            texts += _canonical_texts(line, violations)
+        for line_code, line in lines:
+            texts += _canonical_texts(line_code, line, most_octets, violations)
+        if not (texts[-1] or (code == _CHALLENGE and last[3:4] == b" ")):
+            if not cut:
+                violations[Violation.MISSING_TEXT] = None
+            while len(texts) > 1 and not texts[-1]:
+                texts.pop()
+            if not texts[-1] and code != _CHALLENGE:
+                texts[-1] = _TEXT_FOR_NONE
         if cut:
             violations[Violation.REPLY_LONG_LINE] = None
         if not violations:
-            return Reply(known[-1], b"".join(lines))
-        digits = b"%d" % known[-1]
+            return Reply(code, b"".join(line for _, line in lines))
+        digits = b"%d" % code
         octets = b"".join(digits + b"-" + text + b"\r\n" for text in texts[:-1]) + digits + b" " + texts[-1] + b"\r\n"
-        return Reply(known[-1], octets, tuple(violations), 354 in codes)
+        return Reply(code, octets, tuple(violations), 354 in codes)
 
 
-def _canonical_texts(line: bytes, violations: dict[Violation, None]) -> list[bytes]:
-    """The text of one line, without code and line end, in pieces that fit a line; adds what was wrong with it."""
+def _canonical_texts(code: int, line: bytes, most_octets: int, violations: dict[Violation, None]) -> list[bytes]:
+    """The text of one line, without its code, if it has one, and its end, in pieces of at most so many octets.
+
+    What was wrong with the line is added to `violations`.
+    """
     text = line.rstrip(b"\r\n")
     if line[len(text) :] != b"\r\n" and Violation.CUT_OFF not in violations:
         violations[Violation.REPLY_BARE_NEWLINE] = None
     if b"\r" in text or b"\0" in text:
         violations[Violation.REPLY_BARE_NEWLINE] = None
         text = text.replace(b"\r", b" ").replace(b"\0", b" ")
-    if _code(line):
-        if len(text) == 3:
-            violations[Violation.MISSING_TEXT] = None
-            return [_TEXT_FOR_NONE]
-        if text[3:4] == b"\t":
+    if code:
+        separator = text[3:4]
+        if separator not in _SEPARATORS or separator == b"\t":
             violations[Violation.NOT_A_REPLY] = None
-        text = text[4:]
-    room_octets = LINE_LIMIT_OCTETS - _LEAST_LINE_OCTETS
-    if len(text) > room_octets:
+        text = text[4:] if separator in _SEPARATORS else text[3:]
+    if len(text) > most_octets:
         violations[Violation.REPLY_LONG_LINE] = None
-    return [text[start : start + room_octets] for start in range(0, len(text), room_octets)] or [b""]
+    return [text[start : start + most_octets] for start in range(0, len(text), most_octets)] or [b""]
