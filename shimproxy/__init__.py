@@ -11,7 +11,7 @@ from shimproxy.ops.record_files import RecordWhat
 from shimproxy.ops.serve import Stop, serve
 from shimproxy.ops.settings import Settings
 from shimproxy.session.limits import Deadlines, Limits
-from shimproxy.session.policy import Login, ReceiverTls, SenderTls
+from shimproxy.session.policy import EarlyTalk, Login, ReceiverTls, SenderTls
 from shimproxy.session.record import Observer, Repair, SessionRecord
 from shimproxy.session.trace import Entry, Kind, Trace
 from shimproxy.smtp.catalogue import Violation
@@ -22,6 +22,7 @@ __all__ = [
     "AddressError",
     "Deadlines",
     "DialFailed",
+    "EarlyTalk",
     "Entry",
     "Kind",
     "Limits",

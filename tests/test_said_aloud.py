@@ -2,15 +2,94 @@
 
 from __future__ import annotations
 
-import pytest
+from functools import partial
 
+import attrs
+import pytest
+import trio
+
+from shimproxy import Listener, Settings
 from shimproxy.session.limits import Limits
-from shimproxy.session.policy import Policy
+from shimproxy.session.policy import EarlyTalk, Policy
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.newlines import Newlines
 from tests.memory import Stage, offered, staged
+from tests.peers.receiving import HOST
+from tests.peers.shim import served
 
+SECONDS = 20
 SHORT = Limits(command_octets=512)
+
+# -- before the greeting
+
+
+@pytest.mark.parametrize("piece_octets", [0, 1])
+def test_a_sender_that_speaks_early_is_refused_where_the_operator_says_so(piece_octets: int) -> None:
+    """By 554 instead of the greeting (RFC 5321 3.1); the receiver hears nothing of it but QUIT."""
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.sender, b"HELO bot\r\nMAIL FROM:<a@b>\r\n", piece_octets)
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        assert bytes(stage.sender.written) == b"554 sent before the greeting, closing connection\r\n"
+        assert stage.sender.got_fin
+        stage.sender.feed_fin()
+        await stage.settle()
+        assert bytes(stage.receiver.written) == b"QUIT\r\n"
+        (repair,) = stage.notes.repairs
+        assert (repair.violation, repair.detail) == (Violation.EARLY_TALK, {"octets": 27, "early_talk": "refuse"})
+
+    staged(script, policy=Policy(early_talk=EarlyTalk.REFUSE))
+
+
+def test_a_sender_that_waits_is_served_where_others_are_refused() -> None:
+    """Also one that closes its direction, or all of the connection, before the greeting: that is no talk."""
+
+    async def waits(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"HELO x\r\n")
+        assert bytes(stage.sender.written) == b"220 hello\r\n"
+        assert bytes(stage.receiver.written) == b"HELO x\r\n"
+        assert not stage.repaired
+
+    async def closes(stage: Stage) -> None:
+        stage.sender.feed_fin()
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        assert bytes(stage.sender.written) == b"220 hello\r\n"
+        assert Violation.EARLY_TALK not in stage.repaired
+
+    for script in (waits, closes):
+        staged(script, policy=Policy(early_talk=EarlyTalk.REFUSE))
+
+
+async def test_each_listener_has_its_way_with_those_that_speak_early() -> None:
+    """A receiver that greets late, as postscreen does, for the same sender at two listeners."""
+    greets = trio.Event()
+
+    async def receive(stream: trio.SocketStream) -> None:
+        await greets.wait()
+        await stream.send_all(b"220 hello\r\n")
+        while octets := await stream.receive_some():
+            await stream.send_all(b"221 bye\r\n" if octets == b"QUIT\r\n" else b"250 OK\r\n")
+        await stream.aclose()
+
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            (listener,) = await nursery.start(partial(trio.serve_tcp, host=HOST), receive, 0)
+            port = listener.socket.getsockname()[1]
+            refusing = attrs.evolve(Listener.parse(f"{HOST}:0"), own={"early_talk": "refuse"})
+            async with served(Settings(receiver=f"{HOST}:{port}", listen=[f"{HOST}:0", refusing])) as (ports, watcher):
+                streams = [await trio.open_tcp_stream(HOST, port) for port in ports]
+                for stream in streams:
+                    await stream.send_all(b"HELO x\r\n")
+                greets.set()
+                heard = [await stream.receive_some() for stream in streams]
+                assert [octets[:4] for octets in heard] == [b"220 ", b"554 "]
+                for stream in streams:
+                    await stream.aclose()
+                await watcher.sessions_ended(2)
+                assert [repair.violation for repair in watcher.repairs][:2] == [Violation.EARLY_TALK] * 2
+            nursery.cancel_scope.cancel()
+
 
 # -- AUTH
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shimproxy import Listener, SettingsError
+from shimproxy import EarlyTalk, Listener, SettingsError
 from shimproxy.net.address import Address
 from shimproxy.ops.options import OPTIONS
 from shimproxy.ops.settings import Settings
@@ -112,6 +112,7 @@ BAD_TEXTS = [
     ("listen", ["127.0.0.1:1", "::1:25"], "in brackets"),
     ("listen", ["127.0.0.1:-1"], "the port must be a number from 0 to 65535"),
     ("lmtp", ["maybe"], "write true or false"),
+    ("early-talk", ["drop"], "choose from hold, refuse"),
     ("newlines", ["keep"], "choose from normalise, reject, pass"),
     ("newlines", ["Normalise"], "choose from"),
     ("max-size", ["10XB"], "write a size as in 10MiB, 500KiB or 1000, or example.com=2MiB"),
@@ -464,6 +465,22 @@ def test_a_listener_may_have_settings_of_its_own(file: Path) -> None:
         ("a.example:25", "round-robin", mebi, 60.0, []),
         ("mail.example:25", "first", 10 * mebi, 5.0, ["192.0.2.0/24"]),
     ]
+
+
+def test_a_listener_may_refuse_senders_that_speak_early(file: Path) -> None:
+    """As any other setting of the sort: by a flag, in the environment, in the file, and for one listener."""
+    file.write_text(
+        IN_A_FILE.replace("listen", "early-talk = 'hold'\nlisten", 1)
+        + "[[listener]]\nlisten = '127.0.0.1:2526'\nearly-talk = 'refuse'\n"
+    )
+    for flags, environment, general in (
+        ({}, {}, EarlyTalk.HOLD),
+        ({}, {"SHIMPROXY_EARLY_TALK": "refuse"}, EarlyTalk.REFUSE),
+        ({"early-talk": ["hold"]}, {"SHIMPROXY_EARLY_TALK": "refuse"}, EarlyTalk.HOLD),
+    ):
+        settings = gathered(flags, environment, file).settings()
+        *_, its_own = settings.listen
+        assert (settings.early_talk, settings.of(its_own).early_talk) == (general, EarlyTalk.REFUSE)
 
 
 def test_what_is_shown_of_listeners_says_the_same(file: Path) -> None:

@@ -83,6 +83,7 @@ def _policy(settings: Settings) -> Policy:
         sizes=settings.sizes,
         tidy=settings.tidy,
         helo_name=settings.helo_name_used.encode(),
+        early_talk=settings.early_talk,
         newlines=settings.newlines,
         sender_tls=settings.sender_tls_used,
         receiver_tls=settings.receiver_tls,

@@ -18,7 +18,7 @@ from shimproxy.ops import readers
 from shimproxy.ops.record_files import RecordWhat
 from shimproxy.ops.settings import LOG_FORMATS, LOG_LEVELS, Settings
 from shimproxy.session.limits import Deadlines, Limits
-from shimproxy.session.policy import ReceiverTls, SenderTls
+from shimproxy.session.policy import EarlyTalk, ReceiverTls, SenderTls
 from shimproxy.smtp.newlines import Newlines
 
 if TYPE_CHECKING:
@@ -165,6 +165,13 @@ OPTIONS: Final = (
     _chosen("send-proxy", "send_proxy", _WHERE, tuple(Version), "begin connections to the receiver with such a header"),
     _switched("xclient", "xclient", _WHERE, "tell a receiver that offers XCLIENT who the sender is"),
     _switched("lmtp", "lmtp", _WHERE, "senders and the receiver speak LMTP: a reply for each recipient of a mail"),
+    _chosen(
+        "early-talk",
+        "early_talk",
+        _REPAIR,
+        tuple(EarlyTalk),
+        "what senders say before the greeting: hold it, so that no receiver takes them for bots, or refuse them by 554",
+    ),
     _chosen(
         "newlines",
         "newlines",

@@ -25,7 +25,7 @@ from shimproxy.ops.record_files import Recording, RecordWhat
 from shimproxy.ops.repeats import MOST_IN_A_WINDOW
 from shimproxy.ops.values import Original, Receiver, known_beforehand
 from shimproxy.session.limits import Deadlines, Limits, at_least, not_negative, positive
-from shimproxy.session.policy import Login, ReceiverTls, SenderTls, Sizes
+from shimproxy.session.policy import EarlyTalk, Login, ReceiverTls, SenderTls, Sizes
 from shimproxy.session.replies import EARLY_SUCCESS
 from shimproxy.smtp.newlines import Newlines
 from shimproxy.smtp.tidy import is_possible_name
@@ -74,6 +74,8 @@ class Settings:
     """The PROXY header that connections to the receiver begin with, "v1" or "v2", if any."""
     xclient: bool = False
     """Whether a receiver that offers XCLIENT is told who the sender is."""
+    early_talk: EarlyTalk = attrs.field(default=EarlyTalk.HOLD, converter=values.early_talk)
+    """What becomes of senders that speak before the greeting: "hold" what they say, or "refuse" them."""
     newlines: Newlines = attrs.field(default=Newlines.NORMALISE, converter=values.newlines)
     """What becomes of bare CR, bare LF and NUL in commands and mail data."""
     max_size: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least(1)))

@@ -13,7 +13,7 @@ from shimproxy.net.receivers import Balance
 from shimproxy.ops.listener import SettingsError, all_of
 from shimproxy.ops.log_output import STANDARD_ERROR, SYSLOG
 from shimproxy.ops.record_files import RecordWhat
-from shimproxy.session.policy import ReceiverTls, SenderTls
+from shimproxy.session.policy import EarlyTalk, ReceiverTls, SenderTls
 from shimproxy.smtp.newlines import Newlines
 from shimproxy.smtp.reply import ReplyReader
 from shimproxy.smtp.tidy import is_possible_name
@@ -59,6 +59,11 @@ def _one_of(choices: type[_Choice], name: str, value: _Choice | str) -> _Choice:
 def known_beforehand(receivers: Sequence[Receiver]) -> tuple[Endpoint, ...]:
     """Those that are the same for every session."""
     return tuple(each for each in receivers if not isinstance(each, Original))
+
+
+def early_talk(value: EarlyTalk | str) -> EarlyTalk:
+    """What `Settings.early_talk` takes. Raises SettingsError."""
+    return _one_of(EarlyTalk, "early_talk", value)
 
 
 def newlines(value: Newlines | str) -> Newlines:

@@ -44,6 +44,15 @@ class ReceiverTls(enum.StrEnum):
     """From the first octet on."""
 
 
+class EarlyTalk(enum.StrEnum):
+    """What becomes of a sender that speaks before the greeting."""
+
+    HOLD = "hold"
+    """What it says is held until the greeting was relayed, so that no receiver can tell."""
+    REFUSE = "refuse"
+    """It gets 554 instead of the greeting."""
+
+
 @attrs.frozen
 class Login:
     """With what the shim logs in at the receiver (RFC 4954)."""
@@ -104,6 +113,7 @@ class Policy:
     """Whether commands that strict receivers refuse for their form are put in order."""
     helo_name: bytes = b"localhost"
     """What stands in for a sender's name that can't be one."""
+    early_talk: EarlyTalk = EarlyTalk.HOLD
     newlines: Newlines = Newlines.NORMALISE
     lf_only_devices: bool = False
     """Whether senders end lines with LF alone, and mail data with LF.LF; what they send is normalised."""

@@ -31,7 +31,7 @@ from shimproxy.session.farewell import see_off
 from shimproxy.session.notes import AFTER_421, FIRST_COMMAND
 from shimproxy.session.opening import Opening, Unopened
 from shimproxy.session.pipeline import GROUPED, Pipeline
-from shimproxy.session.policy import SenderTls
+from shimproxy.session.policy import EarlyTalk, SenderTls
 from shimproxy.session.replies import (
     AUTH_TOO_LONG,
     BAD_LINE,
@@ -44,6 +44,7 @@ from shimproxy.session.replies import (
     SENDER_LATE,
     SENT_TOO_SOON,
     SHUTTING_DOWN,
+    SPOKE_EARLY,
     TOO_BIG,
 )
 from shimproxy.session.security import Security
@@ -250,7 +251,10 @@ class Session:
             if command := sender.commands.next_foreign():
                 notes.heard(command)
                 await self._end_with("shim", NOT_SMTP)
-            notes.repaired(Violation.EARLY_TALK, octets=len(octets))
+            early_talk = self.policy.early_talk
+            notes.repaired(Violation.EARLY_TALK, octets=len(octets), early_talk=early_talk.value)
+            if early_talk is EarlyTalk.REFUSE:
+                await self._end_with("shim", SPOKE_EARLY)
         notes.phase = FIRST_COMMAND
         await sender.say(reply)
         measure = Measure(self.policy.sizes) if self.policy.sizes else None

@@ -188,7 +188,8 @@ class Violation(enum.Enum):
         "early-talk",
         "sender",
         "RFC 5321 3.1",
-        "octets before the greeting: held until the greeting was relayed",
+        "octets before the greeting: held until the greeting was relayed, or 554 5.5.1 instead of it, close "
+        "(--early-talk)",
     )
     NOT_SMTP = (
         "not-smtp",
