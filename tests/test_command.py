@@ -24,6 +24,7 @@ from shimproxy.smtp.command import (
     response_from_line,
 )
 from shimproxy.smtp.ehlo import NEVER_OFFERED
+from shimproxy.smtp.newlines import Newlines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -82,11 +83,27 @@ def test_any_other_word_is_forwarded_as_it_came(word: bytes) -> None:
     assert [Command(Verb.OTHER, line)] == read([line])
 
 
-@pytest.mark.parametrize("line", [b"\r\n", b"  \r\n", b"\t\r\n"])
-def test_an_empty_line_is_a_command_to_be_answered(line: bytes) -> None:
-    """The receiver answers 500 to it: it may not get lost, or the replies are out of step."""
+@pytest.mark.parametrize(
+    "line",
+    [b"\r\n", b" \r\n", b"  \r\n", b"\t\r\n", b" \t \r\n", b"\n", b" \n", b"\r\r\n", b" \r \r\n", b"\x0b\x0c\r\n"],
+)
+@pytest.mark.parametrize("newlines", Newlines)
+@pytest.mark.parametrize("lf_ends_lines", [False, True])
+def test_an_empty_line_is_a_command_to_be_answered_and_for_no_receiver(
+    line: bytes, newlines: Newlines, *, lf_ends_lines: bool
+) -> None:
+    """Some receivers answer it, some say nothing: it may not get lost, or the replies are out of step."""
+    empty = Command(Verb.OTHER, line, violation=Violation.EMPTY_LINE, forwardable=False)
+    assert not empty.plain
     for blocks in segmentations(line + b"QUIT\r\n"):
-        assert [Command(Verb.OTHER, line), Command(Verb.QUIT, b"QUIT\r\n")] == read(blocks)
+        reader = CommandReader(LIMIT_OCTETS, newlines, lf_ends_lines)
+        commands = []
+        for block in blocks:
+            reader.feed(block)
+            while command := reader.next_command():
+                commands.append(command)
+
+        assert [empty, Command(Verb.QUIT, b"QUIT\r\n")] == commands
 
 
 @pytest.mark.parametrize("word", sorted(NEVER_OFFERED), ids=bytes.decode)
@@ -125,7 +142,6 @@ FORMS: dict[str, tuple[bytes, bytes, Violation | None]] = {
     "8-bit": ("RCPT TO:<jörg@example.org>\r\n".encode(), "RCPT TO:<jörg@example.org>\r\n".encode(), None),
     "ESC": (b"NOOP \x1b[0m\r\n", b"NOOP \x1b[0m\r\n", None),
     "bare LF": (b"NOOP\n", b"NOOP\r\n", Violation.BARE_NEWLINE),
-    "bare LF and nothing else": (b"\n", b"\r\n", Violation.BARE_NEWLINE),
     "bare LF behind a blank": (b"NOOP \n", b"NOOP \r\n", Violation.BARE_NEWLINE),
     "NUL": (b"NOOP \0\r\n", b"", Violation.UNKNOWN_OCTETS),
     "NUL first": (b"\0NOOP\r\n", b"", Violation.UNKNOWN_OCTETS),
@@ -355,6 +371,8 @@ def test_the_size_of_a_chunk(line: bytes, chunk: Chunk | None) -> None:
         (b"*\r\n", b"*\r\n"),
         (b"=\r\n", b"=\r\n"),
         (b"\r\n", b"\r\n"),
+        (b" \r\n", b" \r\n"),
+        (b"\n", b"\r\n"),
         (b"dXNlcg==\n", b"dXNlcg==\r\n"),
         (b"DATA\r\n", b"DATA\r\n"),
         (b"STARTTLS\r\n", b"STARTTLS\r\n"),

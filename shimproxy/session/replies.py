@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.reply import Own
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DONE = Own.make(250, "2.0.0", "OK")
 BYE = Own.make(221, "2.0.0", "closing connection")
@@ -11,6 +17,7 @@ NOT_OFFERED = Own.make(502, "5.5.1", "command not offered through this proxy")
 OUT_OF_ORDER = Own.make(503, "5.5.1", "say EHLO again behind STARTTLS")
 BAD_LINE = Own.make(500, "5.5.2", "command line too long, or with a bare CR, bare LF or NUL in it")
 SPOKE_EARLY = Own.make(554, "5.5.1", "sent before the greeting, closing connection")
+EMPTY_LINE = Own.make(500, "5.5.2", "empty line where a command is due")
 NOT_SMTP = Own.make(421, "4.5.0", "this port speaks SMTP and nothing else, closing connection")
 AUTH_TOO_LONG = Own.make(500, "5.5.6", "AUTH line too long")
 BAD_NEWLINES = Own.make(550, "5.5.2", "mail data with a bare CR, bare LF or NUL in them")
@@ -37,3 +44,13 @@ NO_MEANS = Own.make(421, "4.3.2", "no means left to serve anybody else, try agai
 AT_A_LIMIT = Own.make(421, "4.7.0", "more than is served in a session, closing connection")
 SENT_TOO_SOON = Own.make(421, "4.5.0", "sent without waiting for replies, closing connection")
 EARLY_SUCCESS = Own.make(451, "4.3.0", "the receiver replied before the end of mail data, try again later")
+
+_BAD_LINES: Mapping[Violation | None, Own] = {
+    Violation.AUTH_TOO_LONG: AUTH_TOO_LONG,
+    Violation.EMPTY_LINE: EMPTY_LINE,
+}
+
+
+def to_bad_line(violation: Violation | None) -> Own:
+    """What answers a line that no receiver is given, for what is wrong with it."""
+    return _BAD_LINES.get(violation, BAD_LINE)

@@ -33,8 +33,6 @@ from shimproxy.session.opening import Opening, Unopened
 from shimproxy.session.pipeline import GROUPED, Pipeline
 from shimproxy.session.policy import EarlyTalk, SenderTls
 from shimproxy.session.replies import (
-    AUTH_TOO_LONG,
-    BAD_LINE,
     BYE,
     DONE,
     NOT_OFFERED,
@@ -46,6 +44,7 @@ from shimproxy.session.replies import (
     SHUTTING_DOWN,
     SPOKE_EARLY,
     TOO_BIG,
+    to_bad_line,
 )
 from shimproxy.session.security import Security
 from shimproxy.session.size import Measure
@@ -303,7 +302,7 @@ class Session:
         if command.refused:
             return NOT_OFFERED
         if not command.forwardable:
-            return AUTH_TOO_LONG if command.violation is Violation.AUTH_TOO_LONG else BAD_LINE
+            return to_bad_line(command.violation)
         if self._security.hello_due and command.verb not in _WITHOUT_HELLO:
             return OUT_OF_ORDER
         if command.verb is Verb.STARTTLS and (pipeline.authenticated or not pipeline.capabilities.tls):

@@ -223,6 +223,12 @@ class Violation(enum.Enum):
         "RFC 5321 4.1.1",
         "a NUL or bare CR in a command: 500 5.5.2, never forwarded; in a response within AUTH: cancelled by *",
     )
+    EMPTY_LINE = (
+        "empty-line",
+        "sender",
+        "RFC 5321 4.1.1",
+        "nothing but blanks where a command is due: 500 5.5.2, never forwarded, as some receivers do not answer it",
+    )
     LONG_LINE = (
         "long-line",
         "sender",

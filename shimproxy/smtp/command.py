@@ -5,6 +5,7 @@ Invariants:
 1. What is forwarded is the sender's line, octet for octet, apart from a bare LF that becomes CRLF.
 2. Unless the operator has newlines passed, no CR, LF or NUL is ever inside a forwarded line, so that one line is one
    command to every receiver.
+3. Nor is a line without a word ever forwarded: some receivers answer it, some drop it and say nothing.
 
 It does not judge arguments or the order of commands: the receiver does.
 """
@@ -246,7 +247,15 @@ def command_from_line(
     lf_ends_lines: bool = False,
 ) -> Command:
     """The command in `line`, which ends in LF."""
+    if line.isspace():
+        return Command(_OTHER, line, violation=Violation.EMPTY_LINE, forwardable=False)
     word = _first_word(line)
+    line, violation, forwardable = _in_form(line, newlines, lf_ends_lines=lf_ends_lines)
+    return Command(_VERBS.get(word, _OTHER), line, word in refused, violation, forwardable)
+
+
+def _in_form(line: bytes, newlines: Newlines, *, lf_ends_lines: bool) -> tuple[bytes, Violation | None, bool]:
+    """What is forwarded for `line`, what was wrong with it, and whether a receiver may see it."""
     violation = None
     forwardable = True
     if lf_ends_lines or newlines is not Newlines.PASS:
@@ -258,18 +267,18 @@ def command_from_line(
         if b"\r" in line[:-2] or b"\0" in line:
             violation = Violation.UNKNOWN_OCTETS
             forwardable = False
-    return Command(_VERBS.get(word, _OTHER), line, word in refused, violation, forwardable)
+    return line, violation, forwardable
 
 
 def response_from_line(line: bytes, newlines: Newlines = Newlines.NORMALISE, *, lf_ends_lines: bool = False) -> Command:
     """What is forwarded for a response within AUTH (RFC 4954 section 4).
 
-    A line that no receiver should see cancels the exchange, as "*" does.
+    An empty line is one. A line that no receiver should see cancels the exchange, as "*" does.
     """
-    response = command_from_line(line, newlines, lf_ends_lines=lf_ends_lines)
-    if response.forwardable:
-        return Command(Verb.AUTH, response.line, violation=response.violation)
-    return Command(Verb.AUTH, _CANCELLATION, violation=response.violation, dropped_octets=len(line))
+    forwarded, violation, forwardable = _in_form(line, newlines, lf_ends_lines=lf_ends_lines)
+    if forwardable:
+        return Command(Verb.AUTH, forwarded, violation=violation)
+    return Command(Verb.AUTH, _CANCELLATION, violation=violation, dropped_octets=len(line))
 
 
 def name_given(command: Command) -> bytes:
