@@ -18,6 +18,7 @@ from shimproxy.net.address import written
 from shimproxy.ops import log_output
 from shimproxy.ops.journal import Journal, Told, escaped
 from shimproxy.ops.log_output import JsonFormatter, TextFormatter
+from shimproxy.ops.repeats import Repeats
 from shimproxy.session.record import Repair, SessionRecord
 from shimproxy.smtp.catalogue import Violation
 
@@ -184,6 +185,17 @@ def test_what_a_repair_shows_is_one_field_of_one_line(lines: Lines, octets: byte
     assert names_of(line) == ["session", "repair", "phase", "octets_forwarded", "reply", "after"]
     assert ' WARNING repair session=1a2b-7 repair=early-reply phase="mail data" octets_forwarded=17 reply=' in line
     assert line.endswith(' after="x y"')
+
+
+def test_nobody_is_warned_of_a_habit(lines: Lines) -> None:
+    """It is a line of INFO, and none of those that are counted instead once they are many."""
+    repair = Repair(Violation.CLOSED_WITHOUT_QUIT, "between mails", {"how": "FIN"}, minor=True)
+    sut = Journal(Repeats(1))
+    for _ in range(3):
+        sut.repaired(record(), repair)
+    sut.tell_repeats(all_of_them=True)
+
+    assert [line.split()[1:3] for line in lines.text] == [["INFO", "repair"]] * 3
 
 
 def test_different_octets_are_different_in_the_log(lines: Lines) -> None:

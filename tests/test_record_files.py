@@ -171,6 +171,18 @@ async def test_a_directory_that_can_not_be_used_is_said_at_once(tmp_path: Path) 
 # -- limits
 
 
+def test_a_sender_s_habit_is_no_reason_to_keep_its_session(kept: Kept) -> None:
+    """Else every session of some senders would be kept, and the others would have to go."""
+    session = record(repaired=False)
+    session.repairs[Violation.CLOSED_WITHOUT_QUIT], session.minor_repairs = 1, 1
+    kept.open().files.keep(session)
+    assert kept.names == []
+
+    session.repairs[Violation.EARLY_REPLY] = 1
+    kept.files.keep(session)
+    assert kept.names == [name_of(session)]
+
+
 def test_the_oldest_go_first_where_they_are_too_much(kept: Kept) -> None:
     size_octets = len(written(record()))
     kept.open(record_most_octets=3 * size_octets + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import attrs
 import pytest
@@ -13,9 +14,12 @@ from shimproxy.session.limits import Limits
 from shimproxy.session.policy import EarlyTalk, Policy
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.newlines import Newlines
-from tests.memory import Stage, offered, staged
+from tests.memory import Stage, offered, staged, up_to_mail_data
 from tests.peers.receiving import HOST
 from tests.peers.shim import served
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 SECONDS = 20
 SHORT = Limits(command_octets=512)
@@ -89,6 +93,63 @@ async def test_each_listener_has_its_way_with_those_that_speak_early() -> None:
                 await watcher.sessions_ended(2)
                 assert [repair.violation for repair in watcher.repairs][:2] == [Violation.EARLY_TALK] * 2
             nursery.cancel_scope.cancel()
+
+
+# -- the end
+
+
+async def one_mail(stage: Stage) -> None:
+    """A mail that has its verdict."""
+    await up_to_mail_data(stage)
+    await stage.feed(stage.sender, b"x\r\n.\r\n")
+    await stage.feed(stage.receiver, b"250 queued\r\n")
+
+
+async def nothing(stage: Stage) -> None:
+    """Only the greeting."""
+    await stage.feed(stage.receiver, b"220 hello\r\n")
+
+
+async def another_mail_begun(stage: Stage) -> None:
+    """One that has its verdict, and the beginning of one that will have none."""
+    await one_mail(stage)
+    await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
+    await stage.feed(stage.receiver, b"250 OK\r\n")
+
+
+async def a_reset_after_it(stage: Stage) -> None:
+    """RSET after the verdict, which begins nothing."""
+    await one_mail(stage)
+    await stage.feed(stage.sender, b"RSET\r\n")
+    await stage.feed(stage.receiver, b"250 OK\r\n")
+
+
+@pytest.mark.parametrize("how", ["FIN", "RST"])
+@pytest.mark.parametrize(
+    ("before", "minor"), [(one_mail, True), (a_reset_after_it, True), (another_mail_begun, False), (nothing, False)]
+)
+def test_a_sender_that_has_its_verdict_may_close(
+    before: Callable[[Stage], Awaitable[None]], minor: bool, how: str
+) -> None:
+    """Some always close so: their sessions are not what an operator is warned of, nor what is kept as repaired."""
+
+    async def script(stage: Stage) -> None:
+        await before(stage)
+        if how == "FIN":
+            stage.sender.feed_fin()
+        else:
+            stage.sender.feed_rst()
+        await stage.settle()
+        await stage.feed(stage.receiver, b"221 bye\r\n")
+        stage.receiver.feed_fin()
+        await stage.settle()
+        (repair,) = stage.notes.repairs
+        assert (repair.violation, repair.detail) == (Violation.CLOSED_WITHOUT_QUIT, {"how": how})
+        assert repair.minor is minor
+        assert stage.record.is_remarkable is not minor
+        assert stage.record.repairs == {Violation.CLOSED_WITHOUT_QUIT: 1}
+
+    staged(script)
 
 
 # -- AUTH

@@ -118,14 +118,16 @@ class Journal:
             _write(logging.DEBUG, "said", {"session": record.id, who: escaped(line)})
 
     def repaired(self, record: SessionRecord, repair: Repair) -> None:
-        """Log a repair, unless there have been as many of its kind for its receiver lately."""
-        if not self.repeats.may(repair.violation.value, record.receiver):
+        """Log a repair, unless there have been as many of its kind for its receiver lately; at INFO if it is minor."""
+        level = logging.INFO if repair.minor else logging.WARNING
+        # A minor one is no more than its session's own line, of which there is one for each anyway.
+        if not (repair.minor or self.repeats.may(repair.violation.value, record.receiver)):
             return
         self.flush()
         fields: _Fields = {"session": record.id, "repair": repair.violation.value, "phase": repair.phase}
         for name, value in repair.detail.items():
             fields[name] = shortened(value) if isinstance(value, bytes) else value
-        _write(logging.WARNING, "repair", fields)
+        _write(level, "repair", fields)
 
     def ended(self, record: SessionRecord) -> None:
         """Log a session, presently."""

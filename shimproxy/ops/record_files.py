@@ -92,7 +92,7 @@ class RecordFiles:
 
     def keep(self, record: SessionRecord) -> None:
         """Write the file of a session that is over, if it is to be kept. Never raises for what the system refuses."""
-        if self.recording.what is RecordWhat.REPAIRED and not record.repairs:
+        if self.recording.what is RecordWhat.REPAIRED and not record.is_remarkable:
             return
         octets = written(record).encode("ascii")
         try:

@@ -54,7 +54,7 @@ class Reports:
     def ended(self, record: SessionRecord) -> None:
         """A session is over."""
         self.metrics.ended(record)
-        if record.first_repairs and self._repaired < MOST_RECENT:
+        if record.is_remarkable and self._repaired < MOST_RECENT:
             self._repaired += 1
             self.say(repaired=attrs.asdict(Repaired.of(record)))
 

@@ -134,7 +134,7 @@ class Content:
         ends = receiver.gone and not self._refusal
         intake = Intake.of_chunk(self.sender, self.policy, chunk.size_octets)
         if not await intake.drain():
-            receiver.note_departure()
+            receiver.note_departure(self.sender.leg.ended)
             raise Over
         if chunk.last and self._refusal:
             self._refusal = None

@@ -7,7 +7,8 @@ Invariants:
    for the mail's end: it is heard out and reset (guarantee 5). Any other has a half-close, a bounded linger, a reset.
 3. The verdict is the first 4yz or 5yz; a 2yz never becomes one (guarantees 2 and 3). With LMTP there are as many as
    recipients.
-4. A later reply is dropped; of those, a 421 is kept for the sender's next command.
+4. A later reply is dropped; of those, a 421 is kept for the sender's next command. Outside mail data, where
+   the shim's FIN comes first, it is no violation.
 
 It runs beside the session, which drains the sender meanwhile.
 """
@@ -131,7 +132,7 @@ class Farewell:
         if self._decides and self._decide(reply):
             for violation in reply.violations:
                 self.notes.repaired(violation, reply=reply.octets)
-        else:
+        elif self._in_mail:
             self._further.count(reply)
         if len(self.decided) == self._verdicts_due or (self.decided and reply.code == 421):
             self._settled.set()

@@ -127,8 +127,16 @@ class Notes:
         """Count a repair and tell of it."""
         if self.secret:
             detail = {name: b"..." if isinstance(value, bytes) else value for name, value in detail.items()}
-        record, repair = self.record, Repair(violation, self.phase, detail)
-        record.repairs[violation] += 1
+        self._tell(Repair(violation, self.phase, detail))
+
+    def repaired_a_habit(self, violation: Violation, **detail: int | str) -> None:
+        """Count a minor repair and tell of it."""
+        self._tell(Repair(violation, self.phase, {**detail}, minor=True))
+
+    def _tell(self, repair: Repair) -> None:
+        record = self.record
+        record.repairs[repair.violation] += 1
+        record.minor_repairs += repair.minor
         if len(record.first_repairs) < MOST_REPAIRS_KEPT:
             record.first_repairs.append(repair)
         if self.tracer:

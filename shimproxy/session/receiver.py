@@ -27,7 +27,7 @@ from shimproxy.smtp.dialogue import Answers
 from shimproxy.smtp.reply import Own, Reply, ReplyReader
 
 if TYPE_CHECKING:
-    from shimproxy.net.leg import Leg
+    from shimproxy.net.leg import Ended, Leg
     from shimproxy.session.delivery import Delivery
     from shimproxy.session.limits import Deadlines
     from shimproxy.session.notes import Notes
@@ -268,14 +268,19 @@ class Receiver:
 
     # -- how it ends
 
-    def note_departure(self) -> None:
-        """The sender has gone, before its mail data or without a QUIT."""
-        notes = self.notes
+    def note_departure(self, how: Ended | None, *, served: bool = False) -> None:
+        """The sender has gone, before its mail data or without a QUIT.
+
+        Whether it was `served`: it has had a verdict, and has begun nothing since.
+        """
+        notes, told = self.notes, {"how": how.value if how else ""}
         if not self.gone and notes.phase not in (Verb.QUIT, AFTER_421):
             if self.mail_data_open:
-                notes.repaired(Violation.VANISHED_IN_DATA, octets=0)
+                notes.repaired(Violation.VANISHED_IN_DATA, **told, octets=0)
+            elif served:
+                notes.repaired_a_habit(Violation.CLOSED_WITHOUT_QUIT, **told)
             else:
-                notes.repaired(Violation.CLOSED_WITHOUT_QUIT)
+                notes.repaired(Violation.CLOSED_WITHOUT_QUIT, **told)
         notes.ended("sender")
 
     def give_up(self, early: Reply | None = None, verdicts_due: int = 1) -> None:

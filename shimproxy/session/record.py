@@ -26,6 +26,8 @@ class Repair:
     """What the session was doing: "mail data", "RCPT", ..."""
     detail: dict[str, int | str | bytes]
     """Figures and words of this case; what a peer sent is in octets, for the reader to escape."""
+    minor: bool = False
+    """Whether it is somebody's habit, and nothing can come of it: it is told, and nobody is warned."""
 
 
 @attrs.define(eq=False)
@@ -53,6 +55,8 @@ class SessionRecord:
     octets_from_receiver: int = 0
     octets_to_receiver: int = 0
     repairs: Counter[Violation] = attrs.field(factory=lambda: Counter.__new__(Counter))  # __init__ is 1 % of a session
+    minor_repairs: int = 0
+    """How many of these are minor."""
     sender_tls: str = "-"
     """The version of TLS on the sender leg, "opaque" where it passes unread, "-" where there is none."""
     receiver_tls: str = "-"
@@ -69,6 +73,11 @@ class SessionRecord:
     """The address of the proxy that has said who the sender is, if one did."""
     trace: Trace | None = None
     """What went over both legs, frame by frame; None unless it was asked for."""
+
+    @property
+    def is_remarkable(self) -> bool:
+        """Whether anything was repaired that is not minor."""
+        return bool(self.repairs) and self.repairs.total() > self.minor_repairs
 
     def count_octets(self, sender: Leg, receiver: Receiver | None) -> None:
         """Take over what the legs have counted."""

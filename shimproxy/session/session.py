@@ -23,6 +23,7 @@ import attrs
 import trio
 
 from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken, TlsFailed
+from shimproxy.net.leg import Ended
 from shimproxy.session import opaque
 from shimproxy.session.capabilities import Capabilities
 from shimproxy.session.content import Content
@@ -132,7 +133,7 @@ class Session:
             pass
         except LegBroken:
             if self.receiver:
-                self.receiver.note_departure()
+                self.receiver.note_departure(Ended.RST)
         except DeadlinePassed as late:
             if self.notes.phase == AFTER_421:
                 self.notes.ended("receiver")

@@ -175,5 +175,7 @@ class Turns:
 
     def _end_without_quit(self) -> NoReturn:
         """The sender has gone."""
-        self.pipeline.receiver.note_departure()
+        pipeline = self.pipeline
+        served = self.notes.record.transactions > 0 and not pipeline.in_transaction
+        pipeline.receiver.note_departure(self.sender.leg.ended, served=served)
         raise Over

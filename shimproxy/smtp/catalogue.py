@@ -252,7 +252,7 @@ class Violation(enum.Enum):
         "closed-without-quit",
         "sender",
         "RFC 5321 4.1.1.10",
-        "QUIT to the receiver, close",
+        "QUIT to the receiver, close; after its verdict it is some senders' habit, and INFO in the log",
     )
     DATA_WITHOUT_354 = (
         "data-without-354",
