@@ -137,13 +137,18 @@ def test_it_is_one_repair_that_names_the_mend(octets: bytes, what: str, early: b
 
 def test_a_header_of_version_2_in_pieces_is_known_by_its_third_line() -> None:
     """Two empty lines may be anybody's; behind them, a NUL alone on its line is of no sender of SMTP."""
-    reader = CommandReader(512)
-    commands = []
-    for octet in written(Version.V2, *V4):
-        reader.feed(bytes([octet]))
-        if command := reader.next_command():
-            commands.append(command.violation)
-    assert commands[:3] == [None, None, Violation.NOT_SMTP]
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, written(Version.V2, *V4), 1)
+        assert [line[:3] for line in bytes(stage.sender.written).splitlines()] == [b"220", b"500", b"500", b"421"]
+        assert stage.sender.got_fin
+        stage.sender.feed_fin()
+        await stage.settle()
+        assert bytes(stage.receiver.written) == b"QUIT\r\n"
+        assert stage.repaired == [Violation.EMPTY_LINE, Violation.EMPTY_LINE, Violation.NOT_SMTP]
+
+    staged(script)
 
 
 # -- who the sender is
