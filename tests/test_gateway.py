@@ -546,6 +546,43 @@ def test_without_one_it_says_so(arguments: list[str], named: str, plain: Gateway
     assert line.startswith(f"shimproxy: {named}: needs CAP_NET_RAW or CAP_NET_ADMIN, and this process has neither; ")
 
 
+# -- senders that cannot be spoofed
+
+
+@pytest.mark.parametrize("spoof", [True, False])
+def test_a_link_local_sender_is_told_why_not(spoof: bool, tmp_path: Path) -> None:
+    """A connection cannot leave from its address; without spoofing it need not."""
+    arguments = [each for each in TPROXY.arguments if spoof or each != "--spoof-sender"]
+    with gateway() as made:
+        TPROXY.load(made)
+        with (
+            shim(made, tmp_path, *arguments, capability=TPROXY.capability) as run,
+            receiver(made, IPV6) as running,
+            contextlib.closing(link_local(made)) as sock,
+        ):
+            own = sock.getsockname()[0]
+            sock.connect((IPV6.server, SMTP_PORT))
+            if not spoof:
+                assert sock.recv(100).startswith(b"220 ")
+                return
+            assert said(sock) == b"421 your link-local address is of no use beyond here, closing connection\r\n"
+            assert running.seen.peers == []
+            run.logged(f'reason="{own} is link-local, of use on its own link alone, ')
+
+
+def link_local(made: Gateway) -> socket.socket:
+    """A socket at the client with such an address of its own."""
+    with made.at(CLIENT):
+        index = socket.if_nametoindex("uplink")
+        with open("/proc/thread-self/net/if_inet6") as table:
+            rows = [line.split() for line in table]
+        (octets,) = (bytes.fromhex(row[0]) for row in rows if row[5] == "uplink" and row[0].startswith("fe80"))
+        sock = socket.socket(socket.AF_INET6)
+        sock.settimeout(SECONDS)
+        sock.bind((socket.inet_ntop(socket.AF_INET6, octets), 0, 0, index))
+    return sock
+
+
 # -- one socket for both families
 
 ONE_SOCKET: Final = """

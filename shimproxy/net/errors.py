@@ -43,6 +43,10 @@ class NoMeans(DialFailed):
     """For want of file descriptors or memory, here: the receiver was not asked."""
 
 
+class SenderUnusable(DialFailed):
+    """No leg can leave from the sender's own address, whatever the receiver."""
+
+
 class AddressError(NetError, ValueError):
     """A HOST:PORT that can't be used; the text names the mend."""
 

@@ -18,9 +18,9 @@ import attrs
 import trio
 
 from shimproxy.net import proxy_header
-from shimproxy.net.address import Address
+from shimproxy.net.address import Address, ip_address
 from shimproxy.net.dial import ANYWHERE, Source, dial
-from shimproxy.net.errors import DialFailed
+from shimproxy.net.errors import DialFailed, SenderUnusable
 from shimproxy.net.origin import NOBODY, Origin
 from shimproxy.net.places import Places
 
@@ -144,14 +144,14 @@ class Route:
     async def dial(self, watch: Watch, connect_seconds: float) -> Leg:
         """A leg to the next receiver, by whichever of its addresses answers first.
 
-        Raises DialFailed, NoMeans, Interrupted.
+        Raises DialFailed, SenderUnusable, NoMeans, Interrupted.
         """
         receivers, self._last = self._receivers, None
         receiver = self._left.pop(0)
         places = receiver.known if receiver.is_settled else await receiver.find(connect_seconds)
         if receivers.some_rest:
             places = sorted(places, key=receivers.rests)
-        source = self._senders_own() if receivers.spoofs else receivers.source
+        source = self._senders_own(places) if receivers.spoofs else receivers.source
         leg, place = await dial(places, receivers.driver, watch, connect_seconds, source, receivers.let_rest)
         self._last = receiver, place
         leg.host = receiver.host
@@ -161,10 +161,18 @@ class Route:
             self._send_header(leg, receivers.header)
         return leg
 
-    def _senders_own(self) -> Source:
+    def _senders_own(self, places: Sequence[Place]) -> Source:
+        """Where legs to those places leave from. Raises SenderUnusable."""
         sender = self.origin.sender
         if not sender:
             return ANYWHERE  # it is on this machine
+        address = ip_address(sender[0])
+        of_network = any(family != socket.AF_UNIX for family, _ in places)
+        if of_network and address and address.version == 6 and address.is_link_local:
+            raise SenderUnusable(
+                f"{sender[0]} is link-local, of use on its own link alone, so that no connection can leave from there "
+                "(--spoof-sender)"
+            )
         family = socket.AF_INET6 if ":" in sender[0] else socket.AF_INET
         return Source({family: (sender[0], 0)}, foreign=True)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from shimproxy.net.errors import DeadlinePassed, DialFailed, NoMeans
+from shimproxy.net.errors import DeadlinePassed, DialFailed, NoMeans, SenderUnusable
 from shimproxy.session.introduction import Introduction
 from shimproxy.session.receiver import Receiver
 from shimproxy.session.replies import (
@@ -27,6 +27,7 @@ from shimproxy.session.replies import (
     NO_SERVICE,
     NOT_AS_BEFORE,
     RECEIVER_NOT_SECURE,
+    SENDER_UNUSABLE,
 )
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import OUT_OF_STEP, Answers, ruling
@@ -106,6 +107,9 @@ class Opening:
         except NoMeans as failed:
             notes.repaired(Violation.LIMIT_REACHED, limit="descriptors", reason=str(failed))
             raise Unopened(NO_MEANS, "shim") from None
+        except SenderUnusable as failed:
+            notes.repaired(Violation.UNREACHABLE, reason=str(failed))
+            raise Unopened(SENDER_UNUSABLE, "shim") from None
         except DialFailed as failed:
             notes.repaired(Violation.UNREACHABLE, reason=str(failed))
             raise Unopened(NO_CONNECTION) from None

@@ -31,6 +31,7 @@ COMMAND_UNANSWERED = Own.make(451, "4.4.2", "the receiver gave no reply, try aga
 MAIL_UNANSWERED = Own.make(451, "4.4.2", "the receiver gave no verdict, try again later")
 NO_SERVICE = Own.make(421, "4.3.2", "the receiver gave no greeting, try again later")
 NO_CONNECTION = Own.make(421, "4.4.1", "the receiver cannot be reached, try again later")
+SENDER_UNUSABLE = Own.make(421, "4.4.1", "your link-local address is of no use beyond here, closing connection")
 DESTINATION_REFUSED = Own.make(421, "4.7.1", "this proxy does not go there, closing connection")
 RECEIVER_NOT_SECURE = Own.make(421, "4.7.4", "no TLS with the receiver, closing connection")
 NOT_AS_BEFORE = Own.make(421, "4.4.1", "the receiver is not as it was before, closing connection")
