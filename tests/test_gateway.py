@@ -84,6 +84,12 @@ class Rules:
             gateway.run(GATEWAY, blocks(README)["tproxy-routes"])
         load(gateway, str(self))
 
+    def undo(self, gateway: Gateway) -> None:
+        """As README.md does it."""
+        gateway.run(GATEWAY, blocks(README)[f"{self}-undo"])
+        if self.way == "tproxy":
+            gateway.run(GATEWAY, blocks(README)["tproxy-routes-undo"])
+
     @property
     def arguments(self) -> list[str]:
         """What README.md gives to shimproxy with them."""

@@ -6,6 +6,7 @@ asked, as in a sandbox without AF_NETLINK, an address is tried by binding to it,
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -14,15 +15,26 @@ from typing import TYPE_CHECKING, Final
 from shimproxy.net.address import ip_address
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from shimproxy.net.address import IpAddress
     from shimproxy.net.origin import Party
 
 _NETLINK_ROUTE: Final = 0  # linux/netlink.h
 _NETLINK_SOCK_DIAG: Final = 4
 _REQUEST: Final = 1
+_DUMP: Final = 0x300
 _ERROR: Final = 2
+_DONE: Final = 3
+_SOL_NETLINK: Final = 270
+_STRICT: Final = 12
+"""NETLINK_GET_STRICT_CHK: a request says what of a dump is wanted."""
 _HEADER: Final = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_CODE: Final = struct.Struct("=i")  # nlmsgerr
 _MOST_OCTETS: Final = 8192
+_ALIGNED: Final = 4
+_DUMP_OCTETS: Final = 1 << 16
+_DUMP_SECONDS: Final = 2.0
 
 _GET_ROUTE: Final = 26  # linux/rtnetlink.h
 _ROUTE: Final = struct.Struct("=BBBBBBBBI")  # rtmsg: family, bits of the destination, ..., type, flags
@@ -80,6 +92,46 @@ def _ask(protocol: int, kind: int, body: bytes) -> bytes | None:
         sock.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST, 0, 0) + body)
         told = sock.recv(_MOST_OCTETS)
     return None if _HEADER.unpack_from(told)[1] == _ERROR else told[_HEADER.size :]
+
+
+def dumped(kind: int, body: bytes) -> Iterator[bytes]:
+    """Everything of a kind that the kernel's routing knows (rtnetlink(7)), without the header of each.
+
+    Raises OSError if it can't be asked.
+    """
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_ROUTE) as sock:
+        sock.settimeout(_DUMP_SECONDS)
+        sock.setsockopt(_SOL_NETLINK, _STRICT, 1)
+        sock.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | _DUMP, 0, 0) + body)
+        while True:
+            told = sock.recv(_DUMP_OCTETS)
+            while told:
+                octets, answered, *_ = _HEADER.unpack_from(told)
+                if answered == _DONE:
+                    return
+                if answered == _ERROR:
+                    code = -_CODE.unpack_from(told, _HEADER.size)[0]
+                    if code == errno.ENOENT:  # there is no such table
+                        return
+                    raise OSError(code, os.strerror(code))
+                yield told[_HEADER.size : octets]
+                told = told[_aligned(octets) :]
+
+
+def attributes(octets: bytes) -> dict[int, bytes]:
+    """What a routing message says beyond its fixed part (rtnetlink(3)), by the number of its kind."""
+    found: dict[int, bytes] = {}
+    while len(octets) >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(octets)
+        if length < _ATTRIBUTE.size:
+            break
+        found[kind] = octets[_ATTRIBUTE.size : length]
+        octets = octets[_aligned(length) :]
+    return found
+
+
+def _aligned(octets: int) -> int:
+    return -(-octets // _ALIGNED) * _ALIGNED
 
 
 def _can_be_bound(address: IpAddress) -> bool:

@@ -16,6 +16,7 @@ from shimproxy.net.origin import may_be_transparent
 from shimproxy.net.places import Places
 from shimproxy.ops import log_output, systemd
 from shimproxy.ops.admin import Admin
+from shimproxy.ops.gateway import about_gateway
 from shimproxy.ops.listener import Passed, SettingsError, check_passed, close_sockets, open_sockets
 from shimproxy.ops.log_output import LogUnusable
 from shimproxy.ops.values import known_beforehand
@@ -57,6 +58,7 @@ async def check(settings: Settings) -> list[str]:
     except ListenFailed as error:
         problems.append(str(error))
     remarks += about_sources(settings)
+    remarks += about_gateway(settings)
     opened: list[socket.socket] = []
     taken: list[tuple[Callable[[], Awaitable[object]], str]] = []
     for listener in settings.listen:
