@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from shimproxy.smtp.command import Verb
-from shimproxy.smtp.dialogue import DIALOGUE, OUT_OF_STEP, Answers, Row, Then, Verdict, answers, ruling
+from shimproxy.smtp.command import HELLOS, Verb
+from shimproxy.smtp.dialogue import (
+    DIALOGUE,
+    OUT_OF_STEP,
+    Answers,
+    Row,
+    Then,
+    Verdict,
+    answers,
+    is_greeting_again,
+    ruling,
+)
 from shimproxy.smtp.reply import Reply
 
 CODES = range(200, 600)
@@ -93,6 +103,14 @@ def test_what_a_command_is_answered_by(verb: Verb) -> None:
     }
 
     assert special.get(verb, Answers.COMMAND) is answers(verb)
+
+
+@pytest.mark.parametrize("verb", Verb)
+def test_a_220_is_no_answer_to_a_hello(verb: Verb) -> None:
+    """It is the greeting once more; no other code is, and a 220 to another command is the receiver's odd answer."""
+    again = {code for code in CODES if is_greeting_again(verb, reply(code))}
+
+    assert again == ({220} if verb in HELLOS else set())
 
 
 # -- what must hold whatever the rows are

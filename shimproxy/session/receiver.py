@@ -23,7 +23,7 @@ from shimproxy.session.replies import IN_DISORDER, MAIL_STOPPED, RECEIVER_LOST
 from shimproxy.session.trace import UNASKED
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import DATA, Command, Verb
-from shimproxy.smtp.dialogue import Answers
+from shimproxy.smtp.dialogue import GREETED, Answers, is_greeting_again
 from shimproxy.smtp.reply import Own, Reply, ReplyReader
 
 if TYPE_CHECKING:
@@ -123,10 +123,15 @@ class Receiver:
     def reply_at_hand(self) -> Reply | None:
         """The receiver's next reply, if it is here already."""
         replies = self.replies
-        reply = replies.next_reply() if replies.unread else None
-        if reply is None and self.leg.ended:
-            reply = replies.cut_off()
-        return self.looked_at(reply) if reply else None
+        while not self.gone:
+            reply = replies.next_reply() if replies.unread else None
+            if reply is None and self.leg.ended:
+                reply = replies.cut_off()
+            if reply is None:
+                break
+            if reply.code != GREETED or not self._greets_again(reply):
+                return self.looked_at(reply)
+        return None
 
     async def ask(self, command: Command) -> Reply | None:
         """Give a command of the shim's own, and its reply; None if the receiver has gone.
@@ -167,17 +172,27 @@ class Receiver:
     async def next_reply(self) -> Reply | None:
         """The receiver's next reply, or None if it has gone. Raises DeadlinePassed, Interrupted."""
         replies = self.replies
-        reply = replies.next_reply() if replies.unread else None
-        while reply is None:
-            octets = await self.leg.read()
-            if not octets:
+        while not self.gone:
+            reply = replies.next_reply() if replies.unread else None
+            if reply is None:
+                octets = await self.leg.read()
+                if octets:
+                    replies.feed(octets)
+                    continue
                 reply = replies.cut_off()
                 if reply is None:
-                    return None
-                break
-            replies.feed(octets)
-            reply = replies.next_reply()
-        return self.looked_at(reply)
+                    break
+            if reply.code != GREETED or not self._greets_again(reply):
+                return self.looked_at(reply)
+        return None
+
+    def _greets_again(self, reply: Reply) -> bool:
+        """Whether a reply answers nothing, as it can only be the greeting once more; then it is dropped."""
+        asked = self.asked.verb if self.asked else None
+        again = is_greeting_again(self.outstanding[0] if self.outstanding else asked, reply)
+        if again:
+            self._drop(reply)
+        return again
 
     def looked_at(self, reply: Reply) -> Reply:
         """Take note of a reply that answers something; it is the same."""

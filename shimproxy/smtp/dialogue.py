@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Final
 
-from shimproxy.smtp.command import Verb
+from shimproxy.smtp.command import HELLOS, Verb
 
 if TYPE_CHECKING:
     from shimproxy.smtp.reply import Reply
@@ -110,3 +110,16 @@ def answers(verb: Verb) -> Answers:
 def ruling(what: Answers, reply: Reply) -> Row:
     """The table's row for `reply` where it answers `what`; OUT_OF_STEP where there is none."""
     return DIALOGUE.get((what, reply.kind), OUT_OF_STEP)
+
+
+GREETED: Final = 220
+"""What answers the connection, XCLIENT and STARTTLS."""
+
+
+def is_greeting_again(answered: object, reply: Reply) -> bool:
+    """Whether `reply`, which came where it would answer that, is the connection's greeting said once more.
+
+    A 220 answers no HELO, EHLO or LHLO (RFC 5321 4.3.2). Taken for the answer, it would leave every reply after it to
+    answer the command before its own: it is dropped, and the next one answers.
+    """
+    return reply.code == GREETED and answered in HELLOS
