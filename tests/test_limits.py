@@ -30,7 +30,7 @@ from shimproxy.ops.gate import OF_A_NETWORK, RATE, SESSIONS, Gate
 from shimproxy.ops.journal import Journal
 from shimproxy.ops.settings import Settings
 from shimproxy.session.limits import Deadlines, Limits
-from shimproxy.session.policy import Policy
+from shimproxy.session.policy import Policy, Sizes
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.newlines import Newlines
 from tests.memory import Stage, offered, staged, up_to_mail_data
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from shimproxy.net.leg import Leg
 
+TOO_BIG_CHUNK = b"BDAT 101 LAST\r\n" + b"x" * 101
 LAST = b"421 more than is served in a session, closing connection\r\n"
 
 # -- a session's, in memory
@@ -248,6 +249,69 @@ def test_chunks_that_bring_a_mail_on_take_back_the_commands_and_empty_ones_do_no
     stage = staged(script, Limits(commands_without_mail=2))
     assert bytes(stage.sender.written) == b"250 OK\r\n" * 7 + LAST
     assert stage.receiver.got_rst, "its mail has no end (guarantee 5)"
+
+
+REFUSED_CHUNKS = {
+    "by the receiver, the shim the last": (Policy(), b"BDAT 3\r\nabc", b"552 no\r\n", b"BDAT 3 LAST\r\nabc"),
+    "by the receiver, the last empty": (Policy(), b"BDAT 3\r\nabc", b"552 no\r\n", b"BDAT 0 LAST\r\n"),
+    "early": (Policy(), b"BDAT 9\r\nabc", b"552 no\r\n", b"defghiBDAT 3 LAST\r\nabc"),
+    "a command between two": (Policy(), b"BDAT 1\r\naDATA\r\n", b"250 OK\r\n503 no\r\n", b"BDAT 1 LAST\r\nb"),
+    "by the shim, as too big": (Policy(sizes=Sizes(1000)), b"BDAT 900 \r\n" + b"x" * 900, b"250 OK\r\n", TOO_BIG_CHUNK),
+    "by the shim, the only one": (Policy(sizes=Sizes(100)), TOO_BIG_CHUNK, b"", b""),
+}
+
+
+@pytest.mark.parametrize(("policy", "first", "reply", "last"), [*REFUSED_CHUNKS.values()], ids=[*REFUSED_CHUNKS])
+def test_a_mail_whose_last_chunk_the_shim_refuses_counts(
+    policy: Policy, first: bytes, reply: bytes, last: bytes
+) -> None:
+    """As one does whose last chunk the receiver refuses, towards the limit and in the session's record."""
+
+    async def script(stage: Stage) -> None:
+        await offered(stage, b"PIPELINING", b"CHUNKING")
+        await answered(stage, (b"MAIL FROM:<a@b>", b"250 OK"), (b"RCPT TO:<b@c>", b"250 OK"))
+        await stage.feed(stage.sender, first)
+        await stage.feed(stage.receiver, reply)
+        await stage.feed(stage.sender, last)
+        assert b"421" not in stage.sender.written
+        stage.sender.written.clear()
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
+
+    stage = staged(script, Limits(transactions=1), policy)
+    assert bytes(stage.sender.written) == LAST
+    assert limit_told(stage) == ["transactions"]
+    (record,) = stage.notes.records
+    assert (record.transactions, record.accepted) == (1, 0)
+
+
+def test_the_chunks_of_a_refused_mail_take_back_the_commands_too() -> None:
+    """A sender that goes on with its mail is told of the refusal, however many chunks it has."""
+
+    async def script(stage: Stage) -> None:
+        await offered(stage, b"CHUNKING")
+        await answered(stage, (b"MAIL FROM:<a@b>", b"250 OK"), (b"RCPT TO:<b@c>", b"250 OK"))
+        await answered(stage, (b"BDAT 5\r\nabc", b"552 too big"))
+        stage.sender.written.clear()
+        for _ in range(20):
+            await stage.feed(stage.sender, b"BDAT 3\r\nabc")
+        await stage.feed(stage.sender, b"BDAT 3 LAST\r\nabc")
+
+    stage = staged(script, Limits(commands_without_mail=5))
+    assert bytes(stage.sender.written) == b"552 too big\r\n" * 21
+    assert limit_told(stage) == []
+
+
+def test_a_chunk_that_was_not_offered_is_a_bad_command() -> None:
+    """502 counts whoever gives it."""
+
+    async def script(stage: Stage) -> None:
+        await offered(stage, b"PIPELINING")
+        for _ in range(3):
+            await stage.feed(stage.sender, b"BDAT 3 LAST\r\nabc")
+
+    stage = staged(script, Limits(bad_commands=2))
+    assert bytes(stage.sender.written) == b"502 command not offered through this proxy\r\n" * 2 + LAST
+    assert limit_told(stage) == ["bad-commands"]
 
 
 def test_a_session_that_has_had_its_time_finishes_its_transaction_and_no_more() -> None:

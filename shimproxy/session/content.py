@@ -78,6 +78,7 @@ class Content:
             await pipeline.settle()
             if not receiver.gone:
                 self.notes.withheld(command.word)
+                pipeline.tally.answered(NOT_OFFERED.plain.code)
             await self._refuse(chunk, receiver.last_words if receiver.gone else NOT_OFFERED)
         elif self._is_too_much(chunk):
             await pipeline.settle()
@@ -130,21 +131,30 @@ class Content:
 
     async def _refuse(self, chunk: Chunk, reply: Reply | Own) -> None:
         """Read and drop the chunk, and give its reply; the last reply of the session if that says so."""
-        receiver = self.pipeline.receiver
+        pipeline = self.pipeline
+        receiver = pipeline.receiver
         ends = receiver.gone and not self._refusal
         intake = Intake.of_chunk(self.sender, self.policy, chunk.size_octets)
         if not await intake.drain():
             receiver.note_departure(self.sender.leg.ended)
             raise Over
+        if self._refusal or pipeline.chunk_refusal or pipeline.chunks_open:
+            self._count(chunk)
         if chunk.last and self._refusal:
             self._refusal = None
-            self.pipeline.end_transaction()
+            pipeline.end_transaction()
         await self.sender.say(reply)
         if intake.outrun:
             await self._end_outrun()
         if ends:
             self.notes.ended("receiver")
             raise Over
+
+    def _count(self, chunk: Chunk) -> None:
+        """A chunk of a mail was dropped: it counts as one does that was passed on."""
+        if chunk.last or chunk.size_octets:
+            self.pipeline.tally.passed(last=chunk.last)
+        self.notes.record.transactions += chunk.last
 
     async def _end_outrun(self) -> NoReturn:
         self.notes.repaired(Violation.OUTRUN)
