@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -138,6 +139,27 @@ def test_a_signal_ends_the_demonstration_at_once(end: signal.Signals) -> None:
     with endless_peer() as (peer, reached):
         command = [*SHIMPROXY, "demo", "--receiver", f"{HOST}:{peer.port}", "--patience", "9999"]
         assert interrupted(command, reached, end) == INTERRUPTED
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_question_at_once(end: signal.Signals) -> None:
+    ours, its = os.openpty()
+    with Receiver(Talk.accept) as receiver, open(ours, "wb"), open(its, "rb") as terminal:
+        command = [*SHIMPROXY, "probe", f"{HOST}:{receiver.port}"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=terminal, stdout=subprocess.DEVNULL, stderr=pipe) as process:
+            try:
+                assert process.stderr
+                asked = b""
+                while b"[y/N]" not in asked:
+                    octets = os.read(process.stderr.fileno(), 4096)
+                    assert octets, asked
+                    asked += octets
+                process.send_signal(end)
+                _, complained = process.communicate(timeout=SECONDS)
+            finally:
+                process.kill()
+    assert (process.returncode, complained.strip()) == (130, b"shimproxy: interrupted")
 
 
 INTERRUPTED: Final = (130, b"shimproxy: interrupted\n")

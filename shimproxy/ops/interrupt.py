@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
 _T = TypeVar("_T")
 
@@ -19,15 +20,24 @@ def interruptible(work: Callable[[], Awaitable[_T]]) -> _T:
     SIGINT and SIGTERM raise KeyboardInterrupt. SIGINT is obeyed even if whoever started the program had it ignored,
     and by code that does not come to wait.
     """
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with interrupting(signal.SIGINT):
+        try:
+            return trio.run(_until_terminated, work)
+        except BaseExceptionGroup as group:  # trio >= 0.25 wraps what leaves a nursery
+            if group.subgroup(KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
+
+
+@contextlib.contextmanager
+def interrupting(*signals: signal.Signals) -> Iterator[None]:
+    """Meanwhile, these raise KeyboardInterrupt in the main thread, where this is."""
+    previous = {each: signal.signal(each, signal.default_int_handler) for each in signals}
     try:
-        return trio.run(_until_terminated, work)
-    except BaseExceptionGroup as group:  # trio >= 0.25 wraps what leaves a nursery
-        if group.subgroup(KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
+        yield
     finally:
-        signal.signal(signal.SIGINT, previous or signal.SIG_DFL)
+        for each, handler in previous.items():
+            signal.signal(each, handler or signal.SIG_DFL)
 
 
 async def _until_terminated(work: Callable[[], Awaitable[_T]]) -> _T:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
 import socket
 import sys
 from typing import TYPE_CHECKING, Final
@@ -24,7 +25,7 @@ from shimproxy.net.address import Address, written
 from shimproxy.net.errors import AddressError, DialFailed
 from shimproxy.ops import probe_report as report
 from shimproxy.ops.demo_wire import path
-from shimproxy.ops.interrupt import interruptible
+from shimproxy.ops.interrupt import interruptible, interrupting
 from shimproxy.ops.probe_account import Account, Heard
 from shimproxy.ops.probe_mail import Interrupted
 from shimproxy.ops.probe_wire import Place, Talk, reach
@@ -327,5 +328,6 @@ def _agreed_to(account: Account) -> bool:
     """Whether somebody at the terminal says yes; nobody there means no."""
     if sys.stdin is None or not sys.stdin.isatty() or sys.stderr is None:
         return False
-    print(report.question(account), end=" ", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    with interrupting(signal.SIGINT, signal.SIGTERM):
+        print(report.question(account), end=" ", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
