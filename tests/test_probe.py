@@ -210,6 +210,38 @@ async def test_a_receiver_that_refuses_the_recipient_sees_no_mail_data() -> None
     assert "Large mail: not tried: RCPT TO:<postmaster> was answered by 550 5.7.1 relaying denied" in seen.text
 
 
+NAME_RECIPIENT = "name one that it takes by --to, or a sender by --from"
+
+
+@pytest.mark.parametrize(
+    ("replies", "told"),
+    [
+        ({"RCPT": b"513 Syntax error.\r\n"}, f"513 Syntax error.; {NAME_RECIPIENT}"),
+        ({"RCPT": b"450 later\r\n"}, f"450 later; try again later, or {NAME_RECIPIENT}"),
+        ({"MAIL": b"550 no null path\r\n"}, "550 no null path; name one that it takes by --from"),
+        ({"MAIL": b"530 5.7.0 AUTH first\r\n"}, "530 5.7.0 AUTH first; it wants AUTH or STARTTLS before"),
+        ({"DATA": b"554 no valid recipients\r\n"}, f"554 no valid recipients; {NAME_RECIPIENT}"),
+    ],
+)
+async def test_where_no_mail_could_be_tried_the_mend_is_named_and_nothing_promised(
+    replies: dict[str, bytes], told: str
+) -> None:
+    with scripted(replies) as receiver:
+        seen = await probed(receiver.port, mail=True)
+    assert seen.names == set(), seen.text
+    assert told in seen.text
+    assert "No violation was seen without a mail. Nothing was tried in mail data" in seen.text
+    assert "repair nothing" not in seen.text
+
+
+async def test_where_there_was_no_session_nothing_is_promised() -> None:
+    with scripted({"EHLO": b"550 not you\r\n", "HELO": b"550 nor so\r\n"}) as receiver:
+        seen = await probed(receiver.port, mail=True)
+    assert seen.names == set(), seen.text
+    assert "Nothing could be tried: without EHLO or HELO there is no session." in seen.text
+    assert "repair nothing" not in seen.text
+
+
 # -- receivers with a fault elsewhere
 
 

@@ -71,9 +71,9 @@ class Plan:
 
     receiver: Address = attrs.field(validator=_reachable)
     reverse_path: str = attrs.field(default="<>", converter=path)
-    """The null one is taken by every receiver (RFC 5321 4.5.5), and nobody could be bounced to."""
+    """Every receiver should take the null one (RFC 5321 4.5.5), and nobody could be bounced to."""
     recipient: str = attrs.field(default="<postmaster>", converter=path)
-    """That one is, too, even without a domain (4.5.1)."""
+    """And that one, even without a domain (4.5.1)."""
     octets: int | None = None
     """How much mail data to write; None for a little more than the SIZE that is offered."""
     patience_seconds: float = PATIENCE_SECONDS
@@ -281,7 +281,7 @@ class Probe:
                     (hello, await talk.ask(f"{hello} {plan.helo_name}")),
                 ):
                     if not _welcomes(heard):
-                        seen.left_out = f"{command} was answered by {heard or talk.end or 'nothing'} this time"
+                        seen.left_out = f"{command} was answered by {heard or talk.nothing} this time"
                         await talk.leave(plan.close_seconds)
                         return
             await converse(talk)

@@ -27,12 +27,15 @@ from shimproxy.smtp.dialogue import Answers, Verdict, ruling
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from shimproxy.ops.probe_account import Heard
     from shimproxy.ops.probe_wire import Talk
     from shimproxy.smtp.reply import Reply
 
 _BLOCK_OCTETS: Final = 16 * 1024
 _UNSENT_OCTETS: Final = 4 * _BLOCK_OCTETS
 _PAUSE_SECONDS: Final = 0.02
+_WANTS_MORE: Final = 530
+"""Authentication (RFC 4954 section 6), or TLS (RFC 3207 section 4)."""
 _LINE: Final = b"> shimproxy sees what this receiver makes of a large mail; it is never completed\r\n"
 _NAMES: Final = {
     Verdict.HOLD: Violation.EARLY_REPLY,
@@ -75,16 +78,19 @@ class Interrupted:
         False if the connection must be reset now; True if the receiver has refused before, so that QUIT may follow.
         """
         talk, data = self.talk, self.data
-        for command in (f"MAIL FROM:{data.reverse_path}", f"RCPT TO:{data.recipient}"):
+        for command, mend in (
+            (f"MAIL FROM:{data.reverse_path}", "--from"),
+            (f"RCPT TO:{data.recipient}", "--to, or a sender by --from"),
+        ):
             heard = await talk.ask(command)
             if heard is None or heard.code // 100 != 2:
-                data.left_out = f"{command} was answered by {heard or talk.end or 'nothing'}"
+                data.left_out = self._not_taken(command, heard, mend)
                 return True
         talk.reset_when_closed()
         talk.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_OCTETS)
         heard = await talk.ask("DATA", Answers.DATA)
         if heard is None or heard.code != 354:
-            data.left_out = f"DATA was answered by {heard or talk.end or 'nothing'}"
+            data.left_out = self._not_taken("DATA", heard, "--to, or a sender by --from")
             return heard is not None and heard.code >= 400
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._listen)
@@ -99,6 +105,15 @@ class Interrupted:
         data.end = talk.end
         self._name_the_end()
         return False
+
+    def _not_taken(self, command: str, heard: Heard | None, mend: str) -> str:
+        """Why there is no mail, with what can be done about it: nothing was seen of mail data then."""
+        why = f"{command} was answered by {heard or self.talk.nothing}"
+        if heard is None or heard.code < 400:
+            return why
+        if heard.code == _WANTS_MORE:
+            return f"{why}; it wants AUTH or STARTTLS before, and the probe does neither"
+        return f"{why}; {'try again later, or ' if heard.code < 500 else ''}name one that it takes by {mend}"
 
     async def _listen(self) -> None:
         talk = self.talk

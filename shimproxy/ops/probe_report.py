@@ -194,12 +194,21 @@ def of_mail_data(account: Account) -> list[Line]:
 # -- the catalogue
 
 
+def _none_seen(account: Account) -> str:
+    if account.dialogue.left_out:
+        return f"Nothing could be tried: {account.dialogue.left_out}. It can't be said what shimproxy would repair."
+    if account.mail_data.left_out:
+        return (
+            "No violation was seen without a mail. Nothing was tried in mail data, where most violations are: it can't "
+            "be said what shimproxy would repair there."
+        )
+    return "No violation was seen in what was tried: shimproxy would repair nothing there."
+
+
 def violations(account: Account, columns: int) -> list[str]:
     """What was wrong, under the names of the catalogue, and what the shim would do about it."""
     if not account.violations:
-        left_out = "; the large mail was not" if account.mail_data.left_out else ""
-        text = f"No violation was seen in what was tried{left_out}: shimproxy would repair nothing there."
-        return ["", *_wrapped(text, columns, "", "")]
+        return ["", *_wrapped(_none_seen(account), columns, "", "")]
     lines = ["", "Violations that were seen, and what shimproxy does about them:"]
     for violation, seen in account.violations.items():
         lines += ["", f"{violation} ({violation.rule})"]

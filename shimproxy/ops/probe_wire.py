@@ -122,6 +122,11 @@ class Talk:
         """Whether another command makes sense."""
         return not (self.end or self.silent)
 
+    @property
+    def nothing(self) -> str:
+        """What came instead of a reply that did not come."""
+        return str(self.end) or f"nothing within {self.patience_seconds:g} s"
+
     # -- octets
 
     def reset_when_closed(self) -> None:
