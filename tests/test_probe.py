@@ -103,10 +103,11 @@ async def test_postfix_has_nothing_wrong_and_no_mail() -> None:
     assert seen.names == set(), seen.text
     assert (delivered, "status=" in log) == (0, False)
     assert account.dialogue.keywords["SIZE"] == "1000000"
-    assert account.dialogue.larger_mail is not None
-    assert account.dialogue.larger_mail.code == 552
-    assert account.pipelining.same
-    assert [reply.code for reply in account.pipelining.together] == [250, 503, 250, 250, 221]
+    assert account.larger_mail.reply is not None
+    assert account.larger_mail.reply.code == 552
+    assert (account.pipelining.same, account.pipelining.shows_order) == (True, True)
+    assert [reply.code for reply in account.pipelining.together] == [250, 250, 250, 250, 250, 221]
+    assert "EHLO again: taken, and answered as the first one" in seen.text
     assert [reply.code for reply in account.early_talk.replies] == [220, 250]
     assert account.bare_newline.reply is not None
     assert account.mail_data.octets_taken > 1_000_000
@@ -141,7 +142,7 @@ async def test_through_the_shim_the_same_receiver_violates_nothing() -> None:
         async with shim(port) as between:
             seen = await probed(between.port, mail=True)
             with trio.fail_after(SECONDS):
-                await between.watcher.sessions_ended(6)
+                await between.watcher.sessions_ended(8)
     assert seen.names == set(), seen.text
     assert "no reply before the end, as it should be" in seen.text
     assert {repair.violation for repair in between.watcher.repairs} >= {V.EARLY_TALK, V.BARE_NEWLINE}
@@ -242,6 +243,85 @@ async def test_where_there_was_no_session_nothing_is_promised() -> None:
     assert "repair nothing" not in seen.text
 
 
+# -- what a receiver holds against whoever asks it
+
+
+async def test_what_the_probe_provokes_is_not_held_against_the_receiver() -> None:
+    """Courier pauses after each command that it refuses, longer each time; this one, for ever."""
+    ehlo = b"250-here\r\n250-SIZE 1000\r\n250 PIPELINING\r\n"
+
+    def dialogue(talk: Talk) -> None:
+        talk.say(b"220 hello\r\n")
+        said = list[bytes]()
+        while (verb := (line := talk.line())[:4]) != b"QUIT":
+            known = verb in (b"EHLO", b"MAIL", b"RSET", b"NOOP") and b"SIZE=" not in line
+            if not known or verb == b"EHLO" in said or verb == b"MAIL" == said[-1]:
+                talk.say(b"502 no\r\n")
+                return talk.read_on()
+            said.append(verb)
+            talk.say(ehlo if verb == b"EHLO" else b"250 %s ok\r\n" % verb)
+        talk.say(b"221 bye\r\n")
+
+    with speaking(dialogue) as receiver:
+        seen = await probed(receiver.port, mail=True, patience_seconds=SHORT_SECONDS)
+    assert seen.names == set(), seen.text
+    assert "EHLO again: 502 no; it takes one EHLO in a session" in seen.text
+    assert "1,000 octets; to a MAIL that declares one more: 502 no" in seen.text
+    assert "in one write: a reply each, as one by one (250 250 250 250 250 221)\n" in seen.text
+    assert "Unknown: XSHIMPROXY: 502 no" in seen.text
+    assert "RCPT TO:<postmaster> was answered by 502 no" in seen.text
+
+
+@pytest.mark.parametrize(
+    ("again", "names", "told"),
+    [
+        (b"503 5.5.1 Already identified\r\n", set(), "503 5.5.1 Already identified; it takes one EHLO in a session"),
+        (b"250-there\r\n250 PIPELINING\r\n", set(), "taken, and answered as the first one"),
+        (b"250-here\r\n250 SIZE 9\r\n", set(), "taken, but answered otherwise than the first one: 250 here; offers"),
+        (b"250\r\n", {V.MISSING_TEXT}, "taken, but answered otherwise"),
+        (b"", {V.CLOSED_WITH_COMMANDS_OPEN}, "FIN; a sender that says EHLO once more hears no more"),
+    ],
+)  # fmt: skip
+async def test_ehlo_is_said_twice(again: bytes, names: set[Violation], told: str) -> None:
+    first = b"250-here\r\n250 PIPELINING\r\n"
+
+    def dialogue(talk: Talk) -> None:
+        talk.say(b"220 hello\r\n")
+        replies = iter((first, again))
+        while (verb := talk.line()[:4]) != b"QUIT":
+            reply = next(replies) if verb == b"EHLO" else b"250 ok\r\n"
+            if not reply:
+                return
+            talk.say(reply)
+        talk.say(b"221 bye\r\n")
+
+    with speaking(dialogue) as receiver:
+        seen = await probed(receiver.port)
+    assert seen.names == names, seen.text
+    assert f"EHLO again: {told}" in seen.text
+
+
+async def test_a_command_behind_rset_that_comes_too_early_for_it() -> None:
+    """RSET is not obeyed when what came with it is: the MAIL behind it stands in the transaction that was to end."""
+
+    def dialogue(talk: Talk) -> None:
+        talk.say(b"220 hello\r\n")
+        while True:
+            in_transaction = False
+            for line in talk.lines_there():
+                verb = line[:4]
+                nested = verb == b"MAIL" and in_transaction
+                in_transaction = in_transaction or verb == b"MAIL"
+                replies = {b"EHLO": b"250-here\r\n250 PIPELINING\r\n", b"QUIT": b"221 bye\r\n"}
+                talk.say(b"503 nested MAIL\r\n" if nested else replies.get(verb, b"250 ok\r\n"))
+                if verb == b"QUIT":
+                    return
+
+    with speaking(dialogue) as receiver:
+        seen = await probed(receiver.port)
+    assert "one by one: 250 250 250 250 250 221; in one write: 250 250 250 503 250 221; not the same" in seen.text
+
+
 # -- receivers with a fault elsewhere
 
 
@@ -287,7 +367,7 @@ async def test_a_receiver_that_says_nothing() -> None:
         seen = await probed(receiver.port, mail=True, patience_seconds=0.2)
     assert seen.names == {V.NO_GREETING}
     assert "Greeting: none: silence for 0.2 s" in seen.text
-    assert seen.text.count("without a 220 there is no session") == 5
+    assert seen.text.count("without a 220 there is no session") == 7
 
 
 @pytest.mark.parametrize(
@@ -345,7 +425,7 @@ async def test_a_receiver_that_loses_what_was_pipelined() -> None:
     with obeys_one_of_a_group(0) as receiver:
         seen = await probed(receiver.port, patience_seconds=SHORT_SECONDS)
     assert seen.names == {V.NO_REPLY}
-    assert "one by one: 250 503 250 250 221; in one write: 250; 4 without a reply; run shimproxy with" in seen.text
+    assert "one by one: 250 250 250 250 250 221; in one write: 250; 5 without a reply; run shimproxy with" in seen.text
 
 
 async def test_a_receiver_that_obeys_only_quit_of_a_group() -> None:
@@ -353,7 +433,7 @@ async def test_a_receiver_that_obeys_only_quit_of_a_group() -> None:
     with obeys_one_of_a_group(-1) as receiver:
         seen = await probed(receiver.port)
     assert seen.names == {V.CLOSED_WITH_COMMANDS_OPEN}
-    assert "in one write: 221; 4 without a reply; run shimproxy with --no-pipelining" in seen.text
+    assert "in one write: 221; 5 without a reply; run shimproxy with --no-pipelining" in seen.text
 
 
 async def test_a_receiver_that_refuses_early_talk_and_bare_lf_is_not_blamed() -> None:
@@ -496,12 +576,13 @@ def test_json_has_the_same_keys_whatever_was_seen(capsys: pytest.CaptureFixture[
     for each in (whole["dialogue"], little["dialogue"]):
         each["keywords"] = None
     replies = [key for key, value in whole["dialogue"].items() if isinstance(value, dict)]
-    assert replies == ["greeting", "hello_reply", "noop", "unknown_command", "quit"]
-    assert [little["dialogue"][key] for key in replies] == [None] * 5
+    assert replies == ["greeting", "hello_reply", "noop", "quit"]
+    assert [little["dialogue"][key] for key in replies] == [None] * 4
     for each in (whole["dialogue"], little["dialogue"]):
         each.update(dict.fromkeys(replies))
-    for each in (whole["bare_newline"], little["bare_newline"]):
-        each["reply"] = None
+    for part in ("bare_newline", "second_hello", "unknown_command"):
+        assert (whole[part]["reply"] is None, little[part]["reply"] is None) == (False, True)
+        whole[part]["reply"] = None
     assert shape_of(whole) == shape_of(little)
 
     (in_data,) = whole["mail_data"]["replies"]

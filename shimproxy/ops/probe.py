@@ -1,12 +1,15 @@
 """`shimproxy probe`: how a receiver behaves, before mail depends on it.
 
 A few sessions one after the other, each on a connection of its own: a dialogue without a mail, the same commands one
-by one and in one write, EHLO before the greeting, a command that ends in LF alone; and, only if that was agreed to, a
-large mail (probe_mail.py). What was seen is in the Account; probe_report.py puts it into words.
+by one and in one write, EHLO twice, EHLO before the greeting, a command that ends in LF alone, one that there is not;
+and, only if that was agreed to, a large mail (probe_mail.py). What was seen is in the Account; probe_report.py puts it
+into words.
 
 1. Nothing that could be delivered is sent unasked, and no mail is completed, asked or not.
 2. Every wait has a deadline, whatever comes meanwhile: a receiver that hangs, or never ends, is something seen.
 3. Whatever the receiver does, the probe was made; only one that can't be reached is an error.
+4. What a receiver may hold against whoever asks it has a connection of its own, and what comes after it there is not
+   held against the receiver: some pause for long after a command that they refuse.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import shutil
 import signal
 import socket
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -37,8 +41,7 @@ from shimproxy.smtp.reply import Reply
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from shimproxy.ops.probe_account import BareNewline, Dialogue, EarlyTalk, MailData, Pipelining
-    from shimproxy.smtp.catalogue import Violation
+    from shimproxy.ops.probe_account import Aside, Dialogue, EarlyTalk, MailData, Pipelining
 
 PATIENCE_SECONDS: Final = 30.0
 """Less than RFC 5321 4.5.3.2 allows a receiver, as somebody waits."""
@@ -124,13 +127,18 @@ class Probe:
             ) from None
         account.address = written(self.place.sockaddr)
         await self._dialogue(sock, account.dialogue)
+        await self._larger_mail(account.larger_mail)
         self._tell(report.of_dialogue(account))
         await self._pipelining(account.pipelining)
         self._tell(report.of_pipelining(account))
+        await self._second_hello(account.second_hello)
+        self._tell(report.of_second_hello(account))
         await self._early_talk(account.early_talk)
         self._tell(report.of_early_talk(account))
         await self._bare_newline(account.bare_newline)
         self._tell(report.of_bare_newline(account))
+        await self._unknown_command(account.unknown_command)
+        self._tell(report.of_unknown_command(account))
         self.plan_mail()
 
     async def mail_data(self) -> None:
@@ -139,6 +147,7 @@ class Probe:
 
         async def send(talk: Talk) -> None:
             if await Interrupted(talk, data, self.plan.listen_seconds, self.plan.stall_seconds).send():
+                talk.blame_nobody()
                 await talk.leave(self.plan.close_seconds)
 
         await self._session(data, send)
@@ -166,9 +175,6 @@ class Probe:
                 seen.left_out = "without EHLO or HELO there is no session"
             else:
                 seen.noop = await talk.ask("NOOP")
-                seen.unknown_command = await talk.ask(_UNKNOWN_COMMAND)
-                if seen.size_octets:
-                    seen.larger_mail = await talk.ask(f"MAIL FROM:{plan.reverse_path} SIZE={seen.size_octets + 1}")
                 await talk.ask("RSET")
                 await talk.listen(plan.listen_seconds, "after the reply to RSET")
             seen.quit = await talk.leave(plan.close_seconds)
@@ -194,9 +200,10 @@ class Probe:
             seen.left_out = self.account.dialogue.left_out or "PIPELINING is not offered"
             return
         seen.offered = True
-        # All may stand in a group (RFC 2920 3.1). RCPT comes without a MAIL: its 503 shows the order.
+        # All may stand in a group (RFC 2920 3.1). None is to be refused, as a receiver may pause for long after that. A
+        # command comes behind a RSET without a transaction, and behind one that ends a transaction.
         mail = f"MAIL FROM:{self.plan.reverse_path}"
-        seen.commands = ["RSET", f"RCPT TO:{self.plan.recipient}", mail, "RSET", "QUIT"]
+        seen.commands = ["RSET", mail, "RSET", mail, "RSET", "QUIT"]
 
         async def one_by_one(talk: Talk) -> None:
             for command in seen.commands[:-1]:
@@ -223,8 +230,8 @@ class Probe:
 
     async def _early_talk(self, seen: EarlyTalk) -> None:
         async def listen(talk: Talk) -> None:
-            talk.saw = _blame_nobody
-            for answers, command in ((Answers.GREETING, "the connection"), (Answers.COMMAND, "EHLO")):
+            talk.blame_nobody()
+            for answers, command in ((Answers.GREETING, "the connection"), (Answers.COMMAND, hello)):
                 heard = await talk.hear(answers, command)
                 if heard is None:
                     break
@@ -232,17 +239,43 @@ class Probe:
             if await talk.leave(self.plan.close_seconds) is None:
                 seen.end = talk.end
 
-        await self._session(seen, listen, first=f"EHLO {self.plan.helo_name}\r\n".encode())
+        hello = self.account.dialogue.hello
+        await self._session(seen, listen, first=f"{hello} {self.plan.helo_name}\r\n".encode())
 
-    async def _bare_newline(self, seen: BareNewline) -> None:
+    async def _bare_newline(self, seen: Aside) -> None:
         async def ask(talk: Talk) -> None:
-            talk.saw = _blame_nobody
+            talk.blame_nobody()
             await talk.write(b"NOOP\n")
             seen.reply = await talk.hear(Answers.COMMAND, "NOOP that ends in LF")
-            if await talk.leave(self.plan.close_seconds) is None:
-                seen.end = talk.end
+            await self._leave_quietly(talk, seen)
 
+        seen.command = "NOOP"
         await self._session(seen, ask)
+
+    async def _unknown_command(self, seen: Aside) -> None:
+        seen.command = _UNKNOWN_COMMAND
+        await self._session(seen, partial(self._ask_aside, seen))
+
+    async def _second_hello(self, seen: Aside) -> None:
+        seen.command = f"{self.account.dialogue.hello} {self.plan.helo_name}"
+        await self._session(seen, partial(self._ask_aside, seen))
+
+    async def _ask_aside(self, seen: Aside, talk: Talk) -> None:
+        seen.reply = await talk.ask(seen.command)
+        talk.blame_nobody()
+        await self._leave_quietly(talk, seen)
+
+    async def _larger_mail(self, seen: Aside) -> None:
+        size_octets = self.account.dialogue.size_octets
+        if size_octets is None:
+            seen.left_out = self.account.dialogue.left_out or "no limit is told"
+            return
+        seen.command = f"MAIL FROM:{self.plan.reverse_path} SIZE={size_octets + 1}"
+        await self._session(seen, partial(self._ask_aside, seen))
+
+    async def _leave_quietly(self, talk: Talk, seen: Aside) -> None:
+        if await talk.leave(self.plan.close_seconds) is None:
+            seen.end = talk.end
 
     def plan_mail(self) -> None:
         """Say in the account what would be sent, by what is known so far."""
@@ -256,22 +289,18 @@ class Probe:
 
     async def _session(
         self,
-        seen: Pipelining | EarlyTalk | BareNewline | MailData,
+        seen: Pipelining | EarlyTalk | Aside | MailData,
         converse: Callable[[Talk], Awaitable[None]],
         first: bytes = b"",
     ) -> None:
-        """Converse on a connection of its own: with `first` at once, else after greeting and EHLO."""
+        """Converse on a connection of its own: with `first` at once, else after greeting and hello."""
         account, plan = self.account, self.plan
         seen.left_out = account.dialogue.left_out
         if seen.left_out:
             return
-        assert self.place, "the receiver is reached first"
-        try:
-            sock = await self.place.connect(plan.patience_seconds, speaks_first=bool(first))
-        except DialFailed as failed:
-            seen.left_out = f"it let nobody connect once more ({failed})"
+        if not (talk := await self._connect(seen, speaks_first=bool(first))):
             return
-        with Talk(sock, plan.patience_seconds, account.saw) as talk:
+        with talk:
             if first:
                 await talk.write(first)
             else:
@@ -286,9 +315,18 @@ class Probe:
                         return
             await converse(talk)
 
-
-def _blame_nobody(_: Violation, __: str) -> None:
-    """For what a receiver does where the probe itself breaks the rules."""
+    async def _connect(
+        self, seen: Pipelining | EarlyTalk | Aside | MailData, *, speaks_first: bool = False
+    ) -> Talk | None:
+        """A connection, or None, and why in `seen`."""
+        plan = self.plan
+        assert self.place, "the receiver is reached first"
+        try:
+            sock = await self.place.connect(plan.patience_seconds, speaks_first=speaks_first)
+        except DialFailed as failed:
+            seen.left_out = f"it let nobody connect once more ({failed})"
+            return None
+        return Talk(sock, plan.patience_seconds, self.account.saw)
 
 
 def _welcomes(heard: Heard | None) -> bool:

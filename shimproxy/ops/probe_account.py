@@ -70,10 +70,7 @@ class Dialogue:
     """What the EHLO reply offers: keyword -> its parameters."""
     size_octets: int | None = None
     """The limit that SIZE names; None without one."""
-    larger_mail: Heard | None = None
-    """The reply to a MAIL that declares one octet more."""
     noop: Heard | None = None
-    unknown_command: Heard | None = None
     quit: Heard | None = None
     end: End = End.NOT
     """How it closed after QUIT."""
@@ -95,10 +92,15 @@ class Pipelining:
         """Whether both ways gave the same codes in the same order."""
         return [each.code for each in self.one_by_one] == [each.code for each in self.together]
 
+    @property
+    def shows_order(self) -> bool:
+        """Whether RSET, MAIL and QUIT are answered in words of their own, which came in the same order both ways."""
+        return self.one_by_one == self.together and len(set(self.together)) > 2
+
 
 @attrs.define(eq=False)
 class EarlyTalk:
-    """EHLO that arrives before the greeting was sent."""
+    """The hello, arriving before the greeting was sent."""
 
     left_out: str = ""
     replies: list[Heard] = attrs.field(factory=list)
@@ -108,10 +110,11 @@ class EarlyTalk:
 
 
 @attrs.define(eq=False)
-class BareNewline:
-    """NOOP that ends in LF alone."""
+class Aside:
+    """One thing that is asked on a connection of its own, as a receiver may hold it against whoever asks it."""
 
     left_out: str = ""
+    command: str = ""
     reply: Heard | None = None
     end: End = End.NOT
     """How it closed instead of going on."""
@@ -163,7 +166,13 @@ class Account:
     dialogue: Dialogue = attrs.field(factory=Dialogue)
     pipelining: Pipelining = attrs.field(factory=Pipelining)
     early_talk: EarlyTalk = attrs.field(factory=EarlyTalk)
-    bare_newline: BareNewline = attrs.field(factory=BareNewline)
+    larger_mail: Aside = attrs.field(factory=Aside)
+    """MAIL that declares one octet more than SIZE allows."""
+    second_hello: Aside = attrs.field(factory=Aside)
+    """The hello once more, after the first."""
+    bare_newline: Aside = attrs.field(factory=Aside)
+    """NOOP that ends in LF alone."""
+    unknown_command: Aside = attrs.field(factory=Aside)
     mail_data: MailData = attrs.field(factory=MailData)
     violations: dict[Violation, list[str]] = attrs.field(factory=dict)
     """Each that was seen -> where and how, the first few times."""

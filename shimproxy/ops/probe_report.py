@@ -14,7 +14,7 @@ from shimproxy.smtp.ehlo import NEVER_OFFERED
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from shimproxy.ops.probe_account import Account, Heard
+    from shimproxy.ops.probe_account import Account, Aside, Heard
 
 Line = tuple[str, str]
 """A label, empty to go on under the last one, and what is said."""
@@ -52,8 +52,7 @@ def of_dialogue(account: Account) -> list[Line]:
         lines.append(("", "all that follows was seen in the clear; STARTTLS was not used"))
     if seen.hello_reply and not seen.left_out:
         lines.append(("SIZE", _size(account)))
-        asked = (("NOOP", seen.noop), ("an unknown command", seen.unknown_command))
-        lines.append(("Commands", "; ".join(f"{name}: {reply or 'no reply'}" for name, reply in asked)))
+        lines.append(("NOOP", str(seen.noop or "no reply")))
     if seen.left_out:
         lines.append(("Session", seen.left_out))
     if seen.quit:
@@ -80,20 +79,24 @@ def _size(account: Account) -> str:
     if seen.size_octets is None:
         offered = f"SIZE {seen.keywords['SIZE']}".rstrip() if "SIZE" in seen.keywords else "SIZE is not offered"
         return f"no limit is told ({offered})"
-    return f"{seen.size_octets:,} octets; to a MAIL that declares one more: {seen.larger_mail or 'no reply'}"
+    asked = account.larger_mail
+    answer = _not_tried(asked.left_out) if asked.left_out else asked.reply or _no_reply(account, asked)
+    return f"{seen.size_octets:,} octets; to a MAIL that declares one more: {answer}"
 
 
 def of_pipelining(account: Account) -> list[Line]:
     """The commands in one write."""
     seen = account.pipelining
-    if not seen.offered:
-        remark = "a sender that does it is served one command at a time (unoffered-pipelining)"
-        return [("Pipelining", f"{_not_tried(seen.left_out)}; {remark}")]
     if seen.left_out:
-        return [("Pipelining", f"offered; {_not_tried(seen.left_out)}")]
+        text = _not_tried(seen.left_out)
+        if seen.offered:
+            text = f"offered; {text}"
+        elif not account.dialogue.left_out:
+            text += "; a sender that does it is served one command at a time (unoffered-pipelining)"
+        return [("Pipelining", text)]
     group, together = ", ".join(command.split()[0] for command in seen.commands), _codes(seen.together)
     if seen.same:
-        order = "" if len({each.code for each in seen.together}) > 2 else ", whose order their codes can't tell"
+        order = "" if seen.shows_order else ", whose order their words can't tell"
         return [("Pipelining", f"offered; {group} in one write: a reply each, as one by one ({together}){order}")]
     text = f"offered; {group} one by one: {_codes(seen.one_by_one)}; in one write: {together}"
     lost = len(seen.commands) - len(seen.together)
@@ -105,14 +108,42 @@ def _codes(replies: Iterable[Heard]) -> str:
     return " ".join(f"{each.code:03}" for each in replies) or "no reply"
 
 
+def of_second_hello(account: Account) -> list[Line]:
+    """The hello once more in a session."""
+    seen, first = account.second_hello, account.dialogue
+    if seen.left_out:
+        text = _not_tried(seen.left_out)
+    elif not seen.reply:
+        text = f"{_no_reply(account, seen)}; a sender that says {first.hello} once more hears no more"
+    elif seen.reply.code // 100 != 2:
+        text = f"{seen.reply}; it takes one {first.hello} in a session"
+    elif first.hello_reply and seen.reply.lines[1:] == first.hello_reply.lines[1:]:
+        text = "taken, and answered as the first one"
+    else:
+        text = f"taken, but answered otherwise than the first one: {_hello(seen.reply)}"
+    return [(f"{first.hello} again", text)]
+
+
+def of_unknown_command(account: Account) -> list[Line]:
+    """A command that there is not."""
+    seen = account.unknown_command
+    if seen.left_out:
+        return [("Unknown", _not_tried(seen.left_out))]
+    return [("Unknown", f"{seen.command}: {seen.reply or _no_reply(account, seen)}")]
+
+
+def _no_reply(account: Account, seen: Aside) -> str:
+    return str(seen.end) or f"no reply within {account.patience_seconds:g} s"
+
+
 def of_early_talk(account: Account) -> list[Line]:
-    """EHLO before the greeting."""
-    seen = account.early_talk
+    """The hello before the greeting."""
+    seen, hello = account.early_talk, account.dialogue.hello
     if seen.left_out:
         return [("Early talk", _not_tried(seen.left_out))]
-    text = f"EHLO before the greeting: {_all(seen.replies)}"
+    text = f"{hello} before the greeting: {_all(seen.replies)}"
     if len(seen.replies) == 2 and all(each.code // 100 == 2 for each in seen.replies):
-        text = "EHLO before the greeting is taken, and answered after it"
+        text = f"{hello} before the greeting is taken, and answered after it"
     elif seen.end:
         text += f"; {seen.end}"
     elif len(seen.replies) < 2:
@@ -134,8 +165,7 @@ def of_bare_newline(account: Account) -> list[Line]:
         text = f"NOOP that ends in LF alone: {seen.reply}{end}; "
         text += "it takes LF for a line end" if seen.reply.code // 100 == 2 else "it refuses that"
     else:
-        how = seen.end or f"no reply within {account.patience_seconds:g} s"
-        text = f"NOOP that ends in LF alone: {how}; it does not take LF for a line end"
+        text = f"NOOP that ends in LF alone: {_no_reply(account, seen)}; it does not take LF for a line end"
     return [
         ("Bare LF", text),
         ("", "in mail data: only a whole mail could tell; shimproxy makes CRLF of it (bare-newline)"),

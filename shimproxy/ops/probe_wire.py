@@ -87,6 +87,10 @@ async def reach(address: Address, seconds: float) -> tuple[socket.socket, Place]
     return sock, Place(sock.family, sock.getpeername())
 
 
+def _blame_nobody(_: Violation, __: str) -> None:
+    """For what a receiver does where the probe itself has broken the rules, or was refused."""
+
+
 @attrs.define(eq=False)
 class Talk:
     """The probe's side of a connection; leaving the context closes it."""
@@ -126,6 +130,10 @@ class Talk:
     def nothing(self) -> str:
         """What came instead of a reply that did not come."""
         return str(self.end) or f"nothing within {self.patience_seconds:g} s"
+
+    def blame_nobody(self) -> None:
+        """From here on nothing that the receiver does is noted: it may be for what the probe has done."""
+        self.saw = _blame_nobody
 
     # -- octets
 
