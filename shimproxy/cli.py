@@ -150,6 +150,7 @@ def _probe(options: argparse.Namespace) -> Callable[[], int]:
         reverse_path=options.reverse_path,
         recipient=options.recipient,
         octets=options.octets,
+        lmtp=options.lmtp,
         patience_seconds=options.patience,
         helo_name=options.helo_name,
     )
@@ -319,6 +320,7 @@ def _add_probe(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     command.set_defaults(prepare=_probe, parser=command)
     command.add_argument("receiver", metavar="HOST:PORT", help="the receiver")
+    command.add_argument("--lmtp", action="store_true", help="it speaks LMTP (RFC 2033)")
     command.add_argument(
         "--yes", action="store_true", help="begin the large mail without a question; without a terminal, only so"
     )

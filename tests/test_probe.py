@@ -236,11 +236,12 @@ async def test_where_no_mail_could_be_tried_the_mend_is_named_and_nothing_promis
 
 
 async def test_where_there_was_no_session_nothing_is_promised() -> None:
-    with scripted({"EHLO": b"550 not you\r\n", "HELO": b"550 nor so\r\n"}) as receiver:
+    with scripted({"EHLO": b"550 not you\r\n", "HELO": b"550 nor so\r\n", "LHLO": b"550 no\r\n"}) as receiver:
         seen = await probed(receiver.port, mail=True)
     assert seen.names == set(), seen.text
     assert "Nothing could be tried: without EHLO or HELO there is no session." in seen.text
     assert "repair nothing" not in seen.text
+    assert "LMTP" not in seen.text
 
 
 # -- what a receiver holds against whoever asks it
@@ -320,6 +321,63 @@ async def test_a_command_behind_rset_that_comes_too_early_for_it() -> None:
     with speaking(dialogue) as receiver:
         seen = await probed(receiver.port)
     assert "one by one: 250 250 250 250 250 221; in one write: 250 250 250 503 250 221; not the same" in seen.text
+
+
+# -- LMTP
+
+
+def speaking_lmtp(to_ehlo: bytes) -> Receiver:
+    """A receiver of LMTP; it closes at EHLO and HELO if its reply to them is empty."""
+
+    def dialogue(talk: Talk) -> None:
+        talk.say(b"220 hello\r\n")
+        while (verb := talk.line()[:4]) != b"QUIT":
+            reply = {b"LHLO": b"250-here\r\n250 PIPELINING\r\n", b"EHLO": to_ehlo, b"HELO": to_ehlo}.get(
+                verb, b"250 ok\r\n"
+            )
+            if not reply:
+                return
+            talk.say(reply)
+        talk.say(b"221 bye\r\n")
+
+    return speaking(dialogue)
+
+
+@pytest.mark.parametrize(
+    ("to_ehlo", "names"), [(b"500 what?\r\n", set()), (b"", {V.GREETING_THEN_CLOSE})], ids=["refused", "closed"]
+)
+async def test_a_receiver_that_takes_lhlo_may_speak_lmtp(to_ehlo: bytes, names: set[Violation]) -> None:
+    with speaking_lmtp(to_ehlo) as receiver:
+        seen = await probed(receiver.port, mail=True)
+    assert seen.names == names, seen.text
+    assert " is answered by 250 here; offers PIPELINING; this may be LMTP: probe it with --lmtp" in seen.text
+
+
+async def test_a_receiver_of_lmtp_is_not_told_ehlo() -> None:
+    with speaking_lmtp(b"") as receiver:
+        seen = await probed(receiver.port, lmtp=True)
+    assert seen.names == set(), seen.text
+    assert "LHLO: 250 here; offers PIPELINING" in seen.text
+    assert "LHLO again: taken, and answered as the first one" in seen.text
+    assert "LHLO before the greeting is taken, and answered after it" in seen.text
+    assert seen.probe.account.pipelining.same
+
+
+async def test_a_receiver_that_refuses_lhlo_may_speak_smtp() -> None:
+    with scripted({"LHLO": b"500 what?\r\n"}) as receiver:
+        seen = await probed(receiver.port, lmtp=True)
+    assert seen.names == set(), seen.text
+    assert "; this may be SMTP: probe it without --lmtp" in seen.text
+    assert "Nothing could be tried: without LHLO there is no session." in seen.text
+
+
+async def test_smtp_sink_that_speaks_lmtp() -> None:
+    with smtp_sink("-L") as port:
+        as_smtp = await probed(port, patience_seconds=SHORT_SECONDS)
+        as_lmtp = await probed(port, patience_seconds=SHORT_SECONDS, mail=True, lmtp=True)
+    assert (as_smtp.names, as_lmtp.names) == (set(), set()), as_lmtp.text
+    assert "this may be LMTP: probe it with --lmtp" in as_smtp.text
+    assert "no reply before the end, as it should be" in as_lmtp.text
 
 
 # -- receivers with a fault elsewhere

@@ -85,6 +85,8 @@ class Plan:
     """How long to listen for what comes unasked."""
     stall_seconds: float = _STALL_SECONDS
     """How long a receiver that has replied to mail data may take nothing more of it."""
+    lmtp: bool = False
+    """Whether it speaks LMTP (RFC 2033)."""
     helo_name: str = attrs.field(default=None, converter=_helo_name)
     """Who the probe says it is; None for this machine's name."""
 
@@ -93,6 +95,11 @@ class Plan:
             raise ValueError(f"--octets must be a number from 1 on, not {self.octets}")
         if not 0 < self.patience_seconds < math.inf:
             raise ValueError(f"--patience must be a number of seconds above 0, not {self.patience_seconds:g}")
+
+    @property
+    def hellos(self) -> tuple[str, ...]:
+        """What is said for a hello, one after the other where they are refused."""
+        return ("LHLO",) if self.lmtp else ("EHLO", "HELO")
 
     @property
     def close_seconds(self) -> float:
@@ -127,6 +134,7 @@ class Probe:
             ) from None
         account.address = written(self.place.sockaddr)
         await self._dialogue(sock, account.dialogue)
+        await self._other_hello(account.other_hello)
         await self._larger_mail(account.larger_mail)
         self._tell(report.of_dialogue(account))
         await self._pipelining(account.pipelining)
@@ -172,7 +180,7 @@ class Probe:
             if seen.greeting is None or seen.greeting.code // 100 != 2:
                 seen.left_out = "without a 220 there is no session"
             elif seen.hello_reply is None or seen.hello_reply.code // 100 != 2:
-                seen.left_out = "without EHLO or HELO there is no session"
+                seen.left_out = f"without {' or '.join(plan.hellos)} there is no session"
             else:
                 seen.noop = await talk.ask("NOOP")
                 await talk.ask("RSET")
@@ -181,11 +189,11 @@ class Probe:
             seen.end, seen.without_end = talk.end, talk.without_end
 
     async def _hello(self, talk: Talk, seen: Dialogue) -> None:
-        for seen.hello in ("EHLO", "HELO"):
+        for seen.hello in self.plan.hellos:
             seen.hello_reply = await talk.ask(f"{seen.hello} {self.plan.helo_name}")
             if seen.hello_reply is None or seen.hello_reply.code // 100 != 5:
                 break
-        if seen.hello == "EHLO" and seen.hello_reply and seen.hello_reply.code == 250:
+        if seen.hello != "HELO" and seen.hello_reply and seen.hello_reply.code == 250:
             octets = "".join(f"{line}\r\n" for line in seen.hello_reply.lines).encode()
             offered = keywords(Reply(250, octets))
             seen.keywords = {
@@ -272,6 +280,22 @@ class Probe:
             return
         seen.command = f"MAIL FROM:{self.plan.reverse_path} SIZE={size_octets + 1}"
         await self._session(seen, partial(self._ask_aside, seen))
+
+    async def _other_hello(self, seen: Aside) -> None:
+        """Whether a receiver that takes no hello speaks the other protocol."""
+        dialogue = self.account.dialogue
+        is_refused = dialogue.hello_reply.code // 100 == 5 if dialogue.hello_reply else bool(dialogue.end)
+        if not (_welcomes(dialogue.greeting) and is_refused):
+            seen.left_out = dialogue.left_out or f"{dialogue.hello} was taken"
+            return
+        seen.command = f"{'EHLO' if self.plan.lmtp else 'LHLO'} {self.plan.helo_name}"
+        if not (talk := await self._connect(seen)):
+            return
+        with talk:
+            talk.blame_nobody()
+            if await talk.hear(Answers.GREETING, "the connection"):
+                seen.reply = await talk.ask(seen.command)
+            await self._leave_quietly(talk, seen)
 
     async def _leave_quietly(self, talk: Talk, seen: Aside) -> None:
         if await talk.leave(self.plan.close_seconds) is None:

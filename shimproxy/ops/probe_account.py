@@ -64,10 +64,10 @@ class Dialogue:
     without_end: Heard | None = None
     """What there was of a reply that had not ended when patience was over."""
     hello: str = "EHLO"
-    """EHLO, or HELO where EHLO was refused."""
+    """EHLO, HELO where EHLO was refused, or LHLO."""
     hello_reply: Heard | None = None
     keywords: dict[str, str] = attrs.field(factory=dict)
-    """What the EHLO reply offers: keyword -> its parameters."""
+    """What the reply to EHLO or LHLO offers: keyword -> its parameters."""
     size_octets: int | None = None
     """The limit that SIZE names; None without one."""
     noop: Heard | None = None
@@ -166,6 +166,8 @@ class Account:
     dialogue: Dialogue = attrs.field(factory=Dialogue)
     pipelining: Pipelining = attrs.field(factory=Pipelining)
     early_talk: EarlyTalk = attrs.field(factory=EarlyTalk)
+    other_hello: Aside = attrs.field(factory=Aside)
+    """LHLO, where EHLO and HELO were refused, and EHLO, where LHLO was."""
     larger_mail: Aside = attrs.field(factory=Aside)
     """MAIL that declares one octet more than SIZE allows."""
     second_hello: Aside = attrs.field(factory=Aside)

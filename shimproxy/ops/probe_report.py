@@ -55,6 +55,11 @@ def of_dialogue(account: Account) -> list[Line]:
         lines.append(("NOOP", str(seen.noop or "no reply")))
     if seen.left_out:
         lines.append(("Session", seen.left_out))
+    other = account.other_hello
+    if other.reply and other.reply.code // 100 == 2:
+        is_lmtp = other.command.startswith("LHLO")
+        hint = "this may be LMTP: probe it with --lmtp" if is_lmtp else "this may be SMTP: probe it without --lmtp"
+        lines.append(("", f"{other.command} is answered by {_hello(other.reply)}; {hint}"))
     if seen.quit:
         closes = "closes" if seen.end is End.FIN else "resets" if seen.end else "does not close"
         lines.append(("QUIT", f"{seen.quit}; {closes}"))
