@@ -228,6 +228,7 @@ def test_one_that_is_silent_or_drips_does_not_hold_health(
         (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok\n", True, "ok"),
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length:3\r\n\r\nok\n and more", True, "ok"),
         (b"HTTP/1.0 200\r\n\r\nok\r\n", True, "ok"),
+        (b"HTTP/1.0 200 OK\nContent-Length: 3\n\nok\n", True, "ok"),
         (b"HTTP/1.1 503 no\r\n\r\n\x1b]0;evil\x07\r\n\r\nok\n", False, "\\x1b]0;evil\\x07\\r\\n\\r\\nok"),
         (b"HTTP/1.1 503 no\r\n\r\n", False, "status 503, and no more"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok\n", False, "no answer from {where}: it closed too soon"),

@@ -27,6 +27,7 @@ PATIENCE_SECONDS: Final = GREETING_SECONDS + 1.0
 _MOST_OCTETS: Final = 16 * 1024
 _MOST_SAID_OCTETS: Final = 1000
 _STATUS: Final = re.compile(rb"HTTP/\d\.\d ([1-5]\d\d)(?: |\r?$)").match
+_HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
 _LENGTH: Final = re.compile(rb"^content-length:[ \t]*([0-9]{1,9})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE).search
 
 
@@ -77,7 +78,7 @@ async def _read(stream: trio.SocketStream) -> tuple[int, str]:
         room_octets -= len(octets)
         is_over = not octets or not room_octets
         while _is_head(unread):
-            head, _, body = unread.partition(b"\r\n\r\n")
+            head, body = _HEAD_END.split(unread, 1)
             status = int(head.split(None, 2)[1])
             if status >= HTTPStatus.OK:
                 length = _LENGTH(head)
@@ -95,4 +96,4 @@ def _is_head(octets: bytes) -> bool:
     line, end, _ = octets.partition(b"\n")
     if end and not _STATUS(line):
         raise _NoAnswer(f"it does not speak HTTP, but said {escaped(line[:_MOST_SAID_OCTETS] + end)}")
-    return b"\r\n\r\n" in octets
+    return bool(_HEAD_END.search(octets))
