@@ -421,6 +421,13 @@ async def test_a_receiver_that_floods() -> None:
     assert all(len(evidence) <= MOST_UNASKED for evidence in seen.probe.account.violations.values())
 
 
+async def test_a_receiver_that_floods_after_quit_is_not_said_to_have_stayed() -> None:
+    """Nobody has listened for as long as a receiver may take to close."""
+    with scripted({"QUIT": b"221 bye\r\n" * 10_000}) as receiver:
+        seen = await probed(receiver.port)
+    assert seen.names == {V.EXTRA_REPLY}, seen.text
+
+
 async def test_a_receiver_that_says_nothing() -> None:
     with speaking(Talk.read_on) as receiver:
         seen = await probed(receiver.port, mail=True, patience_seconds=0.2)

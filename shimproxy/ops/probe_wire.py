@@ -235,13 +235,14 @@ class Talk:
                 break
         return count
 
-    async def listen(self, seconds: float, where: str) -> None:
-        """Note what comes unasked in that time."""
+    async def listen(self, seconds: float, where: str) -> bool:
+        """Note what comes unasked in that time; whether all of it has passed."""
         count = self.unasked(where)
-        with trio.move_on_after(seconds):
+        with trio.move_on_after(seconds) as waiting:
             while self.goes_on and count < MOST_UNASKED:
                 await trio.lowlevel.wait_readable(self.sock)
                 count += self.unasked(where)
+        return waiting.cancelled_caught
 
     def _note_silence(self, what: Answers, command: str) -> None:
         none = f"none within {self.patience_seconds:g} s"
@@ -280,6 +281,5 @@ class Talk:
 
     async def see_off(self, seconds: float) -> None:
         """Wait for the receiver's end after its reply to QUIT; note what it says instead, or that it stays."""
-        await self.listen(seconds, "after its reply to QUIT")
-        if not self.end:
+        if await self.listen(seconds, "after its reply to QUIT"):
             self.saw(Violation.NO_CLOSE, f"{seconds:g} s after its reply to QUIT")
