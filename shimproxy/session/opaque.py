@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from shimproxy.net.errors import LegBroken
+from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken
 from shimproxy.net.leg import Ended
 
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
+    from shimproxy.session.notes import Notes
+    from shimproxy.session.receiver import Receiver
+    from shimproxy.session.security import Security
+    from shimproxy.session.sender import Sender
 
 
 @attrs.define(eq=False)
@@ -52,6 +56,20 @@ class _Direction:
     def held(self) -> bool:
         """Whether the target is to take something first."""
         return bool(self._held)
+
+
+async def take_over(sender: Sender, receiver: Receiver, security: Security, notes: Notes, idle_seconds: float) -> None:
+    """Both peers speak TLS with each other from here on, until one of them ends that or both say nothing for long."""
+    security.discard_plaintext(receiver)
+    notes.record.sender_tls = notes.record.receiver_tls = notes.phase = "opaque"
+    receiver.passes_unread()
+    if notes.tracer:
+        notes.tracer.passes_unread()
+    try:
+        await relay(sender.leg, receiver.leg, idle_seconds)
+    except (LegBroken, DeadlinePassed, Interrupted):
+        sender.leg.reset()
+        receiver.leg.reset()
 
 
 async def relay(sender: Leg, receiver: Leg, idle_seconds: float) -> None:

@@ -402,7 +402,10 @@ class Session:
                 self.notes.ended("sender")
                 raise Over
             case Then.TLS:
-                await self._pass_unread(pipeline)
+                seconds = self.policy.deadlines.opaque
+                await opaque.take_over(self.sender, pipeline.receiver, self._security, self.notes, seconds)
+                self.notes.ended("sender")
+                raise Over
             case Then.DRAIN:
                 raise AssertionError("no command's reply is followed by draining")
             case _:
@@ -424,20 +427,3 @@ class Session:
         except TlsFailed:
             self.notes.ended("sender")
             raise Over from None
-
-    async def _pass_unread(self, pipeline: Pipeline) -> None:
-        """Both peers speak TLS with each other from here on. Raises Over at its end."""
-        sender, receiver = self.sender, pipeline.receiver
-        security, record = self._security, self.notes.record
-        security.discard_plaintext(receiver)
-        record.sender_tls = record.receiver_tls = self.notes.phase = "opaque"
-        receiver.passes_unread()
-        if self.notes.tracer:
-            self.notes.tracer.passes_unread()
-        try:
-            await opaque.relay(sender.leg, receiver.leg, self.policy.deadlines.opaque)
-        except (LegBroken, DeadlinePassed, Interrupted):
-            sender.leg.reset()
-            receiver.leg.reset()
-        self.notes.ended("sender")
-        raise Over
