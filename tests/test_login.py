@@ -52,9 +52,8 @@ def test_the_shim_logs_in_before_anything_is_forwarded(mechanism: str) -> None:
             assert not stage.sender.written
             last = line is lines[-1]
             await stage.feed(stage.receiver, b"235 welcome czNjcmV0\r\n" if last else b"334 czNjcmV0\r\n")
-        assert stage.receiver.written.endswith(b"\r\nEHLO x\r\n")
-        await stage.feed(stage.receiver, b"250-hi\r\n250-AUTH LOGIN PLAIN\r\n250 HELP\r\n")
-        assert stage.sender.written == b"250-hi\r\n250 HELP\r\n"
+        assert stage.receiver.written.count(b"EHLO") == 1
+        assert stage.sender.written == b"250 hi\r\n"
         await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
         assert stage.receiver.written.endswith(b"MAIL FROM:<a@b>\r\n")
 
@@ -115,16 +114,13 @@ def test_a_leg_that_was_lost_over_tls_is_logged_in_at_anew(monkeypatch: pytest.M
         for reply in (offer, b"220 go\r\n", b"220 hello\r\n", offer):
             await stage.feed(stage.receiver, reply)
         assert len(stage.earlier_receivers) == 1
-        for reply in (b"235 welcome\r\n", offer):
-            assert PLAIN in stage.receiver.written
-            await stage.feed(stage.receiver, reply)
+        assert PLAIN in stage.receiver.written
+        await stage.feed(stage.receiver, b"235 welcome\r\n")
         monkeypatch.setattr(Leg, "secure", secured)
         await stage.feed(stage.sender, b"STARTTLS\r\n")
         await stage.feed(stage.sender, b"EHLO x\r\n")
-        await stage.feed(stage.receiver, offer)
         await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
-        assert stage.receiver.written.count(PLAIN) == 1
-        assert stage.receiver.written.endswith(b"EHLO x\r\nMAIL FROM:<a@b>\r\n")
+        assert stage.receiver.written == b"EHLO x\r\n" + PLAIN + b"MAIL FROM:<a@b>\r\n"
         assert len(stage.earlier_receivers) == 1
 
     policy = Policy(

@@ -9,6 +9,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, Any, cast
 
+import attrs
 import pytest
 import trio
 
@@ -30,7 +31,7 @@ from tests.test_net import Ground, ground, pair
 from tests.test_settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
 
@@ -451,27 +452,129 @@ async def test_a_receiver_without_tls(how: str, verdict: bytes, clear_postfix: P
     assert said.startswith(verdict), said
 
 
-def test_a_lost_opportunity_is_tried_again_in_the_clear() -> None:
-    """A receiver whose TLS fails is dialled again, and the sender sees nothing of it."""
+STARTTLS_OFFERED = b"250-hi\r\n250 STARTTLS\r\n"
+OPPORTUNISTIC = Policy(sender_tls=SenderTls.OFF, receiver_tls=ReceiverTls.OPPORTUNISTIC)
+
+
+def before_tls_stands(*replies: bytes, closes: bool = False) -> Callable[[Stage], Awaitable[None]]:
+    """A receiver that gives these replies to shimproxy's EHLO and STARTTLS, and then says no more, or closes too."""
+
+    async def fails(stage: Stage) -> None:
+        for reply in replies[:-1]:
+            await stage.feed(stage.receiver, reply)
+        receiver = stage.receiver
+        if replies:
+            receiver.feed(replies[-1])
+        if closes:
+            receiver.feed_fin()
+        await stage.settle()
+        if not stage.earlier_receivers:
+            await stage.pass_time(stage.deadlines.tls)
+
+    return fails
+
+
+FAILURES = {
+    "EHLO, closed": before_tls_stands(closes=True),
+    "EHLO, silence": before_tls_stands(),
+    "EHLO, out of step": before_tls_stands(b"354 what\r\n"),
+    "STARTTLS, closed": before_tls_stands(STARTTLS_OFFERED, b"", closes=True),
+    "STARTTLS, silence": before_tls_stands(STARTTLS_OFFERED, b""),
+    "454": before_tls_stands(STARTTLS_OFFERED, b"454 not now\r\n"),
+    "454, closed": before_tls_stands(STARTTLS_OFFERED, b"454 not now\r\n", closes=True),
+    "502": before_tls_stands(STARTTLS_OFFERED, b"502 what\r\n"),
+    "554, closed": before_tls_stands(STARTTLS_OFFERED, b"554 no\r\n", closes=True),
+    "421, closed": before_tls_stands(STARTTLS_OFFERED, b"421 bye\r\n", closes=True),
+}
+
+
+@pytest.mark.parametrize("hello", [b"EHLO x", b"HELO x"], ids=str)
+@pytest.mark.parametrize("fails", FAILURES.values(), ids=FAILURES)
+def test_whatever_fails_before_tls_stands_is_tried_again_in_the_clear(
+    fails: Callable[[Stage], Awaitable[None]], hello: bytes
+) -> None:
+    """The receiver is dialled again and given what the sender has said, which sees nothing of it."""
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, hello + b"\r\n")
+        assert stage.receiver.written == b"EHLO x\r\n"
+        await fails(stage)
+        assert len(stage.earlier_receivers) == 1
+        stage.sender.written.clear()
+        await stage.feed(stage.receiver, b"220 hello again\r\n")
+        assert stage.receiver.written == hello + b"\r\n"
+        await stage.feed(stage.receiver, b"250-hi\r\n250-STARTTLS\r\n250 HELP\r\n")
+        assert stage.sender.written.startswith(b"250-hi\r\n")
+        assert stage.sender.written.endswith(b"250 HELP\r\n")
+
+    staged(script, policy=OPPORTUNISTIC)
+
+
+@pytest.mark.parametrize("closes", [False, True])
+@pytest.mark.parametrize("refusal", [b"500 what\r\n", b"502 what\r\n", b"550 no\r\n", b"421 what\r\n"], ids=repr)
+def test_a_receiver_that_refuses_ehlo_is_given_the_helo_of_a_sender_that_says_that(
+    refusal: bytes, closes: bool
+) -> None:
+    """On another connection, as it may be about to close this one."""
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"HELO x\r\n")
+        await before_tls_stands(refusal, closes=closes)(stage)
+        assert len(stage.earlier_receivers) == 1
+        await stage.feed(stage.receiver, b"220 hello again\r\n")
+        assert stage.receiver.written == b"HELO x\r\n"
+        await stage.feed(stage.receiver, b"250 hi\r\n")
+        assert stage.sender.written == b"220 hello\r\n250 hi\r\n"
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
+        assert stage.receiver.written == b"HELO x\r\nMAIL FROM:<a@b>\r\n"
+
+    staged(script, policy=OPPORTUNISTIC)
+
+
+@pytest.mark.parametrize("how", [ReceiverTls.OPPORTUNISTIC, ReceiverTls.REQUIRED])
+@pytest.mark.parametrize("refusal", [b"500 what\r\n", b"550 5.7.1 no\r\n", b"421 busy\r\n"], ids=repr)
+def test_a_sender_whose_own_ehlo_is_refused_gets_that(refusal: bytes, how: ReceiverTls) -> None:
+    """Once, and before the receiver closes: it is the receiver's word on the sender, not on TLS."""
 
     async def script(stage: Stage) -> None:
         await stage.feed(stage.receiver, b"220 hello\r\n")
         await stage.feed(stage.sender, b"EHLO x\r\n")
-        assert stage.receiver.written == b"EHLO x\r\n"
-        await stage.feed(stage.receiver, b"250-hi\r\n250 STARTTLS\r\n")
-        first, stage.receiver = stage.receiver, type(stage.receiver)()
-        assert first.written.endswith(b"STARTTLS\r\n")
-        first.feed_fin()
+        stage.receiver.feed(refusal)
+        stage.receiver.feed_fin()
         await stage.settle()
-        assert first.got_rst
-        stage.sender.written.clear()
-        await stage.feed(stage.receiver, b"220 hello again\r\n")
+        assert stage.sender.written == b"220 hello\r\n" + refusal
         assert stage.receiver.written == b"EHLO x\r\n"
-        await stage.feed(stage.receiver, b"250-hi\r\n250-STARTTLS\r\n250 HELP\r\n")
-        assert stage.sender.written == b"250-hi\r\n250 HELP\r\n"
 
-    policy = Policy(sender_tls=SenderTls.OFF, receiver_tls=ReceiverTls.OPPORTUNISTIC)
-    assert staged(script, policy=policy).repaired == []
+    staged(script, policy=attrs.evolve(OPPORTUNISTIC, receiver_tls=how))
+
+
+def test_a_sender_may_say_helo_behind_the_refusal_of_its_ehlo() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        await stage.feed(stage.receiver, b"500 what\r\n")
+        stage.sender.written.clear()
+        await stage.feed(stage.sender, b"HELO x\r\n")
+        assert stage.receiver.written == b"EHLO x\r\nHELO x\r\n"
+        await stage.feed(stage.receiver, b"250 hi\r\n")
+        assert stage.sender.written == b"250 hi\r\n"
+
+    staged(script, policy=OPPORTUNISTIC)
+
+
+def test_a_receiver_that_cannot_be_dialled_again_is_none() -> None:
+    """What it says to that is the sender's last reply."""
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        await FAILURES["454"](stage)
+        await stage.feed(stage.receiver, b"421 one at a time\r\n")
+        assert stage.sender.written == b"220 hello\r\n421 one at a time\r\n"
+
+    staged(script, policy=OPPORTUNISTIC)
 
 
 async def played(
@@ -586,15 +689,11 @@ def test_the_shims_own_commands_are_kept_in_step() -> None:
     async def script(stage: Stage) -> None:
         await stage.feed(stage.receiver, b"220 hello\r\n")
         await stage.feed(stage.sender, b"EHLO x\r\n")
-        await stage.feed(stage.receiver, b"250-hi\r\n250 STARTTLS\r\n454 extra\r\n")
+        await stage.feed(stage.receiver, STARTTLS_OFFERED + b"454 extra\r\n")
         assert stage.receiver.written.endswith(b"STARTTLS\r\n")
-        await stage.feed(stage.receiver, b"454 not now\r\n")
-        assert stage.receiver.written.endswith(b"STARTTLS\r\nEHLO x\r\n")
-        await stage.feed(stage.receiver, b"250 hi\r\n")
-        assert stage.sender.written.endswith(b"250 hi\r\n")
+        assert not stage.earlier_receivers
 
-    policy = Policy(sender_tls=SenderTls.OFF, receiver_tls=ReceiverTls.OPPORTUNISTIC)
-    assert staged(script, policy=policy).repaired == [Violation.EXTRA_REPLY]
+    assert staged(script, policy=OPPORTUNISTIC).repaired[:1] == [Violation.EXTRA_REPLY]
 
 
 async def test_a_sender_that_streams_on_under_tls_reads_its_refusal(certificate: Certificate) -> None:

@@ -4,7 +4,8 @@ Invariants:
 
 1. It is told once on each leg, and once more if that goes over to TLS, as it has forgotten it then (RFC 3207 4.2).
 2. A receiver that may still take the sender for shimproxy itself, although it has offered not to, gets nothing of the
-   sender's: what shimproxy may do there is not for everybody.
+   sender's: what shimproxy may do there is not for everybody. Nobody knows what one offers that refuses EHLO, unless it
+   does not know the word.
 3. Its new greeting is dropped, as the sender has had one.
 """
 
@@ -17,13 +18,12 @@ import attrs
 from shimproxy.net.errors import DeadlinePassed
 from shimproxy.session.replies import NOT_INTRODUCED, RECEIVER_LATE
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import hello_like
-from shimproxy.smtp.ehlo import keywords
 from shimproxy.smtp.xclient import XCLIENT, introduction
 
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
     from shimproxy.net.receivers import Route
+    from shimproxy.session.hello import Hellos
     from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Policy
     from shimproxy.session.receiver import Receiver
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _TAKEN: Final = (220, 250)
 """Postfix before 2.3 said 250, and did not go back to its greeting."""
+_AT_ITS_GREETING: Final = 220
 
 
 @attrs.define(eq=False)
@@ -41,10 +42,16 @@ class Introduction:
     route: Route
     notes: Notes
     policy: Policy
+    hellos: Hellos
     was_refused: bool = False
     """Whether a receiver has said so, and not just failed."""
     _made_on: tuple[Leg, bool] | None = None
     """The last leg where that was done, and whether it was over to TLS."""
+
+    def is_made_at(self, receiver: Receiver) -> bool:
+        """Whether the receiver need not be told any more."""
+        leg = receiver.leg
+        return not self.policy.xclient or self._made_on == (leg, leg.secured)
 
     async def refusal(self, receiver: Receiver, command: Command) -> Reply | Own | None:
         """Tell the receiver, before the sender's `command` is forwarded; what the sender gets instead, if that fails.
@@ -52,19 +59,24 @@ class Introduction:
         A receiver that does not offer XCLIENT has had an EHLO; one that has gone is for the caller to see. Raises
         Interrupted.
         """
-        leg = receiver.leg
-        if not self.policy.xclient or self._made_on == (leg, leg.secured):
+        if self.is_made_at(receiver):
             return None
+        leg = receiver.leg
         self.was_refused = False
-        hello = hello_like(command, lmtp=self.policy.lmtp)
         try:
-            reply = await receiver.ask(hello)
-        except DeadlinePassed:
-            self.notes.repaired(Violation.NO_REPLY, to=str(hello.verb))
+            offered = await self.hellos.offers(receiver, command)
+        except DeadlinePassed as late:
+            self.notes.repaired(Violation.NO_REPLY, to=late.what)
             return RECEIVER_LATE
-        offered = keywords(reply).get(XCLIENT, b"") if reply and reply.code == 250 else b""
+        answered = receiver.answered_hello
+        if offered is None or not (answered and answered.is_extended):
+            return None
+        if answered.reply.refuses:
+            if answered.is_unknown_word or self.hellos.refusal_of(receiver, command):
+                return None
+            return answered.reply if answered.reply.code == 421 else NOT_INTRODUCED
         origin = self.route.origin
-        told = introduction(offered, command, origin.sender, origin.destination)
+        told = introduction(offered.get(XCLIENT, b""), command, origin.sender, origin.destination)
         if told:
             try:
                 reply = await receiver.ask(told)
@@ -76,5 +88,7 @@ class Introduction:
                 said = reply.octets if reply else b""
                 self.notes.repaired(Violation.XCLIENT_REFUSED, reason=why_not, said=said)
                 return reply if reply and reply.code == 421 else NOT_INTRODUCED
+            if reply.code == _AT_ITS_GREETING:
+                receiver.answered_hello = None
         self._made_on = leg, leg.secured
         return None

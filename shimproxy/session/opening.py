@@ -5,7 +5,8 @@ RFC 5321 3.1.
 Invariants:
 
 1. Nothing of the sender's is forwarded before the leg is as secure as it has to be, the receiver told who the sender
-   is, and the shim's own login done, in this order: XCLIENT ends a login.
+   is, and the shim's own login done, in this order: XCLIENT ends a login. A receiver that refuses the hello of the
+   sender is told nothing more: the sender has that reply.
 2. A leg that is opened anew is told who the sender is, as the one before it was.
 3. It offers what the sender was offered on that one; else there is none.
 """
@@ -30,6 +31,7 @@ from shimproxy.session.replies import (
     SENDER_UNUSABLE,
 )
 from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.command import RESET
 from shimproxy.smtp.dialogue import OUT_OF_STEP, Answers, ruling
 from shimproxy.smtp.reply import ReplyReader
 
@@ -75,7 +77,7 @@ class Opening:
     _greeted_at: float = 0.0
 
     def __attrs_post_init__(self) -> None:
-        self._introduction = Introduction(self.route, self.notes, self.policy)
+        self._introduction = Introduction(self.route, self.notes, self.policy, self.security.hellos)
 
     async def greeting(self) -> Reply:
         """Dial the receiver, and take its greeting; of several, from the first one that serves.
@@ -155,15 +157,15 @@ class Opening:
         if not self._tells_sender and self.watch.now - self._greeted_at < self.policy.deadlines.connect:
             self.route.was_of_no_use()
 
-    async def prepare(self, receiver: Receiver, command: Command) -> None:
+    async def prepare(self, receiver: Receiver, command: Command) -> bool:
         """Before a command of the sender's is forwarded: TLS, XCLIENT and the login, where they have to be.
 
-        Of several receivers, at the first one where that succeeds. Raises Unopened, Interrupted.
+        Of several receivers, at the first one where that succeeds. Whether no more can be to do before the next one.
+        Raises Unopened, Interrupted.
         """
         while True:
             try:
-                await self._prepare(receiver, command)
-                return
+                return await self._prepare(receiver, command)
             except Unopened as failed:
                 if not failed.told:
                     self.route.was_of_no_use()
@@ -178,18 +180,43 @@ class Opening:
         if greeting.severity != 2:
             raise Unopened(greeting if greeting.code == 421 else NO_SERVICE)
 
-    async def _prepare(self, receiver: Receiver, command: Command) -> None:
-        if not await self.security.prepare(receiver, command, self._greeting_again):
-            raise Unopened(RECEIVER_NOT_SECURE)
-        if refusal := await self._introduction.refusal(receiver, command):
-            raise Unopened(refusal, told=self._introduction.was_refused)
-        if not await self.security.log_in(receiver, command):
-            raise Unopened(NO_LOGIN)
+    async def _prepare(self, receiver: Receiver, command: Command) -> bool:
+        while True:
+            failed = await self._failure(receiver, command)
+            if self.security.hellos.refusal_of(receiver, command):
+                return False
+            if failed:
+                raise failed
+            if not self.security.hellos.are_refused(receiver):
+                return self._introduction.is_made_at(receiver)
+            receiver.give_up()  # it may be about to close, as it does not know the word
+            self.security.hellos.say_none_at(receiver)
+            await self._again()
 
-    async def _greeting_again(self) -> Reply:
+    async def _failure(self, receiver: Receiver, command: Command) -> Unopened | None:
+        """What keeps the sender's command from being forwarded, if anything does. Raises Unopened, Interrupted."""
+        if not await self.security.prepare(receiver, command, self._again):
+            return Unopened(RECEIVER_NOT_SECURE)
+        if refusal := await self._introduction.refusal(receiver, command):
+            return Unopened(refusal, told=self._introduction.was_refused)
+        if not await self.security.log_in(receiver, command):
+            return Unopened(NO_LOGIN)
+        return None
+
+    async def end_transaction(self, receiver: Receiver) -> None:
+        """Have the receiver forget what the sender has begun, as for a hello (RFC 5321 4.1.4). Raises Interrupted."""
+        try:
+            reply = await receiver.ask(RESET)
+        except DeadlinePassed as late:
+            self.notes.repaired(Violation.NO_REPLY, to=late.what)
+            reply = None
+        if not reply or reply.kind != 2:
+            receiver.give_up()
+
+    async def _again(self) -> None:
         """Dial the same receiver once more. Raises Unopened, Interrupted."""
         self.route.go_back()
-        return await self.greeting()
+        await self._another()
 
     async def anew(self, receiver: Receiver, *, blameless: bool) -> None:
         """Open a fresh leg, as the last one was given up; whether the sender was `blameless`.
@@ -203,19 +230,22 @@ class Opening:
         await self._another()
         self.notes.record.resumed += 1
 
-    async def as_before(self, pipeline: Pipeline, hello: Command) -> None:
-        """See to it that MAIL finds a fresh leg as it would have found the last one. Raises Unopened, Interrupted."""
+    async def as_before(self, pipeline: Pipeline, hello: Command) -> bool:
+        """See to it that MAIL finds a fresh leg as it would have found the last one.
+
+        Whether no more can be to do before the next command. Raises Unopened, Interrupted.
+        """
         receiver = pipeline.receiver
         while True:
-            await self.prepare(receiver, hello)
+            done = await self.prepare(receiver, hello)
             try:
-                reply = await receiver.ask(hello)
+                reply = await self.security.hellos.say(receiver, hello)
             except DeadlinePassed:
                 self.notes.repaired(Violation.NO_REPLY, to=str(hello.verb))
                 reply = None
             if reply and reply.kind == 2:
                 if pipeline.capabilities.offers_as_before(reply):
-                    return
+                    return done
             elif not (reply and self._tells_sender):
                 self.route.was_of_no_use()
             receiver.give_up()

@@ -18,6 +18,7 @@ import attrs
 
 from shimproxy.net.errors import DeadlinePassed
 from shimproxy.session.delivery import Delivery, Over
+from shimproxy.session.hello import AnsweredHello
 from shimproxy.session.replies import BYE, COMMAND_UNANSWERED, MAIL_UNANSWERED, RECEIVER_LATE
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import DATA, HELLOS, Verb
@@ -278,6 +279,8 @@ class Pipeline:
             return then
         before_chunks = self._before_chunks
         self._leave()
+        if verb in HELLOS and receiver.answered_hello and not self.hello:
+            reply = receiver.answered_hello.instead_of(reply, verb)
         if reply.code >= 500:
             self.has_refused = True
             self.tally.answered(reply.code)
@@ -295,12 +298,9 @@ class Pipeline:
                 self.reset()
             if verb is Verb.MAIL:
                 self.in_transaction = self.has_served = True
-            if verb in HELLOS:
-                if verb is Verb.HELO:
-                    self.forget()
-                else:
-                    reply = self.capabilities.offer(reply)
-                self.hello = receiver.asked
+            if verb in HELLOS and receiver.asked:
+                receiver.answered_hello = AnsweredHello(receiver.asked, reply)
+                reply = self._known_by(receiver.asked, reply)
         elif verb is Verb.RCPT:
             self.recipients += reply.kind == 2
             if self.measure:
@@ -309,6 +309,28 @@ class Pipeline:
             self.authenticated = True
         self.sender.put(reply)
         return then
+
+    def _known_by(self, hello: Command, reply: Reply) -> Reply:
+        """The sender's hello is accepted; the reply as it is given to it."""
+        if hello.verb is Verb.HELO:
+            self.forget()
+        else:
+            reply = self.capabilities.offer(reply)
+        self.hello = hello
+        return reply
+
+    def answer_hello(self, hello: Command, reply: Reply) -> None:
+        """Answer a hello of the sender's that is not forwarded, as the receiver has answered the same one already."""
+        self.notes.phase = hello.verb
+        secret, self.notes.secret = self.notes.secret, False  # it was said before any AUTH
+        if reply.kind == 2:
+            self.reset()
+            reply = self._known_by(hello, reply)
+        elif reply.code >= 500:
+            self.has_refused = True
+            self.tally.answered(reply.code)
+        self.sender.put(reply)
+        self.notes.secret = secret
 
     def _answer_mail(self, delivery: Delivery, verdict: Reply | Own) -> None:
         self._leave()

@@ -29,6 +29,7 @@ from shimproxy.smtp.reply import Own, Reply, ReplyReader
 if TYPE_CHECKING:
     from shimproxy.net.leg import Ended, Leg
     from shimproxy.session.delivery import Delivery
+    from shimproxy.session.hello import AnsweredHello
     from shimproxy.session.limits import Deadlines
     from shimproxy.session.notes import Notes
 
@@ -59,6 +60,8 @@ class Receiver:
     _unwritten: bytes = b""
     asked: Command | None = None
     """What it was asked last."""
+    answered_hello: AnsweredHello | None = None
+    """The hello that it knows the sender by, unless it was never told or is back at its greeting."""
     _unasked: Dropped | None = None
     _unasked_octets: int = 0
     _last_421: Reply | None = None
@@ -133,14 +136,14 @@ class Receiver:
                 return self.looked_at(reply)
         return None
 
-    async def ask(self, command: Command) -> Reply | None:
-        """Give a command of the shim's own, and its reply; None if the receiver has gone.
+    async def ask(self, command: Command, seconds: float | None = None) -> Reply | None:
+        """Give a command of the shim's own, and its reply, within `seconds` if that is less than it has for any other.
 
-        Raises DeadlinePassed, Interrupted.
+        None if the receiver has gone. Raises DeadlinePassed, Interrupted.
         """
         if not await self.in_step():
             return None
-        self.leg.watch.allow(self._deadlines.reply, command.verb)
+        self.leg.watch.allow(min(self._deadlines.reply, seconds or self._deadlines.reply), command.verb)
         secret = self.notes.secret
         self.queue(command)
         self.notes.secret = self.notes.secret or secret  # what the sender has said is still to be forwarded
@@ -163,6 +166,7 @@ class Receiver:
         self.gone = self.mail_data_open = False
         self.farewell = None
         self._unwritten, self.asked, self._answer = b"", None, None
+        self.answered_hello = None
         self._last_421, self._last_own_words = None, RECEIVER_LOST
 
     def passes_unread(self) -> None:

@@ -13,6 +13,7 @@ What passes unread is opaque.py's.
 
 from __future__ import annotations
 
+import enum
 from base64 import b64encode
 from typing import TYPE_CHECKING
 
@@ -21,21 +22,28 @@ import attrs
 from shimproxy.net.errors import DeadlinePassed, TlsFailed
 from shimproxy.session.policy import ReceiverTls, SenderTls
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import Command, Verb, hello_like
-from shimproxy.smtp.ehlo import keywords
+from shimproxy.smtp.command import Command, Verb
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from shimproxy.net.leg import Leg
+    from shimproxy.session.hello import Hellos
     from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Login, Policy
     from shimproxy.session.receiver import Receiver
     from shimproxy.session.sender import Sender
-    from shimproxy.smtp.reply import Reply
 
 STARTTLS = b"STARTTLS"
 _AUTH = b"AUTH"
+
+
+class _Start(enum.Enum):
+    """What came of STARTTLS with a receiver."""
+
+    SECURED = "it goes over"
+    NOT_OFFERED = "it does not offer it"
+    FAILED = "it fails, or is lost over it"
 
 
 @attrs.define(eq=False)
@@ -45,9 +53,10 @@ class Security:
     sender: Sender
     notes: Notes
     policy: Policy
+    hellos: Hellos
     _logged_in: bool = False
     _lost_at: set[str] = attrs.field(factory=set)
-    """Where a leg was lost over TLS that may be in the clear; it is not tried again there."""
+    """Where TLS has failed with a receiver that may be in the clear; it is not tried again there."""
     hello_due: bool = False
     """Whether the sender has to say EHLO again, as it has just gone over to TLS."""
 
@@ -107,30 +116,24 @@ class Security:
         """
         return self.policy.receiver_tls is not ReceiverTls.IMPLICIT or await self._handshake(leg)
 
-    async def prepare(
-        self, receiver: Receiver, command: Command, greeting_anew: Callable[[], Awaitable[Reply]]
-    ) -> bool:
+    async def prepare(self, receiver: Receiver, command: Command, dial_again: Callable[[], Awaitable[None]]) -> bool:
         """Before the sender's first command is forwarded: go over to TLS, where that has to be or can be.
 
-        Where a leg is lost over it that may be in the clear, `greeting_anew` opens another. Whether the leg is as it
-        has to be. Raises Interrupted, and what `greeting_anew` does.
+        Where it fails with a receiver that may be in the clear, `dial_again` opens another leg. Whether the leg is as
+        it has to be. Raises Interrupted, and what `dial_again` does.
         """
         how = self.policy.receiver_tls
         starts = how in (ReceiverTls.OPPORTUNISTIC, ReceiverTls.REQUIRED)
         while starts and not (receiver.leg.secured or receiver.leg.peer in self._lost_at):
-            try:
-                secured = await self._start_tls(receiver, command)
-                if secured is None and how is ReceiverTls.OPPORTUNISTIC and not receiver.gone:
-                    receiver.leg.reset()
-                    self._lost_at.add(receiver.leg.peer)
-                    if (await greeting_anew()).severity == 2:
-                        continue  # at the same receiver, or at one whose TLS was not tried yet
-            except DeadlinePassed as late:
-                self.notes.repaired(Violation.NO_REPLY, to=late.what)
-                secured = None
-            if secured is None or (how is ReceiverTls.REQUIRED and not secured):
-                return False
-            break
+            came_of_it = await self._start_tls(receiver, command)
+            if how is ReceiverTls.REQUIRED:
+                return came_of_it is _Start.SECURED
+            if came_of_it is not _Start.FAILED:
+                break
+            self._lost_at.add(receiver.leg.peer)
+            if not receiver.gone:
+                receiver.leg.reset()
+            await dial_again()  # at the same receiver, or at one whose TLS was not tried yet
         return receiver.leg.secured or not self.sender.leg.secured or self.policy.clear_allowed
 
     async def log_in(self, receiver: Receiver, command: Command) -> bool:
@@ -142,7 +145,7 @@ class Security:
             why_not = await self._log_in(receiver, command, login)
         except DeadlinePassed:
             why_not = "no answer in time"
-        if why_not:
+        if why_not and not self.hellos.refusal_of(receiver, command):
             self.notes.repaired(Violation.LOGIN_REFUSED, reason=why_not)
         self._logged_in = not why_not
         return self._logged_in
@@ -151,8 +154,10 @@ class Security:
         """Log in; why that failed, if it did."""
         if not (receiver.leg.secured or login.in_clear):
             return "no TLS"
-        reply = await receiver.ask(hello_like(command, lmtp=self.policy.lmtp))
-        mechanisms = keywords(reply).get(_AUTH, b"").upper().split() if reply and reply.code == 250 else []
+        offered = await self.hellos.offers(receiver, command)
+        if offered is None:
+            return "the connection is lost"
+        mechanisms = offered.get(_AUTH, b"").upper().split()
         user, secret = login.user.encode(), login.secret.encode()
         if b"PLAIN" in mechanisms:  # RFC 4616
             lines = [b"AUTH PLAIN " + b64encode(b"\0%s\0%s" % (user, secret))]
@@ -161,6 +166,7 @@ class Security:
         else:
             return "neither PLAIN nor LOGIN is offered"
         self.notes.secret = True  # until the next command is forwarded
+        reply = None
         for line in lines:
             reply = await receiver.ask(Command(Verb.AUTH, line + b"\r\n"))
             if reply is None or reply.code != 334:
@@ -169,21 +175,32 @@ class Security:
             return "the connection is lost"
         return "" if reply.code == 235 else f"reply {reply.code}"
 
-    async def _start_tls(self, receiver: Receiver, command: Command) -> bool | None:
-        """Whether the receiver has gone over to TLS; None if the leg is lost over it."""
-        reply = await receiver.ask(hello_like(command, lmtp=self.policy.lmtp))
-        if reply is None:
-            return None
-        if reply.code != 250 or STARTTLS not in keywords(reply):
-            return False
-        reply = await receiver.ask(Command(Verb.STARTTLS, b"STARTTLS\r\n"))
-        if reply is None:
-            return None
-        if reply.kind != 2:
-            return False
-        self._discard(receiver.take_unread(), "receiver")
-        self.forget_login()
-        return True if await self._handshake(receiver.leg) else None
+    async def _start_tls(self, receiver: Receiver, command: Command) -> _Start:
+        try:
+            offered = await self.hellos.offers(receiver, command, self._patience)
+            if offered is None:
+                return _Start.FAILED
+            if STARTTLS not in offered:
+                return _Start.NOT_OFFERED
+            reply = await receiver.ask(Command(Verb.STARTTLS, b"STARTTLS\r\n"), self._patience)
+            if reply is None or reply.kind != 2:
+                why_not = f"reply {reply.code}" if reply else "the connection is lost"
+                self.notes.repaired(Violation.TLS_FAILED, leg="receiver", reason=why_not)
+                return _Start.FAILED
+            self._discard(receiver.take_unread(), "receiver")
+            self.forget_login()
+            receiver.answered_hello = None
+            if await self._handshake(receiver.leg):
+                return _Start.SECURED
+        except DeadlinePassed as late:
+            self.notes.repaired(Violation.NO_REPLY, to=late.what)
+        self.notes.record.receiver_tls = "-"
+        return _Start.FAILED
+
+    @property
+    def _patience(self) -> float | None:
+        """How long a receiver is waited for that can be dialled again, if that is less than usual."""
+        return self.policy.deadlines.tls if self.policy.receiver_tls is ReceiverTls.OPPORTUNISTIC else None
 
     async def _handshake(self, leg: Leg) -> bool:
         security = self.policy.receiver_security

@@ -29,6 +29,7 @@ from shimproxy.session.capabilities import Capabilities
 from shimproxy.session.content import Content
 from shimproxy.session.delivery import Over
 from shimproxy.session.farewell import see_off
+from shimproxy.session.hello import Hellos
 from shimproxy.session.notes import AFTER_421, FIRST_COMMAND
 from shimproxy.session.opening import Opening, Unopened
 from shimproxy.session.pipeline import GROUPED, Pipeline
@@ -101,7 +102,7 @@ class Session:
     def __attrs_post_init__(self) -> None:
         self._watch = self.sender.leg.watch
         self._tally = Tally.beginning(self._watch.now, self.policy.limits)
-        self._security = Security(self.sender, self.notes, self.policy)
+        self._security = Security(self.sender, self.notes, self.policy, Hellos(self.policy))
         self._opening = Opening(self.notes, self.policy, self._watch, self.route, self.beside, self._security)
 
     @property
@@ -292,11 +293,28 @@ class Session:
         elif await receiver.in_step() or await self._resume(pipeline, command):
             if not self._ready and (command.verb in HELLOS or command.verb not in _WITHOUT_HELLO):
                 security.hello_due = False
-                await self._opening.prepare(receiver, command)
-                self._ready = True
+                done = await self._opening.prepare(receiver, command)
+                # Whoever begins without a hello may say it later.
+                self._ready = done and (command.verb in HELLOS or not receiver.answered_hello)
+            if command.verb in HELLOS and await self._answer_at_once(pipeline, command):
+                return
             if not await receiver.in_step():
                 await self._answer_alone(receiver, command.verb)
             await self._forward(turns, command)
+
+    async def _answer_at_once(self, pipeline: Pipeline, hello: Command) -> bool:
+        """Give the sender's hello the reply that the receiver has given to the same one; whether it has."""
+        receiver = pipeline.receiver
+        answered = receiver.answered_hello
+        if not answered or (pipeline.hello and answered.hello is not hello):
+            return False  # it may be the sender's second one
+        if pipeline.in_transaction:
+            await self._opening.end_transaction(receiver)
+        reply = self._security.hellos.reply_to(receiver, hello)
+        if reply:
+            pipeline.answer_hello(hello, reply)
+            await self.sender.pour()
+        return reply is not None
 
     def _refusal(self, pipeline: Pipeline, command: Command) -> Own | None:
         """What the shim answers itself, to a command that is for no receiver."""
@@ -365,8 +383,7 @@ class Session:
         if verb in HELLOS:
             pipeline.forget()
         elif hello:
-            await self._opening.as_before(pipeline, hello)
-            self._ready = True
+            self._ready = await self._opening.as_before(pipeline, hello)
         return True
 
     async def _forward(self, turns: Turns, command: Command) -> None:
@@ -415,6 +432,8 @@ class Session:
 
     async def _start_tls(self, pipeline: Pipeline) -> None:
         """Answer the sender's STARTTLS and go over to TLS with it."""
+        if pipeline.in_transaction:
+            await self._opening.end_transaction(pipeline.receiver)
         await self.sender.say(READY_FOR_TLS)
         await self._secure_sender()
         self._ready = False

@@ -118,6 +118,7 @@ class Command:
         return self.verb is not _OTHER or self.refused or _first_word(self.line) in _FURTHER_VERBS
 
 
+RESET: Final = Command(Verb.RSET, b"RSET\r\n")
 _ALONE = {b"%s\r\n" % verb.encode(): Command(verb, b"%s\r\n" % verb.encode()) for verb in _WITHOUT_ARGUMENTS}
 
 
@@ -288,9 +289,11 @@ def name_given(command: Command) -> bytes:
 
 
 def hello_like(command: Command, *, lmtp: bool) -> Command:
-    """EHLO, or LHLO in LMTP, with the name that a command of the sender's gives, if it does."""
-    verb = Verb.LHLO if lmtp else Verb.EHLO
-    return Command(verb, b"%s %s\r\n" % (verb.encode(), name_given(command) or _UNNAMED))
+    """EHLO, or LHLO in LMTP, with the name that a command of the sender's gives, if it does; its own, if it is that."""
+    verb, name = Verb.LHLO if lmtp else Verb.EHLO, name_given(command)
+    if command.verb is verb and name:
+        return command
+    return Command(verb, b"%s %s\r\n" % (verb.encode(), name or _UNNAMED))
 
 
 @attrs.frozen

@@ -1,0 +1,141 @@
+"""The receiver is given one hello for the sender: its own, or one of shimproxy's with the same name.
+
+RFC 5321 4.1.1.1.
+
+Invariants:
+
+1. A receiver that has answered EHLO is given no second one for the same sender, unless it has gone back to its
+   greeting in between (STARTTLS, XCLIENT) or the sender says one more than it had to: some take one (OpenSMTPD says
+   "503 Already identified").
+2. What such a receiver has said to shimproxy's own EHLO answers the sender's, as it gives the same name.
+3. A receiver that refuses EHLO costs a sender that says HELO nothing: it is dialled again, and given none.
+
+It does not know what a keyword is good for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.command import HELLOS, Verb, hello_like, name_given
+from shimproxy.smtp.dialogue import RELAY, answers, ruling
+from shimproxy.smtp.ehlo import keywords
+from shimproxy.smtp.reply import Reply
+
+if TYPE_CHECKING:
+    from shimproxy.session.policy import Policy
+    from shimproxy.session.receiver import Receiver
+    from shimproxy.smtp.command import Command
+    from shimproxy.smtp.ehlo import Keywords
+
+_ALREADY_SAID: Final = 503
+_UNKNOWN_WORD: Final = (500, 502, 504)
+
+
+@attrs.frozen
+class AnsweredHello:
+    """A hello, and what the receiver has said to it."""
+
+    hello: Command
+    reply: Reply
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether it asks what the receiver offers."""
+        return self.hello.verb is not Verb.HELO
+
+    @property
+    def offers(self) -> Keywords:
+        """The extensions that the receiver has."""
+        return keywords(self.reply) if self.reply.code == 250 and self.is_extended else {}
+
+    @property
+    def is_unknown_word(self) -> bool:
+        """Whether the receiver knows no such command, whoever says it."""
+        return self.reply.code in _UNKNOWN_WORD
+
+    def reply_to(self, command: Command) -> Reply | None:
+        """What answers this hello of the sender's, if it says the same."""
+        if command.verb not in HELLOS or name_given(command) != name_given(self.hello):
+            return None
+        return self._reply_to(command.verb)
+
+    def instead_of(self, refusal: Reply, verb: Verb) -> Reply:
+        """What answers the sender's first hello, where the receiver has refused it for being its second."""
+        return (self._reply_to(verb) if refusal.code == _ALREADY_SAID and self.reply.kind == 2 else None) or refusal
+
+    def _reply_to(self, verb: Verb) -> Reply | None:
+        if verb is self.hello.verb:
+            return self.reply
+        if verb is not Verb.HELO or self.reply.kind != 2:
+            return None
+        first = self.reply.octets.splitlines(keepends=True)[0]
+        return Reply(self.reply.code, first[:3] + b" " + first[4:])
+
+
+@attrs.define(eq=False)
+class Hellos:
+    """What is said to the receivers of one session of who the sender is."""
+
+    policy: Policy
+    _not_at: set[str] = attrs.field(factory=set)
+    """Who has refused EHLO, so that only the sender may say it there."""
+
+    async def offers(self, receiver: Receiver, command: Command, seconds: float | None = None) -> Keywords | None:
+        """What the receiver offers to the sender that has said `command`; None if it has gone.
+
+        It is asked if it was not, and given `seconds` for its reply if that is less than it has otherwise. Raises
+        DeadlinePassed, Interrupted.
+        """
+        hello = hello_like(command, lmtp=self.policy.lmtp)
+        answered = receiver.answered_hello
+        if not answered or (command.verb is hello.verb and not answered.is_extended):
+            if receiver.leg.peer in self._not_at and command.verb is not hello.verb:
+                return {}
+            reply = await receiver.ask(hello, seconds)
+            if reply is None:
+                return None
+            if ruling(answers(hello.verb), reply)[0] is not RELAY:
+                receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
+                return None
+            answered = receiver.answered_hello = AnsweredHello(hello, reply)
+        return answered.offers
+
+    def are_refused(self, receiver: Receiver) -> bool:
+        """Whether the receiver has refused shimproxy's own hello."""
+        answered = receiver.answered_hello
+        return answered is not None and answered.reply.refuses
+
+    def refusal_of(self, receiver: Receiver, command: Command) -> Reply | None:
+        """That refusal, if it is one of the sender's command too."""
+        answered = receiver.answered_hello
+        return answered.reply_to(command) if answered and answered.reply.refuses else None
+
+    def say_none_at(self, receiver: Receiver) -> None:
+        """Give the receiver no EHLO but the sender's own."""
+        self._not_at.add(receiver.leg.peer)
+
+    def reply_to(self, receiver: Receiver, command: Command) -> Reply | None:
+        """What the receiver has said already to what the sender says now, if that is a hello. A refusal counts once."""
+        answered = receiver.answered_hello
+        reply = answered.reply_to(command) if answered else None
+        if answered and reply and reply.refuses:
+            receiver.answered_hello = None
+            if answered.is_unknown_word:
+                self.say_none_at(receiver)
+        return reply
+
+    async def say(self, receiver: Receiver, hello: Command) -> Reply | None:
+        """The receiver's reply to the sender's hello, which it is given unless it has answered it; None if it has gone.
+
+        Raises DeadlinePassed, Interrupted.
+        """
+        if reply := self.reply_to(receiver, hello):
+            return reply
+        answered, reply = receiver.answered_hello, await receiver.ask(hello)
+        if reply and reply.kind == 2:
+            receiver.answered_hello = AnsweredHello(hello, reply)
+        return answered.instead_of(reply, hello.verb) if answered and reply else reply
