@@ -181,7 +181,7 @@ class MemoryRoute:
     driver: MemoryDriver
     has_more: bool = False
     blamed: int = 0
-    """How often the receiver was said to be of no use."""
+    """How often the receiver was said to be of no use, to others too."""
     tells_sender: bool = False
     origin: Origin = attrs.field(factory=lambda: Origin(("192.0.2.1", 1), ("192.0.2.3", 25)))
 
@@ -199,8 +199,11 @@ class MemoryRoute:
 
     go_back = begin_anew
 
-    def was_of_no_use(self) -> None:
-        self.blamed += 1
+    def was_of_no_use(self, *, told: bool = False) -> None:
+        self.blamed += not (told or self.tells_sender)
+
+    def was_of_use(self) -> None:
+        """There is but one receiver."""
 
 
 @attrs.define(eq=False)

@@ -589,6 +589,65 @@ def link_local(made: Gateway) -> socket.socket:
     return sock
 
 
+# -- receivers that keep one sender out
+
+
+@pytest.mark.parametrize("how", ["drop", "reject with tcp reset"])
+def test_a_firewall_against_one_sender_keeps_no_other_from_a_receiver(how: str, family: Family, tmp_path: Path) -> None:
+    """And that one is not kept waiting again; with all shut out, all are."""
+    need("nft", "nftables")
+    arguments = ["--listen", f":{SHIM_PORT}", "--spoof-sender", "--deadline", f"connect={BRIEFLY_SECONDS}"]
+    for port in (SMTP_PORT, SMTP_PORT + 1):
+        arguments += ["--receiver", shown(family, family.server, port)]
+    senders = [family.host(1, number) for number in range(11, 16)]
+    bits = family.network.partition("/")[2]
+    with gateway() as made, contextlib.ExitStack() as stack:
+        made.run(CLIENT, "; ".join(f"ip addr add {each}/{bits} dev uplink" for each in senders))
+        TPROXY.load(made)
+        first, second = made.listening((family.server, SMTP_PORT), (family.server, SMTP_PORT + 1))
+        for listener, name in ((first, b"first"), (second, b"second")):
+            stack.enter_context(Receiver(Talk.accept, talk=greeting_with(name), listener=listener))
+        run = stack.enter_context(shim(made, tmp_path, *arguments, capability="net_raw"))
+
+        def greetings(*senders: str) -> list[bytes]:
+            return [greeting_of(made, family, sender) for sender in senders]
+
+        def shut_out(sender: str) -> None:
+            saddr = "ip6 saddr" if family is IPV6 else "ip saddr"
+            rule = f"{saddr} {sender} tcp dport {SMTP_PORT} tcp flags syn {how}"
+            made.run(
+                SERVER,
+                f"nft 'add table inet wall; add chain inet wall input {{ type filter hook input priority 0; }};"
+                f"add rule inet wall input {rule}'",
+            )
+
+        shut_out(senders[0])
+        assert greetings(senders[0], senders[1], senders[0], senders[2]) == [b"second", b"first", b"second", b"first"]
+        assert run.log.count("repair=unreachable") == 1
+        shut_out(family.network.format(1))
+        assert greetings(*senders[1:4]) == [b"second"] * 3
+        assert run.log.count("repair=unreachable") == 3, "the second and the third: of the fourth none was tried"
+
+
+def greeting_with(name: bytes) -> type[Talk]:
+    """A receiver that says its name first, and no more."""
+
+    class Named(Talk):
+        def serve(self, on_data: Callable[[Talk], None]) -> None:
+            self.say(b"220 " + name + b"\r\n")
+            self.line()
+
+    return Named
+
+
+def greeting_of(made: Gateway, family: Family, sender: str) -> bytes:
+    """What that sender is greeted with, without the code."""
+    with made.at(CLIENT):
+        sock = socket.create_connection((family.lan, SHIM_PORT), SECONDS, (sender, 0))
+    with sock, sock.makefile("rb") as file:
+        return file.readline()[4:].strip()
+
+
 # -- one socket for both families
 
 ONE_SOCKET: Final = """

@@ -22,6 +22,7 @@ from shimproxy.net.driver import Driver
 from shimproxy.net.errors import DialFailed, ListenFailed
 from shimproxy.net.places import Places
 from shimproxy.net.receivers import Receivers
+from shimproxy.net.resting import Resting
 from tests.peers.receiving import full_queue
 from tests.peers.tls import Certificate, make_certificate
 from tests.test_serve import Lines, polite
@@ -29,6 +30,8 @@ from tests.test_serve import Lines, polite
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
+
+    from shimproxy.net.places import Place
 
 HOST = "127.0.0.1"
 SECONDS = 20
@@ -414,6 +417,123 @@ async def test_a_receiver_that_refuses_one_sender_is_left_alone_by_no_other(site
     assert answers == [b"250 first\r\n", b"250 second\r\n", b"250 first\r\n"]
 
 
+def leaving(name: bytes, left: list[bytes], dialled: list[bytes], *, headed: bool) -> Callable[..., Awaitable[None]]:
+    """A receiver that leaves some hosts without a word, once it is told who they are; all that it is told of."""
+
+    async def play(stream: trio.SocketStream) -> None:
+        lines = Lines(stream)
+        if headed:
+            dialled.append(header := await lines.line())
+            if any(host in header for host in left):
+                return
+        await stream.send_all(b"220 " + name + b"\r\n")
+        while line := await lines.line():
+            if line.startswith(b"EHLO"):
+                await stream.send_all(b"250-" + name + b"\r\n250 XCLIENT ADDR\r\n")
+            elif line.startswith(b"XCLIENT"):
+                dialled.append(line)
+                if any(host in line for host in left):
+                    return
+                await stream.send_all(b"220 " + name + b"\r\n")
+            else:
+                await stream.send_all(b"250 " + name + b"\r\n")
+
+    return play
+
+
+@attrs.define(eq=False)
+class Told:
+    """Two receivers that are told who the sender is, the first of which leaves some without a word."""
+
+    site: Site
+    left: list[bytes] = attrs.field(factory=list)
+    dialled: list[bytes] = attrs.field(factory=list)
+    """What the first one was told."""
+
+    async def serve(self, told: dict[str, Any]) -> None:
+        headed = "send_proxy" in told
+        receivers = [
+            await self.site.receiver(leaving(b"first", self.left, self.dialled, headed=headed)),
+            await self.site.receiver(leaving(b"second", [], [], headed=headed)),
+        ]
+        await self.site.serve(receiver=receivers, trust="127.0.0.0/8", **told)
+
+    async def answer(self, host: str) -> bytes:
+        """What a sender there hears to HELO."""
+        sender = await self.site.connect()
+        await sender.stream.send_all(f"PROXY TCP4 {host} 203.0.113.9 1234 25\r\n".encode())
+        await sender.line()
+        (answer,) = await sender.says(b"HELO x")
+        await sender.stream.aclose()
+        return answer
+
+
+FIRST, SECOND = b"250 first\r\n", b"250 second\r\n"
+both_ways = pytest.mark.parametrize("told", [{"send_proxy": "v1"}, {"xclient": True}], ids=["PROXY", "XCLIENT"])
+
+
+@both_ways
+async def test_a_receiver_that_leaves_one_sender_is_left_alone_by_no_other(site: Site, told: dict[str, Any]) -> None:
+    """But by that one, whose next session need not find out again."""
+    both = Told(site)
+    await both.serve(told)
+    both.left[:] = [b"192.0.2.66"]
+    hosts = ("192.0.2.66", "192.0.2.1", "192.0.2.66", "192.0.2.2")
+    assert [await both.answer(host) for host in hosts] == [SECOND, FIRST, SECOND, FIRST]
+    assert sum(b"192.0.2.66" in each for each in both.dialled) == 1
+
+
+@both_ways
+async def test_a_receiver_that_leaves_two_senders_is_left_alone_by_all(site: Site, told: dict[str, Any]) -> None:
+    both = Told(site)
+    await both.serve(told)
+    both.left[:] = [b"192.0.2."]
+    hosts = ("192.0.2.66", "192.0.2.66", "192.0.2.67", "192.0.2.1")
+    assert [await both.answer(host) for host in hosts] == [SECOND] * 4
+    assert len(both.dialled) == 2
+
+
+async def test_nor_by_any_if_another_was_served_between_the_two(site: Site) -> None:
+    both = Told(site)
+    await both.serve({"send_proxy": "v1"})
+    both.left[:] = [b"192.0.2.66", b"192.0.2.67"]
+    hosts = ("192.0.2.66", "192.0.2.1", "192.0.2.67", "192.0.2.1", "192.0.2.66", "192.0.2.67")
+    assert [await both.answer(host) for host in hosts] == [SECOND, FIRST, SECOND, FIRST, SECOND, SECOND]
+
+
+@pytest.fixture
+def place() -> Place:
+    return socket.AF_INET, ("192.0.2.1", 25)
+
+
+async def test_of_many_senders_no_more_is_kept_than_of_some(place: Place) -> None:
+    resting = Resting(30.0)
+    for number in range(3000):
+        resting.let_rest(place, f"sender {number}")
+        resting.was_of_use(place, "another")
+    assert sum(resting.rests(place, f"sender {number}") for number in range(3000)) == 1000
+    assert resting.rests(place, "sender 2999"), "the latest ones"
+    assert not resting.rests(place, "another")
+
+
+async def test_what_was_left_alone_by_one_sender_has_its_time(
+    place: Place, autojump_clock: trio.testing.MockClock
+) -> None:
+    resting = Resting(30.0)
+    resting.let_rest(place, "one")
+    await trio.sleep(31)
+    assert not resting.rests(place, "one")
+    resting.let_rest(place, "other")
+    assert not resting.rests(place), "the first one was too long ago"
+    await trio.sleep(29)
+    resting.let_rest(place, "one")
+    assert resting.rests(place)
+    await trio.sleep(31)
+    assert not resting.rests(place)
+    resting.let_rest(place)
+    assert resting.rests(place, "one")
+
+
 # -- the addresses of a name
 
 
@@ -554,7 +674,7 @@ async def test_legs_leave_from_nowhere_else(site: Site, source: str, reason: str
 async def test_where_each_session_has_its_own_place_to_go_to_none_is_left_alone() -> None:
     receivers = Receivers(driver=Driver())
     receivers.let_rest((socket.AF_INET, ("192.0.2.1", 25)))
-    assert not receivers.some_rest
+    assert not receivers.resting.some
 
 
 # -- loops

@@ -3,8 +3,8 @@
 Invariants:
 
 1. A session tries each receiver once, in the order of preference or from another one on each time.
-2. A place that did not answer, or whose receiver was of no use, is the last to be tried for a while; never is nothing
-   tried at all.
+2. A place that did not answer, or whose receiver was of no use, is the last to be tried for a while (resting.py); never
+   is nothing tried at all.
 3. A PROXY header goes out in one write, before anything else (proxy-protocol.txt section 2).
 """
 
@@ -15,7 +15,6 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 import attrs
-import trio
 
 from shimproxy.net import proxy_header
 from shimproxy.net.address import Address, ip_address
@@ -23,6 +22,7 @@ from shimproxy.net.dial import ANYWHERE, Source, dial
 from shimproxy.net.errors import DialFailed, SenderUnusable
 from shimproxy.net.origin import NOBODY, Origin
 from shimproxy.net.places import Places
+from shimproxy.net.resting import Resting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,41 +61,31 @@ class Receivers:
     """The PROXY header that they begin with."""
     own_legs: OwnLegs | None = None
     """Where they are noted, if connections may come back."""
-    _resting: dict[Place, float] = attrs.field(factory=dict)
-    """Place -> until when it is left alone."""
+    resting: Resting = attrs.field(init=False)
     _turn: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.resting = Resting(self.rest_seconds)
 
     def route(self) -> Route:
         """The way of a new session."""
-        return Route(self, self.in_order())
+        return Route(self)
 
-    def in_order(self) -> list[Places]:
-        """The receivers as a session is to try them."""
+    def in_order(self, origin: Origin) -> list[Places]:
+        """The receivers as a session with such a sender is to try them."""
         places = [*self.places]
         if self.balance is Balance.ROUND_ROBIN and places:
             self._turn = (self._turn + 1) % len(places)
             places = places[self._turn :] + places[: self._turn]
-        if self._resting:
-            places.sort(key=lambda each: bool(each.known) and all(map(self.rests, each.known)))
+        if self.resting.some:
+            sender = _host(origin)
+            places.sort(key=lambda each: bool(each.known) and all(self.resting.rests(it, sender) for it in each.known))
         return places
 
-    @property
-    def some_rest(self) -> bool:
-        """Whether any place may be left alone."""
-        return bool(self._resting)
-
-    def rests(self, place: Place) -> bool:
-        """Whether a place is left alone."""
-        return self._resting.get(place, 0.0) > trio.current_time()
-
-    def let_rest(self, place: Place) -> None:
-        """Leave a place alone for a while: it was of no use."""
-        if not self.places:
-            return  # each session has one place to go to; to know those of all senders would have no end
-        now = trio.current_time()
-        self._resting = {each: until for each, until in self._resting.items() if until > now}
-        if self.rest_seconds:
-            self._resting[place] = now + self.rest_seconds
+    def let_rest(self, place: Place, sender: str = "") -> None:
+        """Leave a place alone for a while: it was of no use, perhaps to that `sender` alone if one is named."""
+        if self.places:  # else each session has one place to go to; to know those of all senders would have no end
+            self.resting.let_rest(place, sender)
 
 
 @attrs.define(eq=False)
@@ -103,8 +93,8 @@ class Route:
     """The way of one session to its receiver."""
 
     _receivers: Receivers
-    _left: list[Places]
-    """Those that it has not tried yet."""
+    _left: list[Places] | None = None
+    """Those that it has not tried yet; all of them, if that is not said."""
     origin: Origin = NOBODY
     """Whom the session is with, where that matters."""
     _last: tuple[Places, Place] | None = None
@@ -122,24 +112,39 @@ class Route:
     @property
     def has_more(self) -> bool:
         """Whether there are receivers that were not tried yet."""
-        return bool(self._left)
+        return self._left is None or bool(self._left)
 
     def begin_anew(self) -> None:
         """Try them all again."""
         if self._receivers.places:
-            self._left = self._receivers.in_order()
+            self._left = None
         elif self.origin.destination:
             self.aim(self.origin.destination)
 
     def go_back(self) -> None:
         """Dial the same receiver as last time, before those that were not tried yet."""
         assert self._last is not None
+        assert self._left is not None
         self._left.insert(0, self._last[0])
 
-    def was_of_no_use(self) -> None:
-        """The receiver that was dialled last does not serve: others go first for a while."""
+    def was_of_no_use(self, *, told: bool = False) -> None:
+        """The receiver that was dialled last does not serve: others go first for a while.
+
+        For other senders only if it did not know who this one is, by the connection or as it was `told`.
+        """
         if self._last:
-            self._receivers.let_rest(self._last[1])
+            sender = _host(self.origin) if told or self.tells_sender else ""
+            self._receivers.let_rest(self._last[1], sender)
+
+    def was_of_use(self) -> None:
+        """The receiver that was dialled last does serve."""
+        resting = self._receivers.resting
+        if resting.some and self._last:
+            resting.was_of_use(self._last[1], _host(self.origin))
+
+    def _did_not_answer(self, place: Place) -> None:
+        """A place could not be reached; from the sender's own address, perhaps from there alone."""
+        self._receivers.let_rest(place, _host(self.origin) if self._receivers.spoofs else "")
 
     async def dial(self, watch: Watch, connect_seconds: float) -> Leg:
         """A leg to the next receiver, by whichever of its addresses answers first.
@@ -147,12 +152,15 @@ class Route:
         Raises DialFailed, SenderUnusable, NoMeans, Interrupted.
         """
         receivers, self._last = self._receivers, None
+        if self._left is None:
+            self._left = receivers.in_order(self.origin)
         receiver = self._left.pop(0)
         places = receiver.known if receiver.is_settled else await receiver.find(connect_seconds)
-        if receivers.some_rest:
-            places = sorted(places, key=receivers.rests)
+        if receivers.resting.some:
+            sender = _host(self.origin)
+            places = sorted(places, key=lambda each: receivers.resting.rests(each, sender))
         source = self._senders_own(places) if receivers.spoofs else receivers.source
-        leg, place = await dial(places, receivers.driver, watch, connect_seconds, source, receivers.let_rest)
+        leg, place = await dial(places, receivers.driver, watch, connect_seconds, source, self._did_not_answer)
         self._last = receiver, place
         leg.host = receiver.host
         if receivers.own_legs:
@@ -187,3 +195,8 @@ class Route:
         if taken_octets < len(octets):  # never seen: a new socket has room
             leg.close()
             raise DialFailed(f"{leg.peer}: does not take the PROXY header")
+
+
+def _host(origin: Origin) -> str:
+    """The address of the sender; none if it has none."""
+    return origin.sender[0] if origin.sender else ""

@@ -47,6 +47,12 @@ class Introduction:
     """Whether a receiver has said so, and not just failed."""
     _made_on: tuple[Leg, bool] | None = None
     """The last leg where that was done, and whether it was over to TLS."""
+    _begun_on: Leg | None = None
+    """The last leg where it was tried."""
+
+    def has_told(self, receiver: Receiver) -> bool:
+        """Whether a receiver was told, on its leg of now, and whatever it made of that."""
+        return self._begun_on is receiver.leg
 
     def is_made_at(self, receiver: Receiver) -> bool:
         """Whether the receiver need not be told any more."""
@@ -78,6 +84,7 @@ class Introduction:
         origin = self.route.origin
         told = introduction(offered.get(XCLIENT, b""), command, origin.sender, origin.destination)
         if told:
+            self._begun_on = leg
             try:
                 reply = await receiver.ask(told)
                 why_not = f"reply {reply.code}" if reply else "the connection is lost"

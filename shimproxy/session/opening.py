@@ -94,6 +94,7 @@ class Opening:
                     raise
             else:
                 if greeting.severity == 2:
+                    route.was_of_use()
                     return greeting
                 if not route.tells_sender:
                     route.was_of_no_use()
@@ -150,12 +151,12 @@ class Opening:
         return self.route.tells_sender or self.policy.xclient
 
     def went_before_mail(self) -> None:
-        """The receiver is of no use, if it went soon, and not for what it was told of the sender.
+        """The receiver is of no use, if it went soon; to this sender alone, perhaps, if it was told who that is.
 
         One that has waited for the sender's commands in vain is of use to others.
         """
-        if not self._tells_sender and self.watch.now - self._greeted_at < self.policy.deadlines.connect:
-            self.route.was_of_no_use()
+        if self.watch.now - self._greeted_at < self.policy.deadlines.connect:
+            self.route.was_of_no_use(told=self._tells_sender)
 
     async def prepare(self, receiver: Receiver, command: Command) -> bool:
         """Before a command of the sender's is forwarded: TLS, XCLIENT and the login, where they have to be.
@@ -168,7 +169,7 @@ class Opening:
                 return await self._prepare(receiver, command)
             except Unopened as failed:
                 if not failed.told:
-                    self.route.was_of_no_use()
+                    self.route.was_of_no_use(told=self._introduction.has_told(receiver))
                 if not self.route.has_more:
                     raise
             receiver.give_up()
@@ -247,7 +248,7 @@ class Opening:
                 if pipeline.capabilities.offers_as_before(reply):
                     return done
             elif not (reply and self._tells_sender):
-                self.route.was_of_no_use()
+                self.route.was_of_no_use(told=self._tells_sender)
             receiver.give_up()
             if not self.route.has_more:
                 raise Unopened(reply if reply and reply.code == 421 else NOT_AS_BEFORE)
