@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from shimproxy.ops.settings import Settings
 
 GREETING_SECONDS: Final = 5.0
+_QUIT_SECONDS: Final = 1.0
 _MOST_OCTETS: Final = 65_536
 
 
@@ -62,7 +63,7 @@ async def _why_not(endpoint: Endpoint, settings: Settings) -> str:
                     return ""  # it waits for TLS, which is for the workers to make
                 why_not = await _why_not_heard(stream)
                 # What becomes of QUIT says nothing about the greeting.
-                with contextlib.suppress(trio.BrokenResourceError):
+                with trio.move_on_after(_QUIT_SECONDS), contextlib.suppress(trio.BrokenResourceError):
                     await stream.send_all(b"QUIT\r\n")
                     await stream.receive_some()
         except (OSError, trio.BrokenResourceError) as error:
