@@ -13,7 +13,7 @@ import attrs
 import trio
 import trio.testing
 
-from shimproxy.net.driver import Block
+from shimproxy.net.driver import Block, Standing
 from shimproxy.net.errors import DialFailed
 from shimproxy.net.leg import Leg
 from shimproxy.net.origin import Origin
@@ -54,6 +54,8 @@ class MemorySocket:
     got_rst: bool = False
     """Whether the shim reset it."""
     closed: bool = False
+    unacknowledged_octets: int = 0
+    """How much of what was written the peer's host has not acknowledged."""
     _waiting: bytearray = attrs.field(factory=bytearray)
     _fin: bool = False
     _rst: bool = False
@@ -84,6 +86,11 @@ class MemorySocket:
     def _notice(self, events: int) -> None:
         if self.leg is not None and not self.closed:
             self.leg.notice(events)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the peer acknowledges nothing more."""
+        return self._rst or (self._fin and self.got_fin and not self.unacknowledged_octets)
 
     @property
     def unread_octets(self) -> int:
@@ -149,6 +156,13 @@ class MemoryDriver:
 
     def remove(self, leg: Leg) -> None:
         """Nothing is held of it."""
+
+    def unacknowledged_octets(self, leg: Leg) -> int:
+        return cast("MemorySocket", leg.sock).unacknowledged_octets
+
+    def standing(self, leg: Leg) -> Standing:
+        sock = cast("MemorySocket", leg.sock)
+        return Standing(leg.octets_out - sock.unacknowledged_octets, leg.ended is not None, sock.is_over)
 
 
 @attrs.define(eq=False)

@@ -13,7 +13,11 @@ Invariants:
 
 from __future__ import annotations
 
+import fcntl
 import select
+import socket
+import struct
+import termios
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
@@ -33,6 +37,11 @@ BLOCK_OCTETS: Final = 2 * 1024 * 1024
 BLOCK_START: Final = 4
 """Where in its buffer a block begins: who holds octets of the last one has room for them before it."""
 _EVENTS_A_ROUND: Final = 64
+_COUNT: Final = struct.Struct("i")
+# Of struct tcp_info in linux/tcp.h: tcpi_state, and tcpi_bytes_acked.
+_TCP_INFO: Final = struct.Struct("B119xQ")
+_TCP_CLOSE: Final = 7
+_ENDED_BY_PEER: Final = frozenset({_TCP_CLOSE, 8, 9, 11})  # and CLOSE_WAIT, LAST_ACK, CLOSING
 _TO_READ: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 
 
@@ -55,6 +64,18 @@ class Block:
         self.scratch = bytearray(BLOCK_START + self.size_octets)
 
 
+@attrs.frozen
+class Standing:
+    """What this host knows of a connection."""
+
+    acknowledged_octets: int
+    """How many octets that were written the peer's host has acknowledged, with what TLS makes of them."""
+    peer_has_ended: bool
+    """Whether its FIN, or a reset, is here."""
+    over: bool
+    """Whether nothing more can be acknowledged."""
+
+
 class Readiness(Protocol):
     """What a leg needs of a driver; tests have one of their own, for sockets in memory."""
 
@@ -68,6 +89,12 @@ class Readiness(Protocol):
 
     def remove(self, leg: Leg) -> None:
         """Forget the leg, whose socket is about to be closed."""
+
+    def unacknowledged_octets(self, leg: Leg) -> int:
+        """How much of what was written to the leg its peer's host has not acknowledged."""
+
+    def standing(self, leg: Leg) -> Standing:
+        """How the leg's connection stands."""
 
 
 @attrs.define(eq=False)
@@ -94,6 +121,20 @@ class Driver:
     def remove(self, leg: Leg) -> None:
         """Forget the leg; closing its socket takes it off the epoll."""
         self._legs.pop(leg.sock.fileno(), None)
+
+    def unacknowledged_octets(self, leg: Leg) -> int:
+        """As Readiness has it: SIOCOUTQ of tcp(7), sent or not; of unix(7), what the peer's program has not read."""
+        (octets,) = _COUNT.unpack(fcntl.ioctl(leg.sock.fileno(), termios.TIOCOUTQ, bytes(_COUNT.size)))
+        return int(octets)
+
+    def standing(self, leg: Leg) -> Standing:
+        """As Readiness has it; with unix(7) all is acknowledged once the peer's program has read all."""
+        sock = leg.sock
+        if sock.family == socket.AF_UNIX:
+            ended = leg.ended is not None or leg.broken
+            return Standing(0 if self.unacknowledged_octets(leg) else leg.octets_out, ended, ended)
+        state, octets = _TCP_INFO.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size))
+        return Standing(octets, state in _ENDED_BY_PEER, state == _TCP_CLOSE)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Tell the legs of their events until cancelled."""

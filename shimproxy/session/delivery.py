@@ -87,7 +87,7 @@ class Delivery:
                 record.transactions += 1
                 record.accepted += self._accepted
             self.notes.phase = "between mails" if self.last else "between chunks"
-        self.sender.put(verdict)
+        self.sender.put_verdict(verdict)
 
     def unanswered(self) -> Own:
         """What answers mail data whose receiver has gone behind their end."""

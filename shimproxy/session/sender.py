@@ -6,11 +6,18 @@ reply answers.
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
 
+from shimproxy.net.acknowledged import have_arrived, place
+from shimproxy.net.errors import Interrupted
+from shimproxy.net.leg import Ended
+from shimproxy.session.farewell import see_off
 from shimproxy.session.notes import AFTER_421
+from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.reply import Reply
 
 if TYPE_CHECKING:
@@ -34,6 +41,11 @@ class Sender:
     told_421: bool = False
     """Whether it was told that the session ends."""
     _unsaid: bytes = b""
+    _verdict_until: float | None = None
+    """Where in the connection its last verdict ends; infinite until that is written."""
+    _verdict_code: int = 0
+    _gone: Ended | None = None
+    """How it went, if it did before the shim's FIN and may not have its verdict."""
 
     def __attrs_post_init__(self) -> None:
         if self.notes.tracer:
@@ -61,6 +73,8 @@ class Sender:
         octets = self._unsaid
         if octets:
             self._unsaid = octets[self.leg.send_now(octets) :]
+            if self._verdict_until == math.inf and not self._unsaid:
+                self._verdict_until = place(self.leg)
         return not self._unsaid
 
     async def pour(self) -> None:
@@ -69,6 +83,35 @@ class Sender:
             octets, self._unsaid = self._unsaid, b""
             self.leg.watch.allow(self._deadlines.command, "the sender taking a reply")
             await self.leg.write_on(octets, 0)
+            if self._verdict_until == math.inf:
+                self._verdict_until = place(self.leg)
+
+    def put_verdict(self, reply: Reply | Own) -> None:
+        """Put the reply to its mail data."""
+        self.put(reply)
+        self._verdict_until = math.inf
+        self._verdict_code = reply.code if isinstance(reply, Reply) else reply.plain.code
+
+    # -- how it ends
+
+    def half_close(self) -> bool:
+        """Send FIN; whether it may still speak."""
+        leg = self.leg
+        speaks = leg.readable and leg.look() is not None
+        if self._verdict_until is not None and not leg.closed:
+            # A reset says nothing of what was written before it came.
+            self._gone = Ended.RST if leg.broken else leg.ended if leg.ended is Ended.FIN else None
+        leg.half_close()
+        return speaks and not leg.ended
+
+    async def see_off(self) -> None:
+        """Let it close, too; and note whether it had gone before it had the verdict on its mail."""
+        until, how = self._verdict_until, self._gone
+        if how and until is not None:
+            with suppress(Interrupted):
+                if not await have_arrived(self.leg, until, self._deadlines.linger_idle):
+                    self.notes.repaired(Violation.VERDICT_UNREAD, code=self._verdict_code, how=how.value)
+        await see_off(self.leg, self._deadlines, self.notes)
 
     async def say(self, reply: Reply | Own) -> None:
         """Give a reply now. Raises LegBroken, DeadlinePassed, Interrupted."""

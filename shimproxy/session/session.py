@@ -28,7 +28,6 @@ from shimproxy.session import opaque
 from shimproxy.session.capabilities import Capabilities
 from shimproxy.session.content import Content
 from shimproxy.session.delivery import Over
-from shimproxy.session.farewell import see_off
 from shimproxy.session.hello import Hellos
 from shimproxy.session.notes import AFTER_421, FIRST_COMMAND
 from shimproxy.session.opening import Opening, Unopened
@@ -166,14 +165,13 @@ class Session:
 
     async def _part(self) -> None:
         """Close both legs politely, as far as the peers let it."""
-        sender, receiver = self.sender.leg, self.receiver
-        sender.half_close()
-        if sender.readable:  # what it still sends must not wait for the receiver's leave
-            await see_off(sender, self.policy.deadlines, self.notes)
+        sender, receiver = self.sender, self.receiver
+        if sender.half_close():  # what it still sends must not wait for the receiver's leave
+            await sender.see_off()
         if receiver:
             await receiver.part()
-        if not sender.closed:
-            await see_off(sender, self.policy.deadlines, self.notes)
+        if not sender.leg.closed:
+            await sender.see_off()
         if receiver:
             await receiver.seen_off()
 

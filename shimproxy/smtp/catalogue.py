@@ -254,6 +254,13 @@ class Violation(enum.Enum):
         "RFC 5321 4.1.1.10",
         "QUIT to the receiver, close; after its verdict it is some senders' habit, and INFO in the log",
     )
+    VERDICT_UNREAD = (
+        "verdict-unread",
+        "sender",
+        "RFC 5321 4.5.3.2.6, RFC 1047",
+        "gone before its host had the verdict on its mail, which it sends again: an accepted one is doubled, and "
+        "nobody can mend that",
+    )
     DATA_WITHOUT_354 = (
         "data-without-354",
         "sender",
