@@ -273,6 +273,23 @@ async def test_what_the_probe_provokes_is_not_held_against_the_receiver() -> Non
     assert "RCPT TO:<postmaster> was answered by 502 no" in seen.text
 
 
+async def test_a_pause_after_an_envelope_that_is_refused_is_not_held_against_the_receiver() -> None:
+    def dialogue(talk: Talk) -> None:
+        talk.say(b"220 hello\r\n")
+        while (verb := talk.line()[:4]) != b"QUIT":
+            if verb == b"MAIL":
+                talk.say(b"530 5.7.0 AUTH first\r\n")
+                return talk.read_on()
+            talk.say(b"250-here\r\n250 PIPELINING\r\n" if verb == b"EHLO" else b"250 ok\r\n")
+        talk.say(b"221 bye\r\n")
+
+    with speaking(dialogue) as receiver:
+        seen = await probed(receiver.port, mail=True, patience_seconds=SHORT_SECONDS)
+    assert seen.names == set(), seen.text
+    assert "530 5.7.0 AUTH first; it wants AUTH or STARTTLS before" in seen.text
+    assert "RSET, MAIL, RSET, MAIL, RSET, QUIT: 250 530 and no more, in one write as one by one" in seen.text
+
+
 @pytest.mark.parametrize(
     ("again", "names", "told"),
     [

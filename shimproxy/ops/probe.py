@@ -208,7 +208,7 @@ class Probe:
             seen.left_out = self.account.dialogue.left_out or "PIPELINING is not offered"
             return
         seen.offered = True
-        # All may stand in a group (RFC 2920 3.1). None is to be refused, as a receiver may pause for long after that. A
+        # All may stand in a group (RFC 2920 3.1). None should be refused, as a receiver may pause for long after that. A
         # command comes behind a RSET without a transaction, and behind one that ends a transaction.
         mail = f"MAIL FROM:{self.plan.reverse_path}"
         seen.commands = ["RSET", mail, "RSET", mail, "RSET", "QUIT"]
@@ -217,6 +217,7 @@ class Probe:
             for command in seen.commands[:-1]:
                 if heard := await talk.ask(command):
                     seen.one_by_one.append(heard)
+                    talk.excuse(heard)
             if heard := await talk.leave(self.plan.close_seconds):
                 seen.one_by_one.append(heard)
 
@@ -228,6 +229,7 @@ class Probe:
                 if heard is None:
                     break
                 seen.together.append(heard)
+                talk.excuse(heard)
             else:
                 await talk.see_off(self.plan.close_seconds)
             seen.end = talk.end
@@ -335,6 +337,7 @@ class Probe:
                 ):
                     if not _welcomes(heard):
                         seen.left_out = f"{command} was answered by {heard or talk.nothing} this time"
+                        talk.excuse(heard)
                         await talk.leave(plan.close_seconds)
                         return
             await converse(talk)

@@ -100,6 +100,8 @@ def of_pipelining(account: Account) -> list[Line]:
             text += "; a sender that does it is served one command at a time (unoffered-pipelining)"
         return [("Pipelining", text)]
     group, together = ", ".join(command.split()[0] for command in seen.commands), _codes(seen.together)
+    if seen.same and len(seen.together) < len(seen.commands):
+        return [("Pipelining", f"offered; {group}: {together} and no more, in one write as one by one")]
     if seen.same:
         order = "" if seen.shows_order else ", whose order their words can't tell"
         return [("Pipelining", f"offered; {group} in one write: a reply each, as one by one ({together}){order}")]

@@ -135,6 +135,11 @@ class Talk:
         """From here on nothing that the receiver does is noted: it may be for what the probe has done."""
         self.saw = _blame_nobody
 
+    def excuse(self, heard: Heard | None) -> None:
+        """Blame nobody from here on, if this reply refuses."""
+        if heard and heard.code >= 400:
+            self.blame_nobody()
+
     # -- octets
 
     def reset_when_closed(self) -> None:
