@@ -208,8 +208,8 @@ class Probe:
             seen.left_out = self.account.dialogue.left_out or "PIPELINING is not offered"
             return
         seen.offered = True
-        # All may stand in a group (RFC 2920 3.1). None should be refused, as a receiver may pause for long after that. A
-        # command comes behind a RSET without a transaction, and behind one that ends a transaction.
+        # All may stand in a group (RFC 2920 3.1). None should be refused, as a receiver may pause for long after that.
+        # A command comes behind a RSET without a transaction, and behind one that ends a transaction.
         mail = f"MAIL FROM:{self.plan.reverse_path}"
         seen.commands = ["RSET", mail, "RSET", mail, "RSET", "QUIT"]
 
