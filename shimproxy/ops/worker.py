@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _REPORT_SECONDS: Final = 1.0
 _MOST_UNSAID: Final = 100
-_LINE_SECONDS: Final = 5.0
+_LAST_SECONDS: Final = 5.0
 
 
 @attrs.define(eq=False)
@@ -43,8 +43,8 @@ class Reports:
     metrics: Metrics = attrs.field(factory=Metrics)
     _repaired: int = 0
     """How many sessions were told since the figures were: more than are kept are not asked for."""
-    _mute: bool = False
-    """Whether there is nobody to hear it, or a line was left half written."""
+    _unwritten: bytes = b""
+    """What is left of the lines that are being written."""
     _unsaid: trio.MemorySendChannel[dict[str, Any]] = attrs.field(init=False)
     _to_say: trio.MemoryReceiveChannel[dict[str, Any]] = attrs.field(init=False)
 
@@ -73,15 +73,13 @@ class Reports:
             await self._write(each)
 
     async def _write(self, what: dict[str, Any]) -> None:
-        if self._mute:
-            return
-        # A line is written to its end or is the last.
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + _LINE_SECONDS) as scope:
-            try:
-                await self.control.send_all(json.dumps(what).encode() + b"\n")
-            except trio.BrokenResourceError:
-                self._mute = True
-        self._mute = self._mute or scope.cancelled_caught
+        """Write a line, after what was left of the one before it; cancelled, it leaves the rest to the next."""
+        self._unwritten += json.dumps(what).encode() + b"\n"
+        with suppress(OSError):  # the supervisor has gone, and the lines have nowhere to go
+            while self._unwritten:
+                taken = await self.control.socket.send(self._unwritten)
+                self._unwritten = self._unwritten[taken:]
+        self._unwritten = b""
 
     async def run_regularly(self) -> None:
         """Say the figures once a second, so that little is lost with a worker that is killed."""
@@ -92,7 +90,8 @@ class Reports:
 
     async def say_the_last(self) -> None:
         """Say the figures of a worker that is about to end."""
-        await self._write({"counted": self.metrics.counted, "gauges": {}})
+        with trio.move_on_after(_LAST_SECONDS):
+            await self._write({"counted": self.metrics.counted, "gauges": {}})
 
 
 async def work(control: trio.SocketStream) -> None:

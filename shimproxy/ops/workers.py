@@ -5,6 +5,7 @@ Invariants:
 1. A worker that ends while it is among the current ones is replaced, with the settings and sockets of the others, and
    with what was read of files when these settings were adopted: it needs none of them.
 2. New workers serve before the old ones are told to retire; if one of them does not, none of them stays.
+3. A worker that does not start in time, or no longer answers, is killed.
 
 What a worker is told and says is child.py's; when there are to be others is the supervisor's to know.
 """
@@ -42,6 +43,10 @@ _PAUSE_SECONDS: Final = 1.0
 """Between attempts to start a worker for which there are no means."""
 _STEADY_SECONDS: Final = 10.0
 """A worker that has lived so long has not failed to start."""
+_ANSWER_SECONDS: Final = 3.0
+_MOST_UNANSWERED: Final = 3
+"""Questions in a row, each of which has its time: where everything stood still, as when a machine is suspended, that
+was one of them."""
 _REPORT_SECONDS: Final = 1.0
 _SILENT_SECONDS: Final = 10.0
 """A worker that reports once a second and has not for so long serves nobody."""
@@ -84,9 +89,11 @@ class Workers:
         try:
             for _ in range(service.settings.workers_used):
                 workers.append(self._spawn(service))
-            for worker in workers:
-                with trio.move_on_after(_START_SECONDS):
+            with trio.move_on_after(_START_SECONDS) as waiting:
+                for worker in workers:
                     await worker.ready.wait()
+            if waiting.cancelled_caught:
+                problem = f"a worker did not start within {_START_SECONDS:g} s"
         except OSError as error:
             problem = f"a worker could not be started: {error.strerror}"
         except BaseException:
@@ -153,12 +160,33 @@ class Workers:
 
     async def _tend_to_its_end(self, worker: Worker) -> None:
         worker.control.setblocking(False)
-        await worker.run(partial(self._hear, worker), partial(self.journal.trouble_with_workers, pid=worker.pid))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, worker)
+            await worker.run(partial(self._hear, worker), partial(self.journal.trouble_with_workers, pid=worker.pid))
+            nursery.cancel_scope.cancel()
         self.all.discard(worker)
         self.history.over(worker.counted)
         self._answered.unpark_all()
         if worker in self.current:
             await self._replace(worker)
+
+    async def _watch(self, worker: Worker) -> None:
+        """Kill it once it has had its time to start, or no longer says anything when it is asked."""
+        with trio.move_on_after(_START_SECONDS):
+            await worker.ready.wait()
+        unanswered = 0
+        while worker.serves and unanswered < _MOST_UNANSWERED:
+            asked_at = trio.current_time()
+            worker.ask(time.monotonic_ns())
+            await trio.sleep(_ANSWER_SECONDS)
+            unanswered = 0 if worker.heard_at > asked_at else unanswered + 1
+        if worker.ended.is_set():
+            return
+        what = "a worker no longer answers; it is killed" if worker.serves else "a worker does not start; it is killed"
+        self.journal.trouble_with_workers(
+            what, pid=worker.pid, silent_seconds=round(trio.current_time() - worker.heard_at, 3)
+        )
+        worker.kill()
 
     def _hear(self, worker: Worker, what: dict[str, Any]) -> None:
         if "ready" in what:
