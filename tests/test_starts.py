@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import trio
 import trio.testing
 
+import shimproxy
 from shimproxy.ops.journal import Journal
 from shimproxy.ops.listener import SettingsError
 from shimproxy.ops.sources import Sources
 from shimproxy.ops.workers import Service, Workers
 from tests.peers.processes import poll
-from tests.peers.receiving import HOST, Receiver, Talk
-from tests.test_supervisor import Session, running, settings
+from tests.peers.receiving import HOST, SECONDS, Receiver, Talk
+from tests.test_supervisor import Session, children_of, running, settings, syslog_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 HANGING_WORKER = """
 import os, sys, time
 if "shimproxy.ops.worker" in sys.orig_argv:
     time.sleep(1_000_000)
+"""
+HANGING_RESOLVER = """
+import os, socket, time
+found = socket.getaddrinfo
+
+def hang(*arguments, **named):
+    if named.get("flags", arguments[5] if len(arguments) > 5 else 0) & socket.AI_NUMERICHOST:
+        return found(*arguments, **named)
+    os.close(os.open(os.environ["ASKED"], os.O_CREAT))
+    time.sleep(1_000_000)
+
+socket.getaddrinfo = hang
 """
 
 
@@ -42,7 +60,50 @@ def changed_by(folder: Path, text: str) -> str:
     return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
 
 
+def running_as(word: bytes, parent: int) -> int:
+    """How many of its children have that word on their command line."""
+    return sum(word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in children_of(parent))
+
+
 # -- starts
+
+
+@pytest.mark.parametrize(("workers", "sign"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (1, signal.SIGINT)])
+def test_a_stop_is_obeyed_while_workers_hang_at_start(workers: int, sign: signal.Signals, tmp_path: Path) -> None:
+    file = tmp_path / "shimproxy.toml"
+    file.write_text(f'listen = "{HOST}:0"\nreceiver = "{HOST}:25"\nworkers = {workers}\n')
+    environment = os.environ | {"PYTHONPATH": changed_by(tmp_path / "hanging", HANGING_WORKER)}
+    check_stopped(file, environment, lambda pid: running_as(b"shimproxy.ops.worker", pid) == workers, sign)
+
+
+def test_a_stop_is_obeyed_while_a_resolver_hangs_at_start(tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    file = tmp_path / "shimproxy.toml"
+    file.write_text(f'listen = "{HOST}:0"\nreceiver = "mail.example:25"\n')
+    environment = os.environ | {"PYTHONPATH": changed_by(tmp_path / "hanging", HANGING_RESOLVER), "ASKED": str(asked)}
+    check_stopped(file, environment, lambda _: asked.exists())
+
+
+def check_stopped(
+    file: Path, environment: dict[str, str], hangs: Callable[[int], bool], sign: signal.Signals = signal.SIGTERM
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "shimproxy", "run", "--config", str(file)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        poll(lambda: hangs(process.pid), "a start that hangs")
+        process.send_signal(sign)
+        said, errors = process.communicate(timeout=20)  # less than a start may take
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, errors
+    assert said == ""
+    assert "Traceback" not in errors
 
 
 async def test_all_workers_have_one_deadline_to_start(
@@ -72,3 +133,148 @@ def test_a_worker_that_no_longer_answers_is_replaced_and_no_other(receiver: Rece
         assert healthy in run.workers
         with Session(run.ports[0]) as session:
             session.mail()
+
+
+# -- upgrades
+
+
+@attrs.define
+class Code:
+    """A copy of the code, to be changed and mended."""
+
+    folder: Path
+    changed: dict[Path, str] = attrs.field(factory=dict)
+
+    def change(self, module: str, before: str, after: str) -> None:
+        file = self.folder / "shimproxy" / module
+        text = file.read_text()
+        assert before in text
+        self.changed.setdefault(file, text)
+        file.write_text(text.replace(before, after, 1))
+
+    def mend(self) -> None:
+        for file, text in self.changed.items():
+            file.write_text(text)
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Code:
+    shutil.copytree(Path(shimproxy.__file__).parent, tmp_path / "code" / "shimproxy")
+    return Code(tmp_path / "code")
+
+
+ADOPT = ("ops/supervisor.py", "await self._open_admin()", 'raise RuntimeError("new and broken")')
+WORKER = ("ops/worker.py", "import json\n", 'raise RuntimeError("new and broken")\n')
+OLD = ("ops/supervisor.py", "self._settings = left.sources.settings()", 'raise RuntimeError("these are old")')
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [[ADOPT], [WORKER], [OLD, ADOPT], [OLD, WORKER]],
+    ids=["adopting", "worker", "old settings and adopting", "old settings and worker"],
+)
+def test_the_old_workers_go_on_whatever_is_broken_in_the_start_of_a_new_version(
+    broken: list[tuple[str, str, str]], receiver: Receiver, code: Code, tmp_path: Path
+) -> None:
+    """What `check` does not meet; the log says why, signals are obeyed, and a mended version is gone over to."""
+    text = settings(receiver, f"admin = 'unix:{tmp_path}/admin'\n")
+    with running(tmp_path, text, code=code.folder) as run, Session(run.ports[0]) as old:
+        before = run.workers
+        for each in broken:
+            code.change(*each)
+        run.upgrade("not upgraded: the workers go on")
+        run.logged("new and broken" if WORKER not in broken else "a worker did not start")
+        run.await_ready()
+        assert run.workers == before
+        old.mail()
+        with Session(run.ports[0]) as new:
+            new.mail()
+        code.mend()
+        run.process.send_signal(signal.SIGUSR2)
+        run.await_ready()
+        poll(lambda: before[0] not in run.workers or len(run.workers) == 2, "new workers")
+        old.mail()
+        old.say(b"QUIT", b"221")
+        poll(lambda: before[0] not in run.workers, "the old worker's end")
+        with Session(run.ports[0]) as new:
+            new.mail()
+        run.process.send_signal(signal.SIGTERM)
+        assert run.process.wait(SECONDS) == 0
+        run.log_file.write_text("")  # the bug has its traceback there
+
+
+def test_a_stop_is_obeyed_where_a_new_version_can_use_no_settings(
+    receiver: Receiver, code: Code, tmp_path: Path
+) -> None:
+    with running(tmp_path, settings(receiver), code=code.folder) as run, Session(run.ports[0]) as busy:
+        busy.say(b"MAIL FROM:<a@b>", b"250")
+        code.change(*OLD)
+        code.change(*ADOPT)
+        run.upgrade("not upgraded: the workers go on")
+        run.await_ready()
+        run.process.send_signal(signal.SIGTERM)
+        run.logged("what=stopping")
+        busy.finish()
+        assert run.process.wait(SECONDS) == 0
+        run.log_file.write_text("")
+
+
+@pytest.mark.parametrize("what", ["secret", "syslog"])
+def test_an_upgrade_is_made_where_the_old_settings_cannot_be_used_any_more(
+    what: str, receiver: Receiver, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    more = "login = 'user'\nlogin-in-clear = true\nlogin-secret-file = '{}'\n"
+    first.write_text("secret")
+    second.write_text("secret")
+    before, after = more.format(first), more.format(second)
+    if what == "syslog":
+        before, after = f"log-to = 'syslog:{first}'\n", ""
+    with (
+        syslog_at(first) if what == "syslog" else contextlib.nullcontext(),
+        running(tmp_path, settings(receiver, before)) as run,
+        Session(run.ports[0]) as old,
+    ):
+        (worker,) = run.workers
+        first.unlink()
+        run.file.write_text(settings(receiver, after))
+        run.process.send_signal(signal.SIGUSR2)
+        run.await_ready()
+        poll(lambda: len(run.workers) == 2, "a new worker")
+        old.say(b"QUIT", b"221")
+        poll(lambda: worker not in run.workers, "the old worker's end")
+        with Session(run.ports[0]):
+            pass
+        assert "not upgraded" not in run.log
+
+
+HANG = ("ops/check.py", "    problems: list[str] = []\n", "    import time; time.sleep(1_000_000)\n    problems = []\n")
+
+
+def test_a_check_that_hangs_keeps_no_signal_waiting(receiver: Receiver, code: Code, tmp_path: Path) -> None:
+    with running(tmp_path, settings(receiver), code=code.folder) as run:
+        port = run.ports[0]
+        code.change(*HANG)
+        run.process.send_signal(signal.SIGUSR2)
+        poll(lambda: running_as(b"check", run.pid) == 1, "the check")
+        run.reload(settings(receiver, "max-size = '1MiB'\n"))
+        code.mend()
+        run.upgrade()
+        assert run.ports == [port]
+        with Session(port) as session:
+            session.mail()
+        code.change(*HANG)
+        run.process.send_signal(signal.SIGUSR2)
+        poll(lambda: running_as(b"check", run.pid) == 1, "the check")
+        run.process.send_signal(signal.SIGTERM)
+        assert run.process.wait(SECONDS) == 0
+
+
+def test_a_check_that_hangs_is_killed_and_said(receiver: Receiver, code: Code, tmp_path: Path) -> None:
+    code.change("ops/upgrade.py", "_CHECK_SECONDS: Final = 30.0", "_CHECK_SECONDS: Final = 1.0")
+    with running(tmp_path, settings(receiver), code=code.folder) as run:
+        before = run.workers
+        code.change(*HANG)
+        run.upgrade("no upgrade: nothing has changed")
+        assert "took over 1 s; it is killed" in run.log
+        assert run.workers == before

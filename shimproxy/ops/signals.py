@@ -1,12 +1,18 @@
-"""The signals of `shimproxy run`: a change or a stop each, and changes one after the other."""
+"""The signals of `shimproxy run`: each asks for a change or a stop.
+
+Invariants:
+
+1. A signal is obeyed whatever else goes on: a start or a change that takes its time is broken off by a stop.
+2. Changes are made one after the other. What comes before an upgrade, the new code's own check, keeps none waiting.
+"""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
 from shimproxy.ops.run import allow_many_files
@@ -15,33 +21,67 @@ from shimproxy.ops.supervisor import SIGNALS, Supervisor
 if TYPE_CHECKING:
     from shimproxy.ops.sources import Sources
 
+_Change = Callable[[], Awaitable[None]]
+
 
 async def supervise(gather: Callable[[], Sources], version: str) -> None:
     """Serve until SIGTERM or SIGINT; a second one ends at once. Says on standard output where it listens.
 
-    Raises SettingsError, ListenFailed, DialFailed, TlsUnusable.
+    Raises SettingsError, ListenFailed, DialFailed, TlsUnusable, LogUnusable.
     """
     allow_many_files()
     with trio.open_signal_receiver(*SIGNALS) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # an upgrade has blocked them
         async with trio.open_nursery() as nursery:
             supervisor = Supervisor(gather, version, nursery)
-            changes, to_be_made = trio.open_memory_channel[Callable[[], Awaitable[None]]](1)
-
-            async def make_changes() -> None:
-                async for each in to_be_made:
-                    await supervisor.change(each)
+            supervisor.take_over()
+            changes = _Changes(supervisor)
+            nursery.start_soon(changes.make)
 
             async def end() -> None:
                 await supervisor.stopped()
                 nursery.cancel_scope.cancel()
 
-            await supervisor.start()
-            nursery.start_soon(make_changes)
             async for each in signals:
-                if each in (signal.SIGHUP, signal.SIGUSR2):
-                    with suppress(trio.WouldBlock):  # one that is to be made already will read what is there then
-                        changes.send_nowait(supervisor.reload if each == signal.SIGHUP else supervisor.upgrade)
-                else:
-                    supervisor.stop()
-                    nursery.start_soon(end)
+                match each:
+                    case signal.SIGHUP:
+                        changes.ask_for(supervisor.reload)
+                    case signal.SIGUSR2:
+                        nursery.start_soon(changes.upgrade)
+                    case _:
+                        supervisor.stop()
+                        nursery.start_soon(end)
+
+
+@attrs.define(eq=False)
+class _Changes:
+    """What signals have asked for and is to be made: one that is to be made already will read what is there then."""
+
+    supervisor: Supervisor
+    _asked: set[_Change] = attrs.field(factory=set)
+    _checking: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _send: trio.MemorySendChannel[_Change] = attrs.field(init=False)
+    _receive: trio.MemoryReceiveChannel[_Change] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel(2)
+
+    def ask_for(self, change: _Change) -> None:
+        """Have it made, after those that were asked for before."""
+        if change not in self._asked:
+            self._asked.add(change)
+            self._send.send_nowait(change)
+
+    async def upgrade(self) -> None:
+        """Have it made once the code that is installed now was asked about it; a check that still runs is given up."""
+        self._checking.cancel()
+        with trio.CancelScope() as self._checking:
+            await self.supervisor.prepare_upgrade()
+            self.ask_for(self.supervisor.upgrade)
+
+    async def make(self) -> None:
+        """Start, and make the changes that are asked for, until cancelled."""
+        await self.supervisor.start()
+        async for change in self._receive:
+            self._asked.discard(change)
+            await self.supervisor.change(change)

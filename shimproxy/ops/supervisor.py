@@ -5,6 +5,7 @@ Invariants:
 1. A listening socket stays open as long as the settings name it: no reload, upgrade or crash refuses a connection.
 2. New settings change nothing before all of them can be used and their workers serve.
 3. A worker that a reload or an upgrade has replaced lets its sessions come to their end.
+4. Whatever goes wrong in the start of a new version, the workers of the one before it go on.
 
 Which signal asks for what is signals.py's; the processes themselves are workers.py's.
 """
@@ -36,24 +37,26 @@ from shimproxy.ops.listener import (
     make_all_transparent,
     named,
     open_sockets,
-    sockets_of,
 )
 from shimproxy.ops.log_output import LogUnusable
 from shimproxy.ops.run import say
+from shimproxy.ops.settings import Settings
 from shimproxy.ops.status import Status
 from shimproxy.ops.systemd import keep_watch, notify, notify_reloading
 from shimproxy.ops.upgrade import Left, check_first
 from shimproxy.ops.workers import Service, Workers
+from shimproxy.session.limits import Deadlines
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable
 
     from shimproxy.ops.listener import Listening
-    from shimproxy.ops.settings import Settings
     from shimproxy.ops.sources import Sources
 
 _MARGIN_SECONDS: Final = 2.0
+_GRACE_SECONDS: Final = attrs.fields(Settings).grace_seconds.default or 0.0
+"""Of workers whose settings are not known any more."""
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 _UNUSABLE: Final = (SettingsError, ListenFailed, DialFailed, TlsUnusable, LogUnusable)
 
@@ -66,7 +69,10 @@ class Supervisor:
     """Reads the settings anew."""
     version: str
     nursery: trio.Nursery
-    _settings: Settings = attrs.field(init=False)
+    _settings: Settings | None = None
+    """None before they are adopted, and where a new version can't use those of the one before it."""
+    _left: Left | None = None
+    """What the version before this one has left."""
     _sources: Sources = attrs.field(init=False)
     _listening: Listening = attrs.field(factory=dict)
     _workers: Workers = attrs.field(init=False)
@@ -76,6 +82,8 @@ class Supervisor:
     """When the receiver was asked last, and why it can't be said to be there."""
     _admin: Admin | None = None
     _journal: Journal = attrs.field(factory=Journal)
+    _objection: Exception | None = None
+    """Why the code that is installed now can't be gone over to."""
     _trouble: str = ""
     """What kept the last change from being made."""
 
@@ -84,45 +92,79 @@ class Supervisor:
 
     # -- starting
 
-    async def start(self) -> None:
-        """Listen and serve. Raises SettingsError, ListenFailed, DialFailed, TlsUnusable, LogUnusable."""
-        left = Left.take_over()
+    def take_over(self) -> None:
+        """Go on as the version before this one did, if this is an upgrade."""
+        self._left = left = Left.take_over()
         if left is None:
-            await self._adopt(self.gather())
-            self.nursery.start_soon(keep_watch, self._workers.answered)
+            return
+        self._sources, self._listening, self._workers.history = left.sources, left.listening, left.history
+        try:
+            self._settings = left.sources.settings()
+            self._set_up_log(self._settings)
+        except Exception as error:
+            with suppress(Exception):
+                log_output.set_up("INFO", "text")
+            self._fail("the settings that the workers go by can't be used any more", error)
+        service = Service(left.sources, self._settings, left.listening) if self._settings else None
+        self._workers.take_over(left.workers, service)
+
+    def _set_up_log(self, settings: Settings) -> None:
+        """Send the log where it went before, to standard error if that is not there any more."""
+        to = settings.log_to
+        try:
+            log_output.check(to)
+        except LogUnusable as error:
+            to = log_output.STANDARD_ERROR
+            log_output.set_up(settings.log_level.upper(), settings.log_format, to)
+            self._complain("the log goes to standard error", str(error))
         else:
-            await self._take_over(left)
-            try:
+            log_output.set_up(settings.log_level.upper(), settings.log_format, to)
+
+    async def start(self) -> None:
+        """Listen and serve, unless a stop comes first.
+
+        Raises SettingsError, ListenFailed, DialFailed, TlsUnusable, LogUnusable; nothing if this is an upgrade.
+        """
+        if self._stopping:
+            return
+        self.nursery.start_soon(keep_watch, self._workers.answered)
+        with trio.CancelScope() as self._changing:
+            if self._left is None:
                 await self._adopt(self.gather())
-            except _UNUSABLE as error:
-                self._complain("not upgraded: the workers go on", str(error))
+            else:
+                try:
+                    await self._open_admin()
+                    await self._adopt(self.gather())
+                except Exception as error:
+                    self._fail("not upgraded: the workers go on", error)
+        if self._stopping:
+            return
         admin = f", admin {', '.join(self._admin.addresses)}" if self._admin else ""
         say(f"shimproxy ready: {self._what_is_so}{admin}")
         self._notify_ready()
 
     @property
     def _what_is_so(self) -> str:
-        return f"listening on {', '.join(self._addresses)}, receiver {_in_words(self._settings)}"
+        return f"listening on {', '.join(self._addresses)}, receiver {self._receivers}"
 
     def _notify_ready(self) -> None:
         notify(READY=1, STATUS=f"{self._what_is_so}; {self._trouble}".removesuffix("; "))
         self._trouble = ""
 
-    async def _take_over(self, left: Left) -> None:
-        """Go on as the program before this one did."""
-        self.nursery.start_soon(keep_watch, self._workers.answered)
-        self._sources, self._settings = left.sources, left.sources.settings()
-        self._listening, self._workers.history = left.listening, left.history
-        log_output.set_up(self._settings.log_level.upper(), self._settings.log_format, self._settings.log_to)
-        self._workers.take_over(Service(self._sources, self._settings, self._listening), left.workers)
-        if self._settings.admin:
+    async def _open_admin(self) -> None:
+        """Answer where the version before this one did, so that new settings that can't be used cost nothing."""
+        if self._settings and self._settings.admin:
             with suppress(ListenFailed):
                 self._admin = await Admin.open(self._settings.admin)
                 self._admin.answer(self)
 
     @property
     def _addresses(self) -> list[str]:
-        return [written(sock.getsockname()) for _, sock in sockets_of(self._settings.listen, self._listening)]
+        return [written(sock.getsockname()) for sock in chain.from_iterable(self._listening.values())]
+
+    @property
+    def _receivers(self) -> str:
+        return ", ".join(map(str, self._settings.receivers_of_all)) if self._settings else "unknown"
 
     async def _adopt(self, sources: Sources) -> None:
         """Go over to these settings. Raises what makes them unusable, and changes nothing then."""
@@ -175,7 +217,7 @@ class Supervisor:
         figures = self._workers.figures()
         return Status(
             version=self.version,
-            receiver=_in_words(self._settings),
+            receiver=self._receivers,
             listening=[] if self._stopping else self._addresses,
             started_at=self._workers.history.started_at,
             serves=not self._stopping and self._workers.serve,
@@ -189,6 +231,8 @@ class Supervisor:
     async def receiver_greets(self) -> str:
         """Why the receiver can't be said to be there, or nothing; asked at most once in a few seconds."""
         asked_at, why_not = self._greeted
+        if not self._settings:
+            return "which it is is not known: the settings can't be used"
         if trio.current_time() - asked_at > GREETING_SECONDS:
             why_not = await why_no_greeting(self._settings)
             self._greeted = trio.current_time(), why_not
@@ -204,13 +248,20 @@ class Supervisor:
         with trio.CancelScope() as self._changing:
             try:
                 await what()
-            except _UNUSABLE as error:
-                self._complain(f"no {what.__name__}: nothing has changed", str(error))
             except Exception as error:
-                self._trouble = f"no {what.__name__}: a bug, which is in the log"
-                self._journal.supervisor_failed(what.__name__, error)
+                self._fail(f"no {what.__name__}: nothing has changed", error)
         if not self._stopping:
             self._notify_ready()
+
+    def _fail(self, what: str, error: Exception) -> None:
+        """Say why something was not done: settings that can't be used in their words, and a bug with its traceback."""
+        if self._stopping:
+            return  # a stop has closed what it needed
+        if isinstance(error, _UNUSABLE):
+            self._complain(what, str(error))
+        else:
+            self._complain(what, f"{type(error).__name__}: a bug, whose traceback follows")
+            self._journal.supervisor_failed(what, error)
 
     def _complain(self, what: str, problems: str) -> None:
         self._trouble = f"{what}: {problems}"
@@ -223,11 +274,21 @@ class Supervisor:
         workers = len(self._workers.current)
         self._journal.supervised("reloaded", workers=workers, retiring=len(self._workers.all) - workers)
 
+    async def prepare_upgrade(self) -> None:
+        """SIGUSR2: ask the code that is installed now what it has against these settings.
+
+        Nothing is changed by that, so that other changes and a stop need not wait for it.
+        """
+        self._objection = None
+        try:
+            await check_first(_program(), sys.argv[2:])
+        except Exception as error:
+            self._objection = error
+
     async def upgrade(self) -> None:
-        """SIGUSR2: the same with the code that is installed now, in this process."""
-        words = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
-        program = [sys.executable, *words[1:]]
-        await check_first(program, sys.argv[2:])
+        """SIGUSR2: the same with the code that is installed now, in this process; raises what it has objected."""
+        if self._objection:
+            raise self._objection
         await self._workers.told()
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the new program obeys them; they wait till then
         try:
@@ -237,7 +298,7 @@ class Supervisor:
             left = Left(self._sources, self._listening, list(self._workers.all), self._workers.history)
             descriptor = left.leave()
             try:
-                os.execv(sys.executable, [*program, *sys.argv[1:]])
+                os.execv(sys.executable, [*_program(), *sys.argv[1:]])
             except OSError:
                 left.stay(descriptor)
                 raise
@@ -246,14 +307,16 @@ class Supervisor:
 
     def stop(self) -> None:
         """SIGTERM, SIGINT: accept no more, and end in good order; asked again, at once."""
-        deadlines, grace_seconds = self._settings.deadlines, 0.0 if self._stopping else self._settings.grace_seconds
+        linger_seconds = self._settings.deadlines.linger_idle if self._settings else Deadlines().linger_idle
+        grace_seconds = self._settings.grace_seconds if self._settings else _GRACE_SECONDS
+        grace_seconds = 0.0 if self._stopping else grace_seconds
         self._stopping = True
         notify(STOPPING=1, STATUS=f"sessions come to their end within {grace_seconds:g} s")
         self._journal.supervised("stopping", workers=len(self._workers.all), grace_seconds=grace_seconds)
         if self._changing:
             self._changing.cancel()
         close_sockets(chain.from_iterable(self._listening.values()))
-        self._workers.stop(grace_seconds + deadlines.linger_idle + _MARGIN_SECONDS)
+        self._workers.stop(grace_seconds + linger_seconds + _MARGIN_SECONDS)
 
     async def stopped(self) -> None:
         """Return when every worker has ended."""
@@ -262,6 +325,7 @@ class Supervisor:
             await self._admin.close()
 
 
-def _in_words(settings: Settings) -> str:
-    """The receivers."""
-    return ", ".join(map(str, settings.receivers_of_all))
+def _program() -> list[str]:
+    """The words that this program was started with, before its arguments."""
+    words = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    return [sys.executable, *words[1:]]

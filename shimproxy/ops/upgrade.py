@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import subprocess
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
 from shimproxy.ops import systemd
-from shimproxy.ops.child import Worker
+from shimproxy.ops.child import Worker, waited_for
 from shimproxy.ops.listener import SettingsError
 from shimproxy.ops.sources import Sources
 from shimproxy.ops.status import History
@@ -19,23 +21,56 @@ from shimproxy.ops.status import History
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+_CHECK_SECONDS: Final = 30.0
+_MOST_OCTETS: Final = 64 * 1024
 _LEFT: Final = "_SHIMPROXY_LEFT_TO_THE_UPGRADE"
 
 
 async def check_first(program: Sequence[str], arguments: Sequence[str]) -> None:
-    """Have the program that is installed now say whether it can use these settings. Raises SettingsError."""
+    """Have the program that is installed now say whether it can use these settings, for which it has its time.
+
+    Raises SettingsError, OSError.
+    """
+    errors = os.memfd_create("shimproxy")
+    try:
+        status = await _status_of(_begin_check(program, arguments, errors))
+        said = os.pread(errors, _MOST_OCTETS, 0).decode(errors="replace").splitlines() or ["it says nothing"]
+    finally:
+        os.close(errors)
+    if status is None:
+        raise SettingsError(f"the check by the code that is installed now took over {_CHECK_SECONDS:g} s; it is killed")
+    if status:
+        raise SettingsError(*(line.removeprefix("shimproxy: ") for line in said))
+
+
+def _begin_check(program: Sequence[str], arguments: Sequence[str], errors: int) -> int:
+    """Start it; its pid. Raises OSError."""
     variables, descriptors = systemd.for_a_check()
-    tried = await trio.run_process(
+    process = subprocess.Popen(
         [*program, "check", *arguments],
-        capture_stdout=True,
-        capture_stderr=True,
-        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
         env=os.environ | variables,
         pass_fds=descriptors,
+        process_group=0,  # what a terminal sends is for the supervisor
     )
-    if tried.returncode:
-        said = tried.stderr.decode(errors="replace").splitlines() or ["it says nothing"]
-        raise SettingsError(*(line.removeprefix("shimproxy: ") for line in said))
+    process.returncode = 0  # it is waited for elsewhere, not by its destructor
+    return process.pid
+
+
+async def _status_of(pid: int) -> int | None:
+    """The wait status of a check; None if it had to be killed, with all that it had started."""
+    status = None
+    try:
+        with trio.move_on_after(_CHECK_SECONDS):
+            status = await waited_for(pid)
+    finally:
+        if status is None:
+            os.killpg(pid, signal.SIGKILL)
+            with trio.CancelScope(shield=True):
+                await waited_for(pid)
+    return status
 
 
 @attrs.define

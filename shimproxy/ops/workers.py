@@ -143,8 +143,8 @@ class Workers:
             if worker.ended.is_set():  # since it was ready
                 self.nursery.start_soon(self._replace, worker)
 
-    def take_over(self, service: Service, workers: Iterable[Worker]) -> None:
-        """Go on with workers that another program has started in this process."""
+    def take_over(self, workers: Iterable[Worker], service: Service | None) -> None:
+        """Go on with workers that another program has started in this process, and with what they serve with."""
         self._service = service
         for worker in workers:
             self.tend(worker)
