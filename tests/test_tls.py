@@ -7,16 +7,18 @@ import functools
 import smtplib
 import socket
 import ssl
+import struct
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import pytest
 import trio
 
-from shimproxy import SettingsError, TlsUnusable, Violation
+from shimproxy import Deadlines, SettingsError, TlsUnusable, Violation
 from shimproxy.net.leg import Leg
 from shimproxy.session.policy import Policy, ReceiverTls, SenderTls
 from tests.memory import Stage, offered, staged
+from tests.peers.exim import exim
 from tests.peers.mail import SMALL, Mail
 from tests.peers.outcome import Believed
 from tests.peers.postfix import MAILBOX_DOMAIN, Postfix, postfix
@@ -578,9 +580,16 @@ def test_a_receiver_that_cannot_be_dialled_again_is_none() -> None:
 
 
 async def played(
-    receive: Callable[[socket.socket], None], lines: list[str], **given: Any
+    receive: Callable[[socket.socket], None],
+    lines: list[str],
+    *,
+    listeners: list[socket.socket] | None = None,
+    **given: Any,
 ) -> tuple[list[bytes], Watcher]:
-    """What a sender is told by the greeting and to these lines, before a receiver that takes one connection."""
+    """What a sender is told by the greeting and to these lines, before a receiver that takes one connection.
+
+    Where it is to take more, its listener is put into `listeners`.
+    """
 
     def talk(port: int) -> list[bytes]:
         with connected(port) as sock:
@@ -592,12 +601,118 @@ async def played(
             receive(sock)
 
     listener = socket.create_server((HOST, 0))
+    if listeners is not None:
+        listeners.append(listener)
     with trio.fail_after(SECONDS):
         async with trio.open_nursery() as nursery, shim(listener.getsockname()[1], **given) as between:
             nursery.start_soon(trio.to_thread.run_sync, take)
             replies = await trio.to_thread.run_sync(talk, between.port)
             await between.watcher.sessions_ended()
     return replies, between.watcher
+
+
+# -- TLS 1.3, whose handshake is over for the client before the server has accepted it
+
+
+@pytest.mark.parametrize(("how", "verdict"), [("opportunistic", b"250"), ("required", b"421 ")])
+async def test_an_exim_that_wants_a_certificate_of_its_clients(
+    how: str, verdict: bytes, certificate: Certificate
+) -> None:
+    """It ends the connection behind the handshake, and takes the same mail in the clear."""
+    with trio.fail_after(SECONDS), exim(daemon=True, certificate=certificate, wants_certificate=True) as receiver:
+        async with shim(receiver.port, receiver_tls=how, receiver_verified=False) as between:
+            said = await delivered(between.port, "many")
+            await between.watcher.sessions_ended()
+    assert said.startswith(verdict), said
+    (record,) = between.watcher.ended_sessions
+    assert record.receiver_tls == "-"
+    assert [repair.violation for repair in between.watcher.repairs] == [Violation.TLS_FAILED]
+
+
+def going_inside_tls(certificate: Certificate, *, how: str, says: bytes = b"") -> Callable[[socket.socket], None]:
+    """A receiver that ends a connection as soon as it is over to TLS, or once it has said that much there."""
+
+    def receive(sock: socket.socket) -> None:
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            if how != "implicit":
+                for said in (b"220 hello\r\n", STARTTLS_OFFERED):
+                    sock.sendall(said)
+                    sock.recv(100)
+                sock.sendall(b"220 go\r\n")
+            context = certificate.server()
+            if how == "alert":
+                context.verify_mode = ssl.CERT_REQUIRED
+            with context.wrap_socket(sock, server_side=True) as secure:
+                if says:
+                    secure.recv(100)
+                    secure.sendall(says)
+                if how == "reset":
+                    secure.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                elif how == "silence":
+                    secure.recv(100)
+                    secure.recv(100)
+
+    return receive
+
+
+async def before_several(
+    receives: list[Callable[[socket.socket], None]], lines: list[str], **given: Any
+) -> tuple[list[bytes], Watcher]:
+    """As `played`, before a receiver that does one thing after the other with its connections."""
+
+    def one_after_the_other(sock: socket.socket) -> None:
+        first, *others = receives
+        with sock:
+            first(sock)
+        for each in others:
+            with listeners[0].accept()[0] as another:
+                each(another)
+
+    listeners: list[socket.socket] = []
+    return await played(one_after_the_other, lines, listeners=listeners, **given)
+
+
+def in_the_clear(sock: socket.socket) -> None:
+    for said in (b"220 hello again\r\n", STARTTLS_OFFERED, b"221 bye\r\n"):
+        sock.sendall(said)
+        sock.recv(100)
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "alert", "silence"])
+async def test_a_receiver_that_goes_before_it_has_said_anything_inside_tls_is_tried_in_the_clear(
+    how: str, certificate: Certificate
+) -> None:
+    receives = [going_inside_tls(certificate, how=how), in_the_clear]
+    given: dict[str, Any] = {"receiver_tls": "opportunistic", "receiver_verified": False}
+    given["deadlines"] = Deadlines(tls=1.0)
+    replies, watcher = await before_several(receives, ["EHLO x", "QUIT"], **given)
+    assert replies == [b"220 hello\r\n", b"250 hi\r\n", b"221 bye\r\n"]
+    violation = Violation.NO_REPLY if how == "silence" else Violation.TLS_FAILED
+    assert [repair.violation for repair in watcher.repairs] == [violation]
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "alert"])
+async def test_where_tls_is_required_that_is_a_handshake_that_has_failed(how: str, certificate: Certificate) -> None:
+    given: dict[str, Any] = {"receiver_tls": "required", "receiver_verified": False}
+    replies, watcher = await played(going_inside_tls(certificate, how=how), ["EHLO x"], **given)
+    assert replies[1].startswith(b"421 no TLS with the receiver")
+    assert [repair.violation for repair in watcher.repairs] == [Violation.TLS_FAILED]
+
+
+async def test_a_receiver_that_goes_inside_implicit_tls_has_failed_with_it(certificate: Certificate) -> None:
+    given: dict[str, Any] = {"receiver_tls": "implicit", "receiver_verified": False}
+    replies, watcher = await played(going_inside_tls(certificate, how="implicit"), [], **given)
+    assert replies[0].startswith(b"421 no TLS with the receiver")
+    assert [repair.violation for repair in watcher.repairs] == [Violation.TLS_FAILED]
+
+
+async def test_once_it_has_said_anything_inside_tls_it_stands(certificate: Certificate) -> None:
+    """What it says then is the sender's, and nothing is tried in the clear."""
+    receives = [going_inside_tls(certificate, how="close", says=b"421 not now\r\n")]
+    given = {"receiver_tls": "opportunistic", "receiver_verified": False}
+    replies, watcher = await before_several(receives, ["EHLO x"], **given)
+    assert replies[1] == b"421 not now\r\n"
+    assert Violation.TLS_FAILED not in [repair.violation for repair in watcher.repairs]
 
 
 async def test_plaintext_behind_the_receivers_220_is_discarded(certificate: Certificate) -> None:
@@ -614,7 +729,7 @@ async def test_plaintext_behind_the_receivers_220_is_discarded(certificate: Cert
                 seen.append(secure.recv(100))
                 secure.sendall(said)
 
-    given = {"receiver_tls": "required", "receiver_fingerprint": certificate.fingerprint}
+    given: dict[str, Any] = {"receiver_tls": "required", "receiver_fingerprint": certificate.fingerprint}
     replies, watcher = await played(receive, ["EHLO x", "QUIT"], **given)
     assert replies == [b"220 hello\r\n", b"250 hi again\r\n", b"221 bye\r\n"]
     assert seen == [b"EHLO x\r\n", b"STARTTLS\r\n", b"EHLO x\r\n", b"QUIT\r\n"]
@@ -631,7 +746,7 @@ async def test_implicit_tls_with_the_receiver(certificate: Certificate) -> None:
             seen.append(secure.recv(100))
             secure.sendall(b"221 bye\r\n")
 
-    given = {"receiver_tls": "implicit", "receiver_fingerprint": certificate.fingerprint}
+    given: dict[str, Any] = {"receiver_tls": "implicit", "receiver_fingerprint": certificate.fingerprint}
     replies, _ = await played(receive, ["QUIT"], **given)
     assert replies == [b"220 hello\r\n", b"221 bye\r\n"]
     assert seen == [b"QUIT\r\n"]

@@ -137,6 +137,10 @@ class Opening:
         except DeadlinePassed as late:
             reply = None
             waited_for = late.what
+        if reply is None and leg.secured and not (leg.octets_in or waited_for):
+            self.security.note_lost_inside(leg)
+            receiver.give_up()
+            raise Unopened(RECEIVER_NOT_SECURE)
         if reply is None or ruling(Answers.GREETING, reply) is OUT_OF_STEP:
             said = reply.octets if reply else b""
             notes.repaired(Violation.NO_GREETING, said=said, waited_for=waited_for)

@@ -7,6 +7,8 @@ Invariants:
 1. Behind STARTTLS, plaintext is discarded on both legs, and nothing of the session before it is known any more.
 2. The mail of a sender that used TLS is never relayed in the clear, unless the operator says so.
 3. A receiver leg that has to be secure carries nothing but EHLO and STARTTLS before it is.
+4. TLS with a receiver stands once it has said something inside it: in TLS 1.3 the client's handshake is over before
+   the server has looked at the client's certificate, or at what it lacks (RFC 8446 section 4.4.2.4).
 
 What passes unread is opaque.py's.
 """
@@ -190,7 +192,7 @@ class Security:
             self._discard(receiver.take_unread(), "receiver")
             self.forget_login()
             receiver.answered_hello = None
-            if await self._handshake(receiver.leg):
+            if await self._handshake(receiver.leg) and await self._stands(receiver, command):
                 return _Start.SECURED
         except DeadlinePassed as late:
             self.notes.repaired(Violation.NO_REPLY, to=late.what)
@@ -201,6 +203,24 @@ class Security:
     def _patience(self) -> float | None:
         """How long a receiver is waited for that can be dialled again, if that is less than usual."""
         return self.policy.deadlines.tls if self.policy.receiver_tls is ReceiverTls.OPPORTUNISTIC else None
+
+    async def _stands(self, receiver: Receiver, command: Command) -> bool:
+        """Whether the receiver says something inside TLS: what it offers there. Raises DeadlinePassed, Interrupted."""
+        leg, octets_before = receiver.leg, receiver.leg.octets_in
+        said = leg.look()  # there may be its alert already
+        if said:
+            receiver.replies.feed(said)
+        elif said is None:
+            await self.hellos.offers(receiver, command, self._patience)
+        if leg.octets_in == octets_before:
+            self.note_lost_inside(leg)
+        return leg.octets_in > octets_before
+
+    def note_lost_inside(self, leg: Leg) -> None:
+        """The receiver has ended a leg that is over to TLS, and has said nothing in there."""
+        reason = "the receiver has ended it behind the handshake; it may want a certificate of its client's"
+        self.notes.repaired(Violation.TLS_FAILED, leg="receiver", reason=reason)
+        self.notes.record.receiver_tls = "-"
 
     async def _handshake(self, leg: Leg) -> bool:
         security = self.policy.receiver_security

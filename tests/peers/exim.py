@@ -49,6 +49,8 @@ pid_file_path = {folder}/exim.pid
 tls_advertise_hosts = {tls_hosts}
 tls_certificate = {folder}/certificate.pem
 tls_privatekey = {folder}/key.pem
+tls_verify_hosts = {verified_hosts}
+tls_verify_certificates = {folder}/certificate.pem
 auth_advertise_hosts = {auth_hosts}
 rfc1413_query_timeout = 0s
 host_lookup =
@@ -209,11 +211,12 @@ def exim(
     relay_port: int = 0,
     login: Login | None = None,
     certificate: Certificate | None = None,
+    wants_certificate: bool = False,
 ) -> Iterator[Exim]:
     """An Exim of its own, until the end of the block; with `daemon` it listens too.
 
     Mailboxes are its own, unless `relay_port` says where mails to them go. With `login` it takes mail only from who
-    has logged in with that, and with a certificate lets them do so under TLS only.
+    has logged in with that, and with a certificate lets them do so under TLS only. It may want one of its clients too.
     """
     program = _program()
     need_root()
@@ -246,6 +249,7 @@ def exim(
                 rcpt_acl="authenticated" if login else "accept",
                 auth_hosts=("${if def:tls_in_cipher {*}}" if certificate else "*") if login else "",
                 tls_hosts="*" if certificate else "",
+                verified_hosts="*" if wants_certificate else "",
             )
         )
         if certificate:
