@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import attrs
 import pytest
 import trio
 
 from shimproxy import Listener, Settings
+from shimproxy.net.leg import Leg
 from shimproxy.session.limits import Limits
-from shimproxy.session.policy import EarlyTalk, Policy
+from shimproxy.session.policy import EarlyTalk, Policy, ReceiverTls, SenderTls
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.newlines import Newlines
 from tests.memory import Stage, offered, staged, up_to_mail_data
@@ -19,6 +20,7 @@ from tests.peers.receiving import HOST
 from tests.peers.shim import served
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable
 
 SECONDS = 20
@@ -93,6 +95,76 @@ async def test_each_listener_has_its_way_with_those_that_speak_early() -> None:
                 await watcher.sessions_ended(2)
                 assert [repair.violation for repair in watcher.repairs][:2] == [Violation.EARLY_TALK] * 2
             nursery.cancel_scope.cancel()
+
+
+# -- the receiver leg
+
+
+OFFERING = b"250-hi\r\n250-STARTTLS\r\n250 HELP\r\n"
+NOT_OFFERING = b"250-hi\r\n250-XXXXXXXA\r\n250 HELP\r\n"
+
+
+@pytest.mark.parametrize("piece_octets", [0, 1])
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ([NOT_OFFERING], "STARTTLS is not offered"),
+        ([OFFERING, b"454 4.7.0 not now\r\n"], "reply 454"),
+        ([OFFERING, b"502 5.5.1 what?\r\n"], "reply 502"),
+        ([OFFERING, b""], "lost at STARTTLS"),
+        ([b""], "lost at EHLO"),
+    ],
+    ids=["masked", "454", "502", "closed at STARTTLS", "closed at EHLO"],
+)
+def test_why_there_is_no_tls_where_it_has_to_be(said: list[bytes], reason: str, piece_octets: int) -> None:
+    """The sender has a 421, and comes again and again: the operator has to find the receiver's word in the log."""
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        for reply in said:
+            if reply:
+                await stage.feed(stage.receiver, reply, piece_octets)
+            else:
+                stage.receiver.feed_fin()
+                await stage.settle()
+        assert b"421 no TLS with the receiver" in stage.sender.written
+        (repair,) = stage.notes.repairs
+        assert repair.violation is Violation.TLS_REFUSED
+        assert repair.detail == {"reason": reason, "said": said[-1]}
+
+    staged(script, policy=Policy(sender_tls=SenderTls.OFF, receiver_tls=ReceiverTls.REQUIRED))
+
+
+def test_a_hello_that_is_refused_is_not_a_matter_of_tls() -> None:
+    """The sender has the receiver's own word for it, and there is nothing to be told of shimproxy's."""
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        await stage.feed(stage.receiver, b"550 5.7.1 not you\r\n")
+        assert stage.sender.written.endswith(b"550 5.7.1 not you\r\n")
+        assert not stage.repaired
+
+    staged(script, policy=Policy(sender_tls=SenderTls.OFF, receiver_tls=ReceiverTls.REQUIRED))
+
+
+def test_why_mail_that_came_over_tls_does_not_go_on_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is opportunistic for others has to be for it."""
+
+    async def secured(self: Leg, _context: object) -> None:
+        self.secured = True
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        await stage.feed(stage.receiver, NOT_OFFERING)
+        assert b"421 no TLS with the receiver" in stage.sender.written
+        assert stage.repaired == [Violation.TLS_REFUSED]
+
+    monkeypatch.setattr(Leg, "secure", secured)
+    implicit, context = SenderTls.IMPLICIT, cast("ssl.SSLContext", object())
+    staged(script, policy=Policy(sender_tls=implicit, sender_context=context, receiver_tls=ReceiverTls.OPPORTUNISTIC))
 
 
 # -- the end

@@ -28,12 +28,21 @@ import pytest
 import trio
 import trio.testing
 
+from shimproxy.session import replies
 from shimproxy.session.policy import Policy
+from shimproxy.smtp.reply import Own
 from tests.memory import MemorySocket, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+REFUSALS = [
+    reply
+    for own in vars(replies).values()
+    if isinstance(own, Own) and own is not replies.SHUTTING_DOWN
+    for reply in (own.plain, own.enhanced)
+    if reply.refuses
+]
 TRANSCRIPTS = sorted((pathlib.Path(__file__).parent / "transcripts").glob("*.txt"))
 
 
@@ -74,6 +83,8 @@ async def perform(lines: list[str], stage: Stage, pieces: Callable[[bytes], list
                 _check(sock, text, seen, line[0], where)
     for who, sock in ("S", stage.sender), ("R", stage.receiver):
         assert bytes(sock.written[seen[who] :]) == b"", f"{who} got more than the transcript says"
+    if any(own.octets in stage.sender.written for own in REFUSALS):
+        assert stage.repaired, "what shimproxy refuses of its own accord is told (guarantee 11)"
     return stage.outcome()
 
 

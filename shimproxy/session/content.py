@@ -69,6 +69,8 @@ class Content:
             await pipeline.settle()
             pipeline.chunks_in_doubt = False
         if chunk is None:
+            if command.forwardable:  # or it is told already what was wrong with it
+                self.notes.repaired(Violation.CHUNK_OF_NO_SIZE, said=command.line)
             await self._end()
         elif self._refusal:
             await self._refuse(chunk, self._refusal)

@@ -183,6 +183,7 @@ class Opening:
         """Dial one of those that are left, for a sender that was greeted already. Raises Unopened, Interrupted."""
         greeting = await self.greeting()
         if greeting.severity != 2:
+            self.notes.repaired(Violation.NOT_AS_BEFORE, reason="no greeting", said=greeting.octets)
             raise Unopened(greeting if greeting.code == 421 else NO_SERVICE)
 
     async def _prepare(self, receiver: Receiver, command: Command) -> bool:
@@ -248,15 +249,25 @@ class Opening:
             except DeadlinePassed:
                 self.notes.repaired(Violation.NO_REPLY, to=str(hello.verb))
                 reply = None
-            if reply and reply.kind == 2:
-                if pipeline.capabilities.offers_as_before(reply):
+            else:
+                if reply and reply.kind == 2 and pipeline.capabilities.offers_as_before(reply):
                     return done
-            elif not (reply and self._tells_sender):
+                self._note_difference(hello, reply)
+            if (reply is None or reply.kind != 2) and not (reply and self._tells_sender):
                 self.route.was_of_no_use(told=self._tells_sender)
             receiver.give_up()
             if not self.route.has_more:
                 raise Unopened(reply if reply and reply.code == 421 else NOT_AS_BEFORE)
             await self._another()
+
+    def _note_difference(self, hello: Command, reply: Reply | None) -> None:
+        """The receiver has not said to the sender's hello what it was to say."""
+        said = reply.octets if reply else b""
+        if reply and reply.kind == 2:
+            self.notes.repaired(Violation.NOT_AS_BEFORE, reason="what it offers is not what it was", said=said)
+        else:
+            reason = f"reply to {hello.verb}" if reply else f"lost at {hello.verb}"
+            self.notes.repaired(Violation.NOT_AS_BEFORE, reason=reason, said=said)
 
 
 def _unread_octets(replies: ReplyReader) -> int:

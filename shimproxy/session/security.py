@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from shimproxy.session.policy import Login, Policy
     from shimproxy.session.receiver import Receiver
     from shimproxy.session.sender import Sender
+    from shimproxy.smtp.reply import Reply
 
 STARTTLS = b"STARTTLS"
 _AUTH = b"AUTH"
@@ -126,17 +127,24 @@ class Security:
         """
         how = self.policy.receiver_tls
         starts = how in (ReceiverTls.OPPORTUNISTIC, ReceiverTls.REQUIRED)
+        came_of_it = None
         while starts and not (receiver.leg.secured or receiver.leg.peer in self._lost_at):
             came_of_it = await self._start_tls(receiver, command)
-            if how is ReceiverTls.REQUIRED:
-                return came_of_it is _Start.SECURED
             if came_of_it is not _Start.FAILED:
                 break
+            if how is ReceiverTls.REQUIRED:
+                return False  # also over TLS, with one whom nobody trusts
             self._lost_at.add(receiver.leg.peer)
             if not receiver.gone:
                 receiver.leg.reset()
             await dial_again()  # at the same receiver, or at one whose TLS was not tried yet
-        return receiver.leg.secured or not self.sender.leg.secured or self.policy.clear_allowed
+        may_be_clear = how is not ReceiverTls.REQUIRED and (not self.sender.leg.secured or self.policy.clear_allowed)
+        secure = receiver.leg.secured or may_be_clear
+        if came_of_it is _Start.NOT_OFFERED and not (secure or self.hellos.refusal_of(receiver, command)):
+            hello = receiver.answered_hello
+            said = hello.reply.octets if hello else b""
+            self.notes.repaired(Violation.TLS_REFUSED, reason="STARTTLS is not offered", said=said)
+        return secure
 
     async def log_in(self, receiver: Receiver, command: Command) -> bool:
         """Log in at the receiver, if the shim is to; whether that is done, or need not be. Raises Interrupted."""
@@ -181,13 +189,14 @@ class Security:
         try:
             offered = await self.hellos.offers(receiver, command, self._patience)
             if offered is None:
+                if not receiver.gone:  # or it is told why
+                    self._note_refusal(hello=True)
                 return _Start.FAILED
             if STARTTLS not in offered:
                 return _Start.NOT_OFFERED
             reply = await receiver.ask(Command(Verb.STARTTLS, b"STARTTLS\r\n"), self._patience)
             if reply is None or reply.kind != 2:
-                why_not = f"reply {reply.code}" if reply else "the connection is lost"
-                self.notes.repaired(Violation.TLS_FAILED, leg="receiver", reason=why_not)
+                self._note_refusal(reply)
                 return _Start.FAILED
             self._discard(receiver.take_unread(), "receiver")
             self.forget_login()
@@ -198,6 +207,14 @@ class Security:
             self.notes.repaired(Violation.NO_REPLY, to=late.what)
         self.notes.record.receiver_tls = "-"
         return _Start.FAILED
+
+    def _note_refusal(self, reply: Reply | None = None, *, hello: bool = False) -> None:
+        """There is no TLS for what the receiver has said to STARTTLS, or as it has gone at that or at the hello."""
+        reason = f"reply {reply.code}" if reply else f"lost at {'EHLO' if hello else 'STARTTLS'}"
+        if self.policy.receiver_tls is ReceiverTls.REQUIRED:
+            self.notes.repaired(Violation.TLS_REFUSED, reason=reason, said=reply.octets if reply else b"")
+        else:
+            self.notes.repaired(Violation.TLS_FAILED, leg="receiver", reason=reason)
 
     @property
     def _patience(self) -> float | None:

@@ -165,6 +165,20 @@ class Violation(enum.Enum):
         "Postfix XCLIENT_README, server response",
         "it offers XCLIENT, and does not take it (--xclient): 421 4.7.0, or its own 421, close",
     )
+    TLS_REFUSED = (
+        "tls-refused",
+        "receiver",
+        "RFC 3207 4, 4.1",
+        "TLS has to be made with it (--receiver-tls required, or the sender used TLS), and it does not offer STARTTLS, "
+        "refuses it, or goes: 421 4.7.4, close",
+    )
+    NOT_AS_BEFORE = (
+        "not-as-before",
+        "receiver",
+        "RFC 5321 3.1, 4.1.1.1",
+        "dialled anew, it does not greet, or does not offer what the sender was offered: the next receiver, if there "
+        "is another; else 421, close",
+    )
     LOGIN_REFUSED = (
         "login-refused",
         "receiver",
@@ -309,6 +323,12 @@ class Violation(enum.Enum):
         "RFC 5321 3.8, 7.8",
         "421 4.7.0 as greeting (4.3.2 where descriptors run out), or to the next command once mail data in progress "
         "have their verdict; close",
+    )
+    CHUNK_OF_NO_SIZE = (
+        "chunk-of-no-size",
+        "sender",
+        "RFC 3030 2",
+        "a BDAT that does not say without a doubt how long its chunk is: 421 4.5.0, close",
     )
     OUTRUN = (
         "outrun",
