@@ -7,6 +7,7 @@ at what came out on both. Nothing here waits for real time.
 from __future__ import annotations
 
 import select
+import socket
 from typing import TYPE_CHECKING, cast
 
 import attrs
@@ -29,7 +30,6 @@ from shimproxy.session.session import Session
 from shimproxy.session.trace import RECEIVER, SENDER, SHIM, Tracer
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable
 
     from shimproxy.net.receivers import Route
@@ -99,14 +99,15 @@ class MemorySocket:
 
     # -- what a leg calls
 
-    def recv(self, size_octets: int) -> bytes:
+    def recv(self, size_octets: int, flags: int = 0) -> bytes:
         octets = bytes(self._waiting[:size_octets])
         if not octets:
             if self._rst:
                 raise ConnectionResetError
             if not self._fin:
                 raise BlockingIOError
-        del self._waiting[:size_octets]
+        if not flags & socket.MSG_PEEK:
+            del self._waiting[:size_octets]
         return octets
 
     def recv_into(self, buffer: memoryview, size_octets: int) -> int:

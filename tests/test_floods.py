@@ -33,13 +33,13 @@ class EndlessSocket(MemorySocket):
     endless: bytes = b""
     reads: int = 0
 
-    def recv(self, size_octets: int) -> bytes:
+    def recv(self, size_octets: int, flags: int = 0) -> bytes:
         self.reads += 1
         if self.reads > MOST_READS_A_TURN:
             raise Starved
         if self.endless and len(self._waiting) < size_octets:
             self._waiting += self.endless * (size_octets // len(self.endless) + 1)
-        return super().recv(size_octets)
+        return super().recv(size_octets, flags)
 
     def flood(self, octets: bytes) -> None:
         self.endless = octets

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from shimproxy.net.errors import TlsFailed
+from shimproxy.net.leg import Leg
 from shimproxy.net.proxy_header import Version, local, written
-from shimproxy.session.policy import Policy
+from shimproxy.session.policy import Policy, SenderTls
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import CommandReader, Verb
 from shimproxy.smtp.ehlo import NEVER_OFFERED
@@ -48,6 +50,7 @@ FOREIGN = {
     "v2, IPv6": (written(Version.V2, *V6), "PROXY"),
     "v2, LOCAL": (local(Version.V2, None, None), "PROXY"),
 }
+IMPLICIT = Policy(sender_tls=SenderTls.IMPLICIT, sender_context=cast("ssl.SSLContext", object()), clear_allowed=True)
 every_foreign = pytest.mark.parametrize(("octets", "what"), FOREIGN.values(), ids=FOREIGN.keys())
 
 
@@ -133,6 +136,56 @@ def test_it_is_one_repair_that_names_the_mend(octets: bytes, what: str, early: b
         assert last + b"\r\n" == bytes(stage.sender.written).removeprefix(b"" if early else greeting)
 
     staged(script)
+
+
+IN_CLEAR = {name: each for name, each in FOREIGN.items() if each[1] != "TLS"}
+
+
+@pytest.mark.parametrize("piece_octets", [0, 1])
+@pytest.mark.parametrize(("octets", "what"), IN_CLEAR.values(), ids=IN_CLEAR.keys())
+def test_it_is_known_where_tls_should_have_begun(octets: bytes, what: str, piece_octets: int) -> None:
+    """A handshake would fail with what OpenSSL makes of it. No receiver is dialled for it."""
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.sender, octets, piece_octets)
+        assert stage.sender.written.startswith(b"421 ")
+        assert stage.sender.got_fin
+        stage.sender.feed_fin()
+        await stage.settle()
+        (told,) = stage.notes.repairs
+        assert told.violation is Violation.NOT_SMTP
+        assert what in str(told.detail["what"])
+        assert stage.receiver.leg is None
+
+    staged(script, policy=IMPLICIT)
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [FOREIGN["TLS 1.3"][0], FOREIGN["SSL 2"][0], b"EHLO x\r\n", b"GET me\r\n", b"\r\n\r\nNOOP\r\n", b"x" * 5000, b""],
+    ids=["TLS", "SSL 2", "EHLO", "GET", "empty lines", "no line", "FIN"],
+)
+@pytest.mark.parametrize("piece_octets", [0, 1])
+def test_whatever_else_comes_there_is_for_the_handshake_to_judge(
+    octets: bytes, piece_octets: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is given all of it, as soon as it can be nothing else."""
+    given: list[bytes] = []
+
+    async def secure(self: Leg, _context: object) -> None:
+        given.append(self.look() or b"")
+        raise TlsFailed(self.name, "as the test wants it")
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.sender, octets, piece_octets)
+        if not octets:
+            stage.sender.feed_fin()
+            await stage.settle()
+        assert stage.repaired == [Violation.TLS_FAILED]
+        assert octets.startswith(given[0])
+
+    monkeypatch.setattr(Leg, "secure", secure)
+    staged(script, policy=IMPLICIT)
 
 
 def test_a_header_of_version_2_in_pieces_is_known_by_its_third_line() -> None:

@@ -153,9 +153,11 @@ def test_why_mail_that_came_over_tls_does_not_go_on_in_the_clear(monkeypatch: py
     """What is opportunistic for others has to be for it."""
 
     async def secured(self: Leg, _context: object) -> None:
+        self.look()
         self.secured = True
 
     async def script(stage: Stage) -> None:
+        await stage.feed(stage.sender, b"\x16\x03\x01")
         await stage.feed(stage.receiver, b"220 hello\r\n")
         await stage.feed(stage.sender, b"EHLO x\r\n")
         await stage.feed(stage.receiver, NOT_OFFERING)

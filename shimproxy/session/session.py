@@ -28,11 +28,12 @@ from shimproxy.session import opaque
 from shimproxy.session.capabilities import Capabilities
 from shimproxy.session.content import Content
 from shimproxy.session.delivery import Over
+from shimproxy.session.early_talk import instead_of_greeting, instead_of_tls
 from shimproxy.session.hello import Hellos
 from shimproxy.session.notes import AFTER_421, FIRST_COMMAND
 from shimproxy.session.opening import Opening, Unopened
 from shimproxy.session.pipeline import GROUPED, Pipeline
-from shimproxy.session.policy import EarlyTalk, SenderTls
+from shimproxy.session.policy import SenderTls
 from shimproxy.session.replies import (
     BYE,
     DONE,
@@ -43,7 +44,6 @@ from shimproxy.session.replies import (
     SENDER_LATE,
     SENT_TOO_SOON,
     SHUTTING_DOWN,
-    SPOKE_EARLY,
     TOO_BIG,
     to_bad_line,
 )
@@ -238,6 +238,8 @@ class Session:
         if self.arrival:
             await self.arrival.begin(sender.leg, self.policy.deadlines.proxy_header)
         if self.policy.sender_tls is SenderTls.IMPLICIT:
+            if refusal := await instead_of_tls(sender, notes, self.policy):
+                await self._end_with("shim", refusal)
             await self._secure_sender()
         if self.arrival:
             self.arrival.settle(sender.leg.sock)
@@ -245,15 +247,8 @@ class Session:
         receiver = self.receiver
         assert receiver is not None
         self._ready = self.policy.receiver_needs_nothing
-        if sender.leg.readable and (octets := sender.leg.look()):
-            sender.commands.feed(octets)
-            if command := sender.commands.next_foreign():
-                notes.heard(command)
-                await self._end_with("shim", NOT_SMTP)
-            early_talk = self.policy.early_talk
-            notes.repaired(Violation.EARLY_TALK, octets=len(octets), early_talk=early_talk.value)
-            if early_talk is EarlyTalk.REFUSE:
-                await self._end_with("shim", SPOKE_EARLY)
+        if refusal := instead_of_greeting(sender, notes, self.policy):
+            await self._end_with("shim", refusal)
         notes.phase = FIRST_COMMAND
         await sender.say(reply)
         measure = Measure(self.policy.sizes) if self.policy.sizes else None

@@ -26,17 +26,27 @@ _TLS: Final = Foreign(
 _HTTP: Final = Foreign("an HTTP request", "have health checks ask the admin port (admin), and web browsers nothing")
 PROXY: Final = Foreign("a PROXY header", "put the proxy's network into trust, or have the proxy send none")
 
+_SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
+"""What a PROXY header of version 2 begins with."""
+_HANDSHAKE: Final = 0x16
 _OPENINGS: Final = (
     # The record of a handshake, of any version; the ClientHello of SSL 2, which TLS up to 1.1 may begin with.
     (_TLS, re.compile(rb"\x16\x03|[\x80-\xff].\x01\x03[\0-\x03]", re.DOTALL).match),
     (_HTTP, re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI) [^ \r\n]+ HTTP/\d").match),
-    (PROXY, re.compile(rb"PROXY (?:TCP4 |TCP6 |UNKNOWN[ \r])|\r\n\r\n\0\r\nQUIT\n").match),
+    (PROXY, re.compile(rb"PROXY (?:TCP4 |TCP6 |UNKNOWN[ \r])|" + re.escape(_SIGNATURE)).match),
 )
 
 
 def foreign(octets: bytes) -> Foreign | None:
     """What `octets` begin with where a command is due, if that is none of SMTP's."""
     return next((each for each, begins in _OPENINGS if begins(octets)), None)
+
+
+def may_be_foreign(octets: bytes) -> bool:
+    """Whether these are in the clear, and are or may become what is none of SMTP's, once there are more of them."""
+    if octets[0] == _HANDSHAKE or octets[0] >= 0x80:  # a record of TLS, or a header of SSL 2
+        return False
+    return foreign(octets) is not None or b"\n" not in octets or _SIGNATURE.startswith(octets)
 
 
 def is_of_a_signature(line: bytes, empty_lines: int) -> bool:

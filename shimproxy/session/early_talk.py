@@ -1,0 +1,65 @@
+"""What a sender says before it was greeted, and what answers that instead of the greeting.
+
+Invariants:
+
+1. What is none of SMTP's is known before TLS too, where that is what should have come.
+2. Of all else the operator decides; what is held is the sender's first commands.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shimproxy.session.policy import EarlyTalk
+from shimproxy.session.replies import NOT_SMTP, SPOKE_EARLY
+from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.foreign import foreign, may_be_foreign
+
+if TYPE_CHECKING:
+    from shimproxy.session.notes import Notes
+    from shimproxy.session.policy import Policy
+    from shimproxy.session.sender import Sender
+    from shimproxy.smtp.reply import Own
+
+_MOST_OCTETS = 4096
+
+
+async def instead_of_tls(sender: Sender, notes: Notes, policy: Policy) -> Own | None:
+    """What answers a sender that was to begin with TLS, and says in the clear what is known to be none of SMTP's.
+
+    Raises DeadlinePassed, Interrupted.
+    """
+    leg = sender.leg
+    leg.watch.allow(policy.deadlines.tls, "the sender's TLS handshake")
+    while True:
+        await leg.wait_to_read()
+        octets = leg.peek(_MOST_OCTETS)
+        if octets is None:
+            continue
+        if leg.ended or len(octets) == _MOST_OCTETS or not may_be_foreign(octets):
+            return None
+        if foreign(octets):
+            break
+        leg.readable = False  # until more comes
+    sender.commands.feed(leg.look() or b"")
+    return _instead_of_commands(sender, notes)
+
+
+def instead_of_greeting(sender: Sender, notes: Notes, policy: Policy) -> Own | None:
+    """What answers a sender that has spoken already, if it is not greeted. What it has said is held."""
+    leg = sender.leg
+    if not (leg.readable and (octets := leg.look())):
+        return None
+    sender.commands.feed(octets)
+    if reply := _instead_of_commands(sender, notes):
+        return reply
+    notes.repaired(Violation.EARLY_TALK, octets=len(octets), early_talk=policy.early_talk.value)
+    return SPOKE_EARLY if policy.early_talk is EarlyTalk.REFUSE else None
+
+
+def _instead_of_commands(sender: Sender, notes: Notes) -> Own | None:
+    command = sender.commands.next_foreign()
+    if command is None:
+        return None
+    notes.heard(command)
+    return NOT_SMTP
