@@ -207,7 +207,8 @@ class MemoryRoute:
         if stage.receiver.leg is not None:
             stage.earlier_receivers.append(stage.receiver)
             stage.receiver = MemorySocket()
-        return Leg("receiver", cast("socket.socket", stage.receiver), self.driver, watch, "192.0.2.2:25")
+        sock = cast("socket.socket", stage.receiver)
+        return Leg("receiver", sock, self.driver, watch, "192.0.2.2:25", never_short=stage.never_short)
 
     def begin_anew(self) -> None:
         """There is but one receiver."""
@@ -231,6 +232,8 @@ class Stage:
     limits: Limits = attrs.field(factory=Limits)
     policy: Policy = attrs.field(factory=Policy)
     reachable: bool = True
+    never_short: bool = False
+    """Whether the legs never say that a read came back short, as legs with TLS don't."""
     sender: MemorySocket = attrs.field(factory=MemorySocket)
     receiver: MemorySocket = attrs.field(factory=MemorySocket)
     earlier_receivers: list[MemorySocket] = attrs.field(factory=list)
@@ -243,7 +246,8 @@ class Stage:
         """Begin the session, up to its first wait."""
         watchdog, driver = Watchdog(), MemoryDriver()
         await self.nursery.start(watchdog.run)
-        leg = Leg("sender", cast("socket.socket", self.sender), driver, watchdog.watch(), "192.0.2.1:1")
+        sock = cast("socket.socket", self.sender)
+        leg = Leg("sender", sock, driver, watchdog.watch(), "192.0.2.1:1", never_short=self.never_short)
         notes = Notes(SessionRecord("test", "192.0.2.1:1"), self.notes, tracer=self.tracer)
         policy = attrs.evolve(self.policy, deadlines=self.deadlines, limits=self.limits)
         sender = Sender(leg, policy.command_reader(), notes, self.deadlines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from shimproxy.net.leg import LEAST_BLOCK_OCTETS
 from shimproxy.session.limits import Limits
 from shimproxy.smtp.catalogue import Violation
 from tests.memory import Stage, staged, up_to_mail_data
@@ -25,6 +26,23 @@ def test_a_receiver_that_takes_nothing_can_still_refuse_and_frees_the_sender() -
     assert bytes(stage.sender.written) == b"552 too big\r\n"
     assert len(stage.receiver.written) == 100, "not one octet more after the early reply (guarantee 6)"
     assert stage.repaired == [Violation.EARLY_REPLY]
+
+
+@pytest.mark.parametrize("more_octets", [-1, 0, 1])
+def test_a_refusal_is_heard_while_the_sender_pauses_after_a_block_full_to_the_octet(more_octets: int) -> None:
+    """After a read that has filled the block, only another read can tell that nothing more is there."""
+    mail = (LINE * (LEAST_BLOCK_OCTETS // len(LINE) + 1))[: LEAST_BLOCK_OCTETS + more_octets]
+
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, mail)
+        await stage.feed(stage.receiver, b"552 too big\r\n")
+        assert stage.receiver.unread_octets == 0, "heard at once"
+        await stage.pass_time(stage.deadlines.sender_block + 1)
+
+    stage = staged(script)
+    assert bytes(stage.sender.written) == b"552 too big\r\n"
+    assert {Violation.EARLY_REPLY, Violation.SENDER_STALLED} <= set(stage.repaired)
 
 
 def test_what_a_full_receiver_did_not_take_at_once_arrives_in_order() -> None:

@@ -78,7 +78,7 @@ async def test_fin_in_one_segment_with_the_last_octets_is_noticed_at_once(how: s
             if how == "octets":
                 assert [await leg.read(), await leg.read()] == [b"the last", b""]
             else:
-                assert [await leg.read_block(), await leg.read_block()] == [8, 0]
+                assert [leg.read_block_now(), leg.read_block_now()] == [8, 0]
             assert leg.ended is Ended.FIN
             leg.close()
 

@@ -23,16 +23,17 @@ from tests.peers.mail import SMALL, Mail
 from tests.peers.outcome import Believed
 from tests.peers.postfix import MAILBOX_DOMAIN, Postfix, postfix
 from tests.peers.processes import need, need_perl, poll, run
-from tests.peers.receiving import HOST, Receiver, Talk
+from tests.peers.receiving import FIRST_PART_OCTETS, HOST, Receiver, Talk
 from tests.peers.senders import Dialogue, connected
 from tests.peers.shim import Watcher, shim
-from tests.peers.table import FAULTS, Fault
+from tests.peers.table import FAULTS, TOO_BIG, Fault
 from tests.peers.tls import NAME, Certificate, make_certificate, smtplib_over_tls
 from tests.test_fault_table import check
 from tests.test_net import Ground, ground, pair
 from tests.test_settings import settings
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
@@ -242,6 +243,30 @@ async def test_large_mails_under_tls(name: str, certificate: Certificate) -> Non
             outcome = await trio.to_thread.run_sync(send, between.port, LARGE)
             await between.watcher.sessions_ended()
     check(fault, LARGE, outcome, receiver.seen, surely_early=False)
+
+
+async def test_a_refusal_is_heard_while_a_sender_pauses_under_tls(certificate: Certificate) -> None:
+    """The sender's leg counts as readable after every read, and the wait is for the receiver all the same."""
+    fault = FAULTS["early_552_drains"]
+
+    def pause_in_mail_data(port: int, early: threading.Event) -> bytes:
+        with connected(port) as sock:
+            in_clear = Dialogue(sock)
+            in_clear.open("EHLO x")
+            in_clear.command("STARTTLS", 220)
+            with certificate.client().wrap_socket(sock, server_hostname=NAME) as secure:
+                dialogue = Dialogue(secure)
+                for line, code in ("EHLO x", 250), ("MAIL FROM:<a@b>", 250), ("RCPT TO:<b@c>", 250), ("DATA", 354):
+                    dialogue.command(line, code)
+                secure.sendall(b"x" * (FIRST_PART_OCTETS - 2) + b"\r\n")
+                assert early.wait(SECONDS)
+                return dialogue.reply()
+
+    with trio.fail_after(SECONDS), fault.start() as receiver:
+        async with shim(receiver.port, Deadlines(sender_block=0.5), **terminated(certificate)) as between:
+            reply = await trio.to_thread.run_sync(pause_in_mail_data, between.port, receiver.seen.early)
+            await between.watcher.sessions_ended()
+    assert reply == TOO_BIG
 
 
 async def test_programs_deliver_over_tls(clear_postfix: Postfix, certificate: Certificate) -> None:

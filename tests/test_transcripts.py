@@ -139,14 +139,22 @@ def at_random(seed: int) -> Callable[[bytes], list[bytes]]:
     return pieces
 
 
-def play(path: pathlib.Path, pieces: Callable[[bytes], list[bytes]]) -> tuple[object, ...]:
+def play(
+    path: pathlib.Path, pieces: Callable[[bytes], list[bytes]], *, never_short: bool = False
+) -> tuple[object, ...]:
     lines = path.read_text().splitlines()
     clock = trio.testing.MockClock()
 
     async def main() -> tuple[object, ...]:
         async with trio.open_nursery() as nursery:
             switches: dict[str, Any] = {line[7:]: True for line in lines if line.startswith("# with ")}
-            stage = Stage(nursery, clock, policy=Policy(**switches), reachable="# unreachable" not in lines)
+            stage = Stage(
+                nursery,
+                clock,
+                policy=Policy(**switches),
+                reachable="# unreachable" not in lines,
+                never_short=never_short,
+            )
             outcome = await perform(lines, stage, pieces)
             nursery.cancel_scope.cancel()
         return outcome
@@ -163,6 +171,14 @@ def test_what_both_legs_see_is_as_written_at_every_segmentation(path: pathlib.Pa
         assert expected == play(path, cut_at(position)), f"each step cut at {position}"
     for seed in range(10):
         assert expected == play(path, at_random(seed)), f"seed {seed}"
+
+
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+def test_the_same_where_no_read_is_ever_said_to_be_short(path: pathlib.Path) -> None:
+    """As with TLS: a leg counts as readable until a read finds nothing."""
+    expected = play(path, whole)
+    assert expected == play(path, whole, never_short=True), "whole"
+    assert expected == play(path, single, never_short=True), "octet by octet"
 
 
 def test_there_are_transcripts() -> None:

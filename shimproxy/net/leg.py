@@ -219,41 +219,35 @@ class Leg:
             await self.watch.wait()
         return octets
 
-    async def read_block(self, most_octets: int | None = None) -> int:
-        """Read into the driver's block, from its BLOCK_START on; the number of octets, 0 at the peer's end.
+    def read_block_now(self, most_octets: int | None = None) -> int | None:
+        """Read into the driver's block, from its BLOCK_START on: how many octets, 0 at the peer's end, None if nothing
+        is there. Never waits.
 
-        How much is read at once grows with a peer that fills it; see also `slow_down`. Raises DeadlinePassed,
-        Interrupted.
+        How much is read at once grows with a peer that fills it; see also `slow_down`.
         """
-        while not self.ended:
-            if self.readable:
-                if self.watch.stretched():
-                    await self.watch.pause()
-                asked_octets = min(self._block_octets, most_octets or self._block_octets)
-                try:
-                    size_octets = self._receive_block(asked_octets)
-                except WOULD_BLOCK:
-                    self.readable = False
-                except OSError:
-                    self._end(Ended.RST)
-                    break
-                else:
-                    if not size_octets:
-                        self._end(Ended.FIN)
-                    elif size_octets == asked_octets < self._block_octets:
-                        pass
-                    elif size_octets == self._block_octets:
-                        self._block_octets = min(2 * size_octets, self.driver.block.size_octets)
-                    elif not self._never_short:
-                        self.readable = False
-                    self.octets_in += size_octets
-                    if self.tap:
-                        self.tap.received(size_octets)
-                    return size_octets
-            else:
-                self.wanted = READABLE
-                await self.watch.wait()
-        return 0
+        if self.ended:
+            return 0
+        asked_octets = min(self._block_octets, most_octets or self._block_octets)
+        try:
+            size_octets = self._receive_block(asked_octets)
+        except WOULD_BLOCK:
+            self.readable = False
+            return None
+        except OSError:
+            self._end(Ended.RST)
+            return 0
+        if not size_octets:
+            self._end(Ended.FIN)
+        elif size_octets == asked_octets < self._block_octets:
+            pass
+        elif size_octets == self._block_octets:
+            self._block_octets = min(2 * size_octets, self.driver.block.size_octets)
+        elif not self._never_short:
+            self.readable = False
+        self.octets_in += size_octets
+        if self.tap:
+            self.tap.received(size_octets)
+        return size_octets
 
     def _receive_block(self, asked_octets: int) -> int:
         room = self.driver.block.room

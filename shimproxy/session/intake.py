@@ -137,25 +137,15 @@ class Intake:
         """How many octets of the mail data were not canonical, as far as they were to be forwarded."""
         return self._normaliser.stray_count if self._normaliser else 0
 
-    async def ready(self, other: Leg) -> bool:
-        """Wait for the sender, or for `other` to speak; whether there may be something from the sender.
+    async def next_portion(self, receiver: Leg) -> memoryview | bytes | None:
+        """What is to be forwarded next; None if the sender has gone.
 
-        Raises DeadlinePassed, Interrupted.
+        It may be empty: the normaliser holds what came, or the receiver has sent something while the sender pauses. It
+        is the caller's until its next await. Raises DeadlinePassed, Interrupted.
         """
-        leg = self._sender.leg
-        if not (leg.readable or self._sender.commands.ahead):
-            self._patience.begin("mail data")
-            await leg.speaks_or(other)
-            self._patience.end(0)
-            return leg.readable
-        return True
-
-    async def next_portion(self) -> memoryview | bytes | None:
-        """What is to be forwarded next, perhaps nothing; None if the sender has gone.
-
-        It is the caller's until its next await. Raises DeadlinePassed, Interrupted.
-        """
-        stop = await self._next_block()
+        stop = await self._next_block(receiver)
+        if stop is None:
+            return b""
         if not stop:
             return None
         block = self._sender.leg.driver.block
@@ -178,12 +168,16 @@ class Intake:
     async def drain(self) -> bool:
         """Read and drop up to the end; whether the sender came to it. Raises DeadlinePassed, Interrupted."""
         while not self.ended:
-            if not await self._next_block():
+            if await self._next_block() == 0:
                 return False
         return True
 
-    async def _next_block(self) -> int:
-        """Read into the driver's block; where the mail data stop in it, 0 if the sender has gone."""
+    async def _next_block(self, receiver: Leg | None = None) -> int | None:
+        """Read into the driver's block; where the mail data stop in it, 0 if the sender has gone.
+
+        This is the one wait for mail data. While they are forwarded it is for the `receiver` too, as its reply decides
+        about them at any moment: None if that leg can be read and the sender's can't.
+        """
         leg, commands = self._sender.leg, self._sender.commands
         block = leg.driver.block
         if ahead := commands.take_ahead():
@@ -193,10 +187,10 @@ class Intake:
             self._patience.begin("mail data")
             # Behind a chunk there may be any number of others: what is not this one's stays in the kernel.
             most_octets = self._end.left_octets if isinstance(self._end, Counted) else None
-            size_octets = await leg.read_block(most_octets)
-            self._patience.end(size_octets)
+            size_octets = await self._read_block(most_octets, receiver)
+            self._patience.end(size_octets or 0)
             if not size_octets:
-                return 0
+                return size_octets
             stop = BLOCK_START + size_octets
         end = self._end.feed(block.buffer, BLOCK_START, stop)
         if end is not None:
@@ -211,6 +205,24 @@ class Intake:
             kind = Kind.MAIL_DATA if self.of_lines else Kind.CHUNK
             tracer.takes(kind, block.view[BLOCK_START:stop], ended=self.ended)
         return stop
+
+    async def _read_block(self, most_octets: int | None, receiver: Leg | None) -> int | None:
+        leg = self._sender.leg
+        while True:
+            if leg.readable:
+                # A leg may be called readable and have nothing to read: with TLS after every read, else after one that
+                # has filled the block to the octet.
+                if leg.watch.stretched():
+                    await leg.watch.pause()
+                size_octets = leg.read_block_now(most_octets)
+                if size_octets is not None:
+                    return size_octets
+            if receiver is None:
+                await leg.wait_to_read()
+            else:
+                await leg.speaks_or(receiver)
+                if receiver.readable and not leg.readable:
+                    return None
 
     def slow_down(self, taken_octets: int) -> None:
         """Read less at a time, as that is what the other leg takes."""

@@ -70,15 +70,17 @@ class Transfer:
         Raises DeadlinePassed for the sender, Interrupted.
         """
         intake = self.intake
+        leg = self.receiver.leg
         while not intake.ended:
-            if await intake.ready(self.receiver.leg):
-                portion = await intake.next_portion()
-                if portion is None:
-                    return Passage.VANISHED
-                if intake.refusal or (portion and not await self._push(portion)):
+            portion = await intake.next_portion(leg)
+            if portion is None:
+                return Passage.VANISHED
+            if intake.refusal:
+                return Passage.STOPPED
+            if portion:
+                if not await self._push(portion):
                     return Passage.STOPPED
-            else:
-                # The sender pauses, and the receiver has spoken or gone.
+            elif leg.readable:
                 self._look()
                 if await self._receiver_spoke():
                     return Passage.STOPPED
