@@ -43,6 +43,7 @@ class MemorySocket:
     """The shim's end of a connection; the other end is the test."""
 
     leg: Leg | None = None
+    family: socket.AddressFamily = socket.AF_INET
     written: bytearray = attrs.field(factory=bytearray)
     """All that the shim wrote."""
     writes: int = 0
@@ -130,8 +131,9 @@ class MemorySocket:
     def shutdown(self, _how: int) -> None:
         self.got_fin = True
 
-    def setsockopt(self, *_args: object) -> None:
-        self._linger_is_reset = True
+    def setsockopt(self, _level: int, option: int, _value: object) -> None:
+        if option == socket.SO_LINGER:
+            self._linger_is_reset = True
 
     def close(self) -> None:
         self.closed = True

@@ -502,7 +502,8 @@ def test_what_lies_behind_a_chunk_stays_in_the_kernel() -> None:
         await stage.feed(stage.sender, b"abc" + b"NOOP\r\n" * 1000)
         assert stage.receiver.written == b"NOOP\r\n"
 
-    assert staged(script, Limits(held_octets=512)).repaired == [Violation.UNOFFERED_PIPELINING]
+    repaired = staged(script, Limits(held_octets=512)).repaired
+    assert repaired == [Violation.WITHHELD_COMMAND, Violation.UNOFFERED_PIPELINING]
 
 
 def test_a_receiver_that_takes_no_command_is_given_up_without_a_word() -> None:

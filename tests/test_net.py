@@ -17,10 +17,11 @@ import trio.testing
 from shimproxy.net.address import Address, UnixPath
 from shimproxy.net.driver import Block, Driver
 from shimproxy.net.errors import DialFailed, ListenFailed, NoMeans
-from shimproxy.net.leg import Ended, Leg, Parted
+from shimproxy.net.leg import Leg, Parted
 from shimproxy.net.listen import Spare, accept_forever, close_listener, open_unix_listener, prepare, turn_away
 from shimproxy.net.places import Places
 from shimproxy.net.receivers import Receivers, Route
+from shimproxy.net.tap import Ended
 from shimproxy.net.watch import Watchdog
 from tests.peers.receiving import SECONDS, full_queue
 

@@ -187,9 +187,7 @@ def test_a_refusal_for_each_line_is_one_repair_whatever_its_form() -> None:
     async def script(stage: Stage) -> None:
         await up_to_mail_data(stage)
         await stage.feed(stage.sender, b"x\r\n")
-        await stage.feed(stage.receiver, b"552 too big\r\n")
-        for _ in range(100):
-            await stage.feed(stage.receiver, b"500\r\n500 what?\n")
+        await stage.feed(stage.receiver, b"552 too big\r\n" + b"500\r\n500 what?\n" * 100)
         stage.receiver.feed_fin()
         await stage.settle()
         await stage.feed(stage.sender, b".\r\n")

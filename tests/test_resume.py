@@ -173,12 +173,12 @@ def test_a_receiver_that_has_not_greeted_is_told_nothing_of_the_end() -> None:
 
 
 def test_a_session_is_over_once_all_its_receivers_are() -> None:
-    """A receiver that stays open after its early reply is seen off beside the mails that follow."""
+    """A receiver that stays open after its 421 is seen off beside the mails that follow."""
 
     async def script(stage: Stage) -> None:
         await up_to_mail_data(stage)
         await stage.feed(stage.sender, b"text\r\n")
-        await stage.feed(stage.receiver, b"552 too big\r\n")
+        await stage.feed(stage.receiver, b"552 too big\r\n421 going\r\n")
         await stage.feed(stage.sender, b".\r\n")
         await stage.feed(stage.sender, b"RSET\r\n")
         await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
@@ -198,17 +198,17 @@ def test_a_session_is_over_once_all_its_receivers_are() -> None:
         await stage.settle()
         assert stage.over
 
-    assert staged(script, policy=POLICY).repaired == [Violation.EARLY_REPLY]
+    assert staged(script, policy=POLICY).repaired == [Violation.EARLY_REPLY, Violation.FURTHER_REPLY]
 
 
 def test_no_session_has_any_number_of_connections_open() -> None:
-    """With receivers that stay open after an early reply, a mail waits until the first of a few of them is seen off."""
+    """With receivers that stay open after a 421, a mail waits until the first of a few of them is seen off."""
 
     async def script(stage: Stage) -> None:
         await up_to_mail_data(stage)
         for _ in range(20):
             await stage.feed(stage.sender, b"text\r\n")
-            await stage.feed(stage.receiver, b"552 too big\r\n")
+            await stage.feed(stage.receiver, b"552 too big\r\n421 going\r\n")
             await stage.feed(stage.sender, b".\r\n")
             await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
             assert sum(not sock.closed for sock in (*stage.earlier_receivers, stage.receiver)) <= 6

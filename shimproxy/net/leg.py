@@ -28,6 +28,7 @@ import attrs
 from shimproxy.net.driver import JUST_OCTETS, NEVER_SHORT, READABLE, WRITABLE
 from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken, TlsFailed
 from shimproxy.net.records import WOULD_BLOCK, receive_records, send_records, tls_reason
+from shimproxy.net.tap import Ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,13 +40,6 @@ if TYPE_CHECKING:
 READ_OCTETS: Final = 4096
 LEAST_BLOCK_OCTETS: Final = 64 * 1024
 _RESET: Final = struct.pack("ii", 1, 0)
-
-
-class Ended(enum.Enum):
-    """How the peer ended its direction of a leg."""
-
-    FIN = "FIN"
-    RST = "RST"
 
 
 class Parted(enum.Enum):
@@ -261,6 +255,11 @@ class Leg:
 
     # -- writing
 
+    @property
+    def resettable(self) -> bool:
+        """Whether the peer can be told by a reset that what it has got is not all: AF_UNIX knows none."""
+        return self.sock.family != socket.AF_UNIX
+
     def send_now(self, octets: bytes | memoryview) -> int:
         """How many of `octets` were taken at once, perhaps none. Raises LegBroken."""
         if self.broken:
@@ -279,6 +278,14 @@ class Leg:
         if self.tap:
             self.tap.sent(taken_octets)
         return taken_octets
+
+    @property
+    def unacknowledged_octets(self) -> int:
+        """How much of what was written the peer's host has not acknowledged; on Unix sockets, the peer has not read.
+
+        With TLS it counts what TLS makes of it.
+        """
+        return self.driver.unacknowledged_octets(self)
 
     async def write(self, octets: bytes) -> None:
         """Write all of `octets`. Raises LegBroken, DeadlinePassed, Interrupted.

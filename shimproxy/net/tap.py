@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import enum
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from shimproxy.net.leg import Ended
+
+class Ended(enum.Enum):
+    """How the peer ended its direction of a leg."""
+
+    FIN = "FIN"
+    RST = "RST"
 
 
 class Tap(Protocol):

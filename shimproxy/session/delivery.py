@@ -10,12 +10,12 @@ Invariants:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, assert_never
 
 import attrs
 
 from shimproxy.net.errors import DeadlinePassed, Interrupted
-from shimproxy.net.leg import Ended
+from shimproxy.net.tap import Ended
 from shimproxy.session.replies import MAIL_UNANSWERED, SENDER_LATE, SHUTTING_DOWN, TOO_BIG
 from shimproxy.session.transfer import Passage
 from shimproxy.smtp.catalogue import Violation
@@ -71,9 +71,9 @@ class Delivery:
         """How many replies are still to be given."""
         return self.transfer.pipeline.verdicts_due - self._given
 
-    def answer(self, verdict: Reply | Own) -> None:
-        """Put that as every reply that is still to be given."""
-        for _ in range(self.verdicts_left):
+    def answer(self, *verdicts: Reply | Own) -> None:
+        """Put these as the replies that are still to be given, see `_for_all`."""
+        for verdict in self._for_all([*verdicts]):
             self.give(verdict)
 
     def give(self, verdict: Reply | Own) -> None:
@@ -95,18 +95,27 @@ class Delivery:
         self.notes.repaired(self._how_it_went(), octets_forwarded=self.transfer.octets_forwarded)
         return MAIL_UNANSWERED
 
-    def ruled(self, reply: Reply) -> Reply | Own | None:
-        """What the receiver's reply behind the end of mail data makes of them; None where that is nothing yet."""
+    def ruled(self, reply: Reply) -> list[Reply | Own]:
+        """What a reply of the receiver's after the end of mail data makes of them: nothing yet, one reply to them, or
+        all that are left where the receiver is given up for it."""
         transfer, receiver = self.transfer, self.transfer.receiver
         self.notes.phase = "end of mail data"
-        verdict, _ = ruling(Answers.END_OF_DATA, reply)
-        if verdict is Verdict.DROP:
-            transfer.drop(Reply(reply.code, reply.octets))  # what was wrong with its form is told already
-            return None
-        if verdict is Verdict.RELAY:
-            return reply
-        receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
-        return MAIL_UNANSWERED
+        verdict, _ = ruling(transfer.answered_by_a_reply, reply)
+        match verdict:
+            case Verdict.RELAY:
+                return [reply]
+            case Verdict.DROP:
+                transfer.drop(Reply(reply.code, reply.octets))  # what was wrong with its form is told already
+                return []
+            case Verdict.HOLD | Verdict.NEVER:
+                receiver.give_up(reply, self.verdicts_left, noted=True)
+                assert receiver.farewell is not None
+                return self._verdicts_of_the_departed(receiver.farewell.decided)
+            case Verdict.OUT_OF_STEP:
+                receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
+                return self._for_all([MAIL_UNANSWERED])
+            case _:
+                assert_never(verdict)
 
     async def _pass_on(self) -> bool:
         """Pass the mail data to their end; whether the receiver has them whole.

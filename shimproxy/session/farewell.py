@@ -3,12 +3,15 @@
 Invariants:
 
 1. Nothing more is written to the leg (guarantee 6).
-2. A receiver that may be in the midst of a mail which it has not refused is never sent FIN, which a lax one takes
-   for the mail's end: it is heard out and reset (guarantee 5). Any other has a half-close, a bounded linger, a reset.
-3. The verdict is the first 4yz or 5yz; a 2yz never becomes one (guarantees 2 and 3). With LMTP there are as many as
-   recipients.
-4. A later reply is dropped; of those, a 421 is kept for the sender's next command. Outside mail data, where
-   the shim's FIN comes first, it is no violation.
+2. A receiver that has given its verdict before it had all of the mail data is reset at once, so that what is queued for
+   it is discarded: it may read that as commands (guarantee 6). Only one that is leaving by itself, as its FIN or a 421
+   lies there, and has refused the mail, has a half-close. What it has said is read before.
+3. Any other receiver that may be in the midst of a mail is heard out, as long as the linger lasts, and never sent FIN,
+   which a lax one takes for the mail's end (guarantee 5).
+4. The verdict is the first 4yz or 5yz; a 2yz never becomes one (guarantees 2 and 3). With LMTP there are as many as
+   recipients, as far as nothing is under way to the receiver any more.
+5. A later reply is dropped; of those, a 421 is kept for the sender's next command. Outside mail data, where the shim's
+   FIN comes first, it is no violation.
 
 It runs beside the session, which drains the sender meanwhile.
 """
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 
 _DECIDE: Final = (2, 4, 5)
 """The severity of replies that say what has become of a mail."""
+_MOST_LOOKS: Final = 16
+"""So much is read before a reset, in reads: as much as a reply may have by default."""
 
 
 async def see_off(leg: Leg, deadlines: Deadlines, notes: Notes, heard: Callable[[bytes], None] | None = None) -> None:
@@ -67,31 +72,48 @@ class Farewell:
     _settled: trio.Event = attrs.field(factory=trio.Event)
     _over: trio.Event = attrs.field(factory=trio.Event)
 
-    def begin(self, early: Reply | None) -> None:
-        """Hear what the receiver has said so far, `early` first, if that is a verdict."""
+    def begin(self, early: Reply | None, *, noted: bool) -> bool:
+        """Hear what the receiver has said so far; whether that was all, as the leg is closed.
+
+        Args:
+            early: what it said before it had all of the mail data, if that is why it is left.
+            noted: whether that is in the notes already.
+        """
         if early and early.severity in _DECIDE:
-            self._hear_reply(early)
+            self._hear_reply(early, noted=noted)
         elif early:
             self.notes.heard_reply(self.leg, early, EARLY)
         self._hear(b"")
+        if early:
+            self._hear_what_lies_there()
+        if self._in_mail and self._has_its_verdict and not self._leaves_politely:
+            self._end()
+            return True
+        return False
 
     async def run(self) -> None:
         """Take leave; ends within the linger deadlines."""
         leg, deadlines = self.leg, self._deadlines
         try:
-            if not self._harmless:
+            if self._in_mail and not self._has_its_verdict:
                 with suppress(Interrupted):
-                    await leg.linger(deadlines.linger_idle, deadlines.linger_total, self._hear, lambda: self._harmless)
+                    await leg.linger(
+                        deadlines.linger_idle, deadlines.linger_total, self._hear, lambda: self._has_its_verdict
+                    )
+                self._hear_what_lies_there()
                 self._hear_cut_off()
-            if self._harmless:
+            if self._leaves_politely:
                 await see_off(leg, deadlines, self.notes, self._hear)
                 self._hear_cut_off()
         finally:
-            self._further.tell(self.notes.repaired)
-            leg.reset()
             leg.watch.close()
-            self._settled.set()
-            self._over.set()
+            self._end()
+
+    def _end(self) -> None:
+        self._further.tell(self.notes.repaired)
+        self.leg.reset()
+        self._settled.set()
+        self._over.set()
 
     async def verdicts(self) -> list[Reply]:
         """What was decided, as soon as it is; less than was due if the receiver ended without."""
@@ -100,7 +122,7 @@ class Farewell:
 
     def hurry(self) -> None:
         """Nobody needs a verdict any more."""
-        if not self._harmless:
+        if self._in_mail and not (self._leaves_politely or self._over.is_set()):
             self.leg.watch.interrupt()
 
     async def over(self) -> None:
@@ -108,33 +130,54 @@ class Farewell:
         await self._over.wait()
 
     @property
-    def _harmless(self) -> bool:
-        """Whether no mail can come of a FIN."""
+    def _has_its_verdict(self) -> bool:
+        """Whether nothing more is to be waited for.
+
+        With LMTP the first of several verdicts has to do where anything is still under way to the receiver.
+        """
+        if not self.decided:
+            return False
+        there = len(self.decided) == self._verdicts_due or self.last_421 is not None
+        return there or self.leg.unacknowledged_octets > 0
+
+    @property
+    def _leaves_politely(self) -> bool:
+        """Whether the leg is half-closed: no mail can come of a FIN, nor a command of what is queued before it."""
         if not self._in_mail:
             return True
-        return len(self.decided) == self._verdicts_due and all(reply.refuses for reply in self.decided)
+        leaving = self.leg.ended is not None or self.last_421 is not None
+        return leaving and len(self.decided) == self._verdicts_due and all(reply.refuses for reply in self.decided)
 
     def _hear(self, octets: bytes) -> None:
         self._replies.feed(octets)
         while reply := self._replies.next_reply():
             self._hear_reply(reply)
 
+    def _hear_what_lies_there(self) -> None:
+        for _ in range(_MOST_LOOKS):
+            octets = self.leg.look()
+            if not octets:
+                return
+            self._hear(octets)
+
     def _hear_cut_off(self) -> None:
         if cut_off := self._replies.cut_off():
             self._hear_reply(cut_off)
 
-    def _hear_reply(self, reply: Reply) -> None:
-        self.notes.heard_reply(self.leg, reply, EARLY if self._in_mail else LATE)
+    def _hear_reply(self, reply: Reply, *, noted: bool = False) -> None:
+        if not noted:
+            self.notes.heard_reply(self.leg, reply, EARLY if self._in_mail else LATE)
         if reply.code == 421:
             self.last_421 = reply
         elif reply.asks_for_data:
             self._in_mail = True
         if self._decides and self._decide(reply):
-            for violation in reply.violations:
-                self.notes.repaired(violation, reply=reply.octets)
+            if not noted:
+                for violation in reply.violations:
+                    self.notes.repaired(violation, reply=reply.octets)
         elif self._in_mail:
             self._further.count(reply)
-        if len(self.decided) == self._verdicts_due or (self.decided and reply.code == 421):
+        if self._has_its_verdict:
             self._settled.set()
 
     def _decide(self, reply: Reply) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken
-from shimproxy.net.leg import Ended
+from shimproxy.net.tap import Ended
 
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg

@@ -264,11 +264,11 @@ class Pipeline:
         """Give the sender the reply to what was outstanding first, unless the receiver is given up for it."""
         entry = self.outstanding[0]
         if isinstance(entry, Delivery):
-            if answer := entry.ruled(reply):
-                if entry.verdicts_left == 1 or self.receiver.gone:
-                    self._answer_mail(entry, answer)
+            if verdicts := entry.ruled(reply):
+                if len(verdicts) == entry.verdicts_left or self.receiver.gone:
+                    self._answer_mail(entry, *verdicts)
                 else:
-                    entry.give(answer)
+                    entry.give(verdicts[0])
                     self._allow(entry)
             return Then.COMMANDS
         verb, receiver = entry, self.receiver
@@ -332,14 +332,14 @@ class Pipeline:
         self.sender.put(reply)
         self.notes.secret = secret
 
-    def _answer_mail(self, delivery: Delivery, verdict: Reply | Own) -> None:
+    def _answer_mail(self, delivery: Delivery, *verdicts: Reply | Own) -> None:
         self._leave()
-        if verdict.severity != 2 and not delivery.last:
-            self.chunk_refusal = self.chunk_refusal or verdict
-        self._answer_delivery(delivery, verdict)
+        if verdicts[0].severity != 2 and not delivery.last:
+            self.chunk_refusal = self.chunk_refusal or verdicts[0]
+        self._answer_delivery(delivery, *verdicts)
 
-    def _answer_delivery(self, delivery: Delivery, verdict: Reply | Own) -> None:
-        delivery.answer(verdict)
+    def _answer_delivery(self, delivery: Delivery, *verdicts: Reply | Own) -> None:
+        delivery.answer(*verdicts)
         if delivery.last:
             self.end_transaction()
 

@@ -27,7 +27,8 @@ from shimproxy.smtp.dialogue import GREETED, Answers, is_greeting_again
 from shimproxy.smtp.reply import Own, Reply, ReplyReader
 
 if TYPE_CHECKING:
-    from shimproxy.net.leg import Ended, Leg
+    from shimproxy.net.leg import Leg
+    from shimproxy.net.tap import Ended
     from shimproxy.session.delivery import Delivery
     from shimproxy.session.hello import AnsweredHello
     from shimproxy.session.limits import Deadlines
@@ -302,19 +303,24 @@ class Receiver:
                 notes.repaired(Violation.CLOSED_WITHOUT_QUIT, **told)
         notes.ended("sender")
 
-    def give_up(self, early: Reply | None = None, verdicts_due: int = 1) -> None:
-        """Begin to see it off; `early` is what it said in mail data that made it so, the first of so many verdicts."""
+    def give_up(self, early: Reply | None = None, verdicts_due: int = 1, *, noted: bool = False) -> None:
+        """Begin to see it off.
+
+        Args:
+            early: what it said before it had all of the mail data that made it so, if that is why.
+            verdicts_due: how many replies it owes to these.
+            noted: whether `early` is in the notes already.
+        """
         if self.gone:
             return
         self.gone = True
         self._tell_unasked()
+        in_mail = self.mail_data_open or early is not None
         # While it owes other replies, nobody can tell which one is the verdict on mail data that are on their way.
-        decides = not self.outstanding
-        self.farewell = Farewell(
-            self.leg, self.replies, self._deadlines, self.notes, self.mail_data_open, decides, verdicts_due
-        )
-        self.farewell.begin(early)
-        self._beside.start(self.farewell)
+        decides = early is not None or not self.outstanding
+        self.farewell = Farewell(self.leg, self.replies, self._deadlines, self.notes, in_mail, decides, verdicts_due)
+        if not self.farewell.begin(early, noted=noted):
+            self._beside.start(self.farewell)
 
     def drop(self) -> None:
         """Reset it in the midst of a mail which the operator does not want it to have."""

@@ -14,7 +14,7 @@ import attrs
 
 from shimproxy.net.acknowledged import have_arrived, place
 from shimproxy.net.errors import Interrupted
-from shimproxy.net.leg import Ended
+from shimproxy.net.tap import Ended
 from shimproxy.session.farewell import see_off
 from shimproxy.session.notes import AFTER_421
 from shimproxy.smtp.catalogue import Violation

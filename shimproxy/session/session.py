@@ -23,7 +23,7 @@ import attrs
 import trio
 
 from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken, TlsFailed
-from shimproxy.net.leg import Ended
+from shimproxy.net.tap import Ended
 from shimproxy.session import opaque
 from shimproxy.session.capabilities import Capabilities
 from shimproxy.session.content import Content

@@ -25,7 +25,8 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from shimproxy.net.leg import Ended, Leg
+    from shimproxy.net.leg import Leg
+    from shimproxy.net.tap import Ended
     from shimproxy.session.record import Repair
     from shimproxy.smtp.catalogue import Violation
 

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.net.errors import DeadlinePassed, LegBroken
+from shimproxy.net.unsent import UnsentBound
 from shimproxy.session.intake import Patience
 from shimproxy.session.record import Dropped
 from shimproxy.session.trace import EARLY
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.dialogue import Answers, Verdict, ruling
+from shimproxy.smtp.dialogue import Answers, Verdict, about_mail_data, ruling
 
 if TYPE_CHECKING:
     from shimproxy.session.intake import Intake
@@ -58,11 +59,15 @@ class Transfer:
     told: bool = False
     """Whether it is told already why the receiver was given up, if it was: it took too little, or did not come to the
     end of a reply, or answered what went before in disorder."""
+    _octets_out_at_end: int | None = None
+    """What the receiver's leg had been given when their end was written, if it was."""
     _further: Dropped | None = None
     _patience: Patience | None = None
+    _unsent: UnsentBound = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.receiver = self.pipeline.receiver
+        self._unsent = UnsentBound(self.receiver.leg)
 
     async def forward(self) -> Passage:
         """Pass the mail data on until their end, or until the receiver or the operator's policy stops them.
@@ -84,7 +89,18 @@ class Transfer:
                 self._look()
                 if await self._receiver_spoke():
                     return Passage.STOPPED
+        self._octets_out_at_end = leg.octets_out
         return Passage.WHOLE
+
+    @property
+    def answered_by_a_reply(self) -> Answers:
+        """What a reply to these mail data answers that was read just now: them all, or as many as had arrived."""
+        leg = self.receiver.leg
+        at_end = self._octets_out_at_end
+        # A chunk may have others after it, in the clear: those that are under way came after these.
+        written_later = leg.octets_out - at_end if at_end is not None else 0
+        under_way = max(0, leg.unacknowledged_octets - written_later)
+        return about_mail_data(ended=at_end is not None, unacknowledged_octets=under_way)
 
     def _look(self) -> bool:
         """Hear what the receiver has said; whether that is nothing, and it is there."""
@@ -98,16 +114,19 @@ class Transfer:
         taken_octets = 0
         receiver = self.receiver
         if self._look() and receiver.replies.empty:
+            now = self._unsent.next(octets)
             try:
-                taken_octets = receiver.leg.send_now(octets)
+                taken_octets = receiver.leg.send_now(now)
             except LegBroken:
                 return False
             self.octets_forwarded += taken_octets
+            self._unsent.took(taken_octets)
             if taken_octets == len(octets):
                 if self._patience:
                     self._patience.end(taken_octets)
                 return True
-            self.intake.slow_down(taken_octets)
+            if taken_octets < len(now):
+                self.intake.slow_down(taken_octets)
         # From the first wait on, the block is another session's.
         return await self._push_slowly(bytes(octets[taken_octets:]))
 
@@ -132,6 +151,7 @@ class Transfer:
                 return False
             patience.end(taken_octets)
             self.octets_forwarded += taken_octets
+            self._unsent.took(taken_octets)
             rest = rest[taken_octets:]
         return False
 
@@ -147,7 +167,7 @@ class Transfer:
         if self._look():
             # A socket calls itself writable only when a good part of its buffer is free: a slow receiver's may
             # have taken octets all the time.
-            taken_octets = leg.send_now(rest)
+            taken_octets = leg.send_now(self._unsent.next(rest))
             if late and not taken_octets:
                 raise late
             return taken_octets
@@ -165,7 +185,7 @@ class Transfer:
                         return True
                     await self.pipeline.relieve()
                     leg.watch.allow(self.policy.deadlines.linger_idle, "the rest of a reply")
-                elif ruling(Answers.IN_MAIL_DATA, reply)[0] is not Verdict.DROP:
+                elif ruling(self.answered_by_a_reply, reply)[0] is not Verdict.DROP:
                     self.early = reply
                     return True
                 else:

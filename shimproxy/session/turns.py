@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 import attrs
 
 from shimproxy.net.errors import Interrupted
-from shimproxy.net.leg import Ended
+from shimproxy.net.tap import Ended
 from shimproxy.session.delivery import Over
 from shimproxy.session.notes import AFTER_421
 from shimproxy.session.pipeline import GROUPED

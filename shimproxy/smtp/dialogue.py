@@ -107,6 +107,19 @@ def answers(verb: Verb) -> Answers:
     return _ANSWERS[verb]
 
 
+def about_mail_data(*, ended: bool, unacknowledged_octets: int) -> Answers:
+    """What a reply to mail data, or to a chunk, answers: it is early as long as any octet of them is under way.
+
+    The segment that carries an honest reply acknowledges every octet that it is about: when that reply is read, none is
+    unacknowledged. One that is read while any is was said before the receiver's host had them all.
+
+    Args:
+        ended: whether the end was written to the receiver.
+        unacknowledged_octets: how many octets of these mail data the receiver's host has not acknowledged.
+    """
+    return Answers.END_OF_DATA if ended and not unacknowledged_octets else Answers.IN_MAIL_DATA
+
+
 def ruling(what: Answers, reply: Reply) -> Row:
     """The table's row for `reply` where it answers `what`; OUT_OF_STEP where there is none."""
     return DIALOGUE.get((what, reply.kind), OUT_OF_STEP)
