@@ -181,7 +181,8 @@ class CommandReader:
 
     def _is_too_long(self, octets: bytes) -> bool:
         """Whether a line, or the beginning of one, is over the limit; what may be its line end is not counted."""
-        return len(octets.removesuffix(b"\n").removesuffix(b"\r")) > self.limit_octets
+        limit_octets = self.limit_octets
+        return len(octets) > limit_octets and len(octets.removesuffix(b"\n").removesuffix(b"\r")) > limit_octets
 
     def _drop(self, octets: bytes) -> None:
         if not self._skipping:
