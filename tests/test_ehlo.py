@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shimproxy.smtp.ehlo import NEVER_OFFERED, keywords, offering
+from shimproxy.smtp.ehlo import NEVER_OFFERED, keeps, keywords, offering
 from shimproxy.smtp.reply import Reply, ReplyReader
 
 
@@ -173,3 +173,85 @@ def test_a_keyword_of_the_shims_own_is_added_at_the_end() -> None:
 
     assert expected == offering(ehlo_reply("mail.example", "STARTTLS", "SIZE 1"), (b"STARTTLS",), (b"STARTTLS",))
     assert ehlo_reply("mail.example", "STARTTLS") == offering(ehlo_reply("mail.example"), (), (b"STARTTLS",))
+
+
+@pytest.mark.parametrize(
+    ("line", "parameters"),
+    [
+        ("AUTH=LOGIN PLAIN", b"LOGIN PLAIN"),
+        ("AUTH LOGIN PLAIN", b"LOGIN PLAIN"),
+        ("AUTH =LOGIN", b"LOGIN"),
+        ("AUTH", b""),
+        ("LIMITS RCPTMAX=20 MAILMAX=5", b"RCPTMAX=20 MAILMAX=5"),
+        ("LIMITS  RCPTMAX=20 ", b"RCPTMAX=20"),
+    ],
+)
+def test_an_equals_sign_ends_a_keyword_and_is_a_part_of_a_parameter(line: str, parameters: bytes) -> None:
+    assert keywords(ehlo_reply("mail.example", line)) == {line.replace("=", " ").split()[0].encode(): parameters}
+
+
+KEPT = {
+    "the same": (["SIZE 1000", "AUTH PLAIN", "DSN"], ["DSN", "AUTH PLAIN", "SIZE 1000"]),
+    "one more": (["DSN"], ["DSN", "SMTPUTF8", "AUTH PLAIN"]),
+    "nothing before": ([], ["DSN"]),
+    "a larger SIZE": (["SIZE 1000"], ["SIZE 1001"]),
+    "any SIZE": (["SIZE 1000"], ["SIZE 0"]),
+    "any SIZE, without a word": (["SIZE 1000"], ["SIZE"]),
+    "a SIZE of more digits": (["SIZE 9"], ["SIZE 10"]),
+    "AUTH in another order": (["AUTH PLAIN LOGIN"], ["AUTH login plain CRAM-MD5"]),
+    "AUTH in two lines": (["AUTH PLAIN LOGIN"], ["AUTH PLAIN", "AUTH=LOGIN"]),
+    "wider LIMITS": (["LIMITS RCPTMAX=10 MAILMAX=5"], ["LIMITS mailmax=6 RCPTMAX=10"]),
+    "one of the LIMITS gone": (["LIMITS RCPTMAX=10 MAILMAX=5"], ["LIMITS RCPTMAX=10"]),
+    "a LIMIT that is no number": (["LIMITS X=a RCPTMAX=1"], ["LIMITS RCPTMAX=1 X=a"]),
+    "a shorter DELIVERBY": (["DELIVERBY 240"], ["DELIVERBY 120"]),
+    "any DELIVERBY": (["DELIVERBY 240"], ["DELIVERBY"]),
+    "a longer FUTURERELEASE": (
+        ["FUTURERELEASE 86400 2026-11-29T00:00:00Z"],
+        ["FUTURERELEASE 86401 2026-11-29T00:00:01Z"],
+    ),
+    "fewer NO-SOLICITING": (["NO-SOLICITING a:ADV b:ADV"], ["NO-SOLICITING a:ADV"]),
+    "BURL from more": (["BURL imap"], ["BURL imap imap://x"]),
+    "the same of what nobody knows": (["X-FOO a b"], ["X-FOO b a"]),
+}
+NOT_KEPT = {
+    "one less": (["DSN", "SMTPUTF8"], ["DSN"]),
+    "a smaller SIZE": (["SIZE 50000000"], ["SIZE 1000"]),
+    "a SIZE of fewer digits": (["SIZE 10"], ["SIZE 9"]),
+    "a SIZE where there was any": (["SIZE"], ["SIZE 1000"]),
+    "a SIZE where 0 was any": (["SIZE 0"], ["SIZE 1000"]),
+    "a SIZE where there was none": (["DSN"], ["DSN", "SIZE 1000"]),
+    "the smaller of two": (["SIZE 1000"], ["SIZE 2000", "SIZE 500"]),
+    "fewer AUTH": (["AUTH PLAIN LOGIN"], ["AUTH PLAIN"]),
+    "another AUTH": (["AUTH PLAIN"], ["AUTH GSSAPI"]),
+    "no AUTH but the word": (["AUTH PLAIN"], ["AUTH"]),
+    "tighter LIMITS": (["LIMITS RCPTMAX=1000"], ["LIMITS RCPTMAX=1"]),
+    "tighter LIMITS behind another": (["LIMITS MAILMAX=5 RCPTMAX=1000"], ["LIMITS MAILMAX=5 RCPTMAX=999"]),
+    "a LIMIT more": (["LIMITS RCPTMAX=1000"], ["LIMITS RCPTMAX=1000 MAILMAX=1"]),
+    "LIMITS where there were none": (["DSN"], ["DSN", "LIMITS RCPTMAX=1"]),
+    "a LIMIT that is no number": (["LIMITS X=a"], ["LIMITS X=b"]),
+    "a longer DELIVERBY": (["DELIVERBY 120"], ["DELIVERBY 240"]),
+    "a DELIVERBY where there was any": (["DELIVERBY"], ["DELIVERBY 240"]),
+    "a shorter FUTURERELEASE": (
+        ["FUTURERELEASE 86400 2026-11-29T00:00:00Z"],
+        ["FUTURERELEASE 3600 2026-11-29T00:00:00Z"],
+    ),
+    "an earlier FUTURERELEASE": (
+        ["FUTURERELEASE 86400 2026-11-29T00:00:00Z"],
+        ["FUTURERELEASE 86400 2026-11-28T00:00:00Z"],
+    ),
+    "more NO-SOLICITING": (["NO-SOLICITING a:ADV"], ["NO-SOLICITING a:ADV b:ADV"]),
+    "NO-SOLICITING where there was none": (["DSN"], ["DSN", "NO-SOLICITING a:ADV"]),
+    "BURL from fewer": (["BURL imap imap://x"], ["BURL imap"]),
+    "less of what nobody knows": (["X-FOO a b"], ["X-FOO a"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "kept"),
+    [(*each, True) for each in KEPT.values()] + [(*each, False) for each in NOT_KEPT.values()],
+    ids=[*KEPT, *NOT_KEPT],
+)
+def test_what_was_offered_is_offered_still(before: list[str], now: list[str], kept: bool) -> None:
+    offers = (keywords(ehlo_reply("mail.example", *lines)) for lines in (now, before))
+
+    assert keeps(*offers) is kept

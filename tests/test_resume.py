@@ -404,3 +404,35 @@ def test_a_receiver_that_is_late_is_of_no_use_though_the_one_before_it_refused_t
         assert route.blamed == 1
 
     staged(script, policy=Policy(fails_over=True, xclient=True))
+
+
+# -- offered as before
+
+LESS = {
+    "SIZE": (b"SIZE 50000000", b"SIZE 1000"),
+    "LIMITS": (b"LIMITS RCPTMAX=1000", b"LIMITS RCPTMAX=1"),
+    "AUTH": (b"AUTH PLAIN LOGIN", b"AUTH PLAIN"),
+}
+
+
+@pytest.mark.parametrize("policy", [POLICY, OF_SEVERAL], ids=["resumed", "failed over"])
+@pytest.mark.parametrize(("before", "now"), LESS.values(), ids=LESS)
+@pytest.mark.parametrize("same", [True, False])
+def test_a_receiver_that_offers_less_is_not_as_before(same: bool, before: bytes, now: bytes, policy: Policy) -> None:
+    """The sender goes by what it was told."""
+
+    async def script(stage: Stage) -> None:
+        await offered(stage, before)
+        stage.receiver.feed_fin()
+        await stage.settle()
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\n")
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        stage.receiver.written.clear()
+        await stage.feed(stage.receiver, b"250-hi\r\n250 " + (before if same else now) + b"\r\n")
+        if same:
+            assert stage.receiver.written == b"MAIL FROM:<a@b>\r\n"
+        else:
+            assert b"MAIL" not in stage.receiver.written
+            assert stage.sender.written == b"421 the receiver is not as it was before, closing connection\r\n"
+
+    staged(script, policy=policy)

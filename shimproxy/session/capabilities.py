@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.session.security import STARTTLS
-from shimproxy.smtp.ehlo import keywords, offering, size_offered
+from shimproxy.smtp.ehlo import keeps, keywords, offering, size_offered
 
 if TYPE_CHECKING:
     from shimproxy.session.notes import Notes
@@ -63,8 +63,8 @@ class Capabilities:
         return offered
 
     def offers_as_before(self, reply: Reply) -> bool:
-        """Whether all that the sender was offered would be offered by this reply to its hello too."""
-        return keywords(self._offering(reply)).keys() >= self._keywords.keys()
+        """Whether this reply to its hello offers all that the sender was offered, and limits nothing more."""
+        return keeps(keywords(self._offering(reply)), self._keywords)
 
     def forget(self) -> None:
         """What the sender was offered counts no more: it said HELO, or went over to TLS (RFC 3207 4.2)."""
