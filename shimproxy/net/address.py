@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-_UNIX: Final = "unix:"
+UNIX: Final = "unix:"
+"""What a path of a socket begins with."""
 _MOST_PATH_OCTETS: Final = 107  # unix(7): sun_path with the NUL at its end
 
 
@@ -65,8 +66,8 @@ class UnixPath:
     @classmethod
     def parse(cls, text: str) -> Self:
         """The socket that `text` writes as unix:PATH. Raises AddressError."""
-        path = text.removeprefix(_UNIX)
-        if not (text.startswith(_UNIX) and path.startswith("/") and "\0" not in path):
+        path = text.removeprefix(UNIX)
+        if not (text.startswith(UNIX) and path.startswith("/") and "\0" not in path):
             raise AddressError(f"{text!r} has no path from the root on; write unix:/run/shimproxy/smtp")
         if len(path.encode()) > _MOST_PATH_OCTETS:
             raise AddressError(
@@ -75,7 +76,7 @@ class UnixPath:
         return cls(path)
 
     def __str__(self) -> str:
-        return f"{_UNIX}{self.path}"
+        return f"{UNIX}{self.path}"
 
 
 Endpoint = Address | UnixPath
@@ -83,7 +84,7 @@ Endpoint = Address | UnixPath
 
 def parse_endpoint(text: str) -> Endpoint:
     """What `text` writes as HOST:PORT or unix:PATH. Raises AddressError."""
-    return UnixPath.parse(text) if text.startswith(_UNIX) else Address.parse(text)
+    return UnixPath.parse(text) if text.startswith(UNIX) else Address.parse(text)
 
 
 def parse_network(text: str) -> Network:
@@ -116,7 +117,7 @@ def written(sockaddr: object) -> str:
         if not (isinstance(sockaddr, str) and sockaddr):
             return "local"
         # A peer's path is the peer's choice, and must not write a line of its own into the log.
-        return _UNIX + os.fsencode(sockaddr).decode("latin-1").encode("unicode_escape").decode("ascii")
+        return UNIX + os.fsencode(sockaddr).decode("latin-1").encode("unicode_escape").decode("ascii")
     host, port = sockaddr[:2]
     if host.startswith("::ffff:") and "." in host:
         # An IPv4 peer on a socket for both families is still an IPv4 peer to whoever reads the log.

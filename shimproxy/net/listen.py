@@ -24,6 +24,8 @@ BACKLOG = 1024
 _PAUSE_SECONDS = 0.1
 _ACCEPTED_AT_A_TIME = 64  # then others get their turn
 
+File = tuple[int, int]
+"""A file's device and inode: what it is, whatever its name leads to later."""
 Take = Callable[[socket.socket, object], None]
 """Is given a connection and its peer's address."""
 
@@ -69,28 +71,61 @@ async def open_listeners(address: Address, *, transparent: bool = False) -> list
     return listeners
 
 
-def open_unix_listener(path: str, mode: int) -> socket.socket:
+class UnixListener(socket.socket):
+    """A listening socket that was made in the file system, and goes from there with its end.
+
+    What stands at its path may have become another's since: it is known by the file that was bound, whose inode is no
+    other's as long as the socket is open.
+    """
+
+    file: File | None = None
+
+    @property
+    def in_place(self) -> bool:
+        """Whether its path still leads to it."""
+        try:
+            return self.file is not None and _file_at(self.getsockname()) == self.file
+        except OSError:
+            return False
+
+    def take_away(self) -> None:
+        """Take it out of the file system, if it is there."""
+        if self.in_place:
+            with contextlib.suppress(OSError):
+                os.unlink(self.getsockname())
+
+
+def _file_at(path: str) -> File:
+    """Raises OSError."""
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
+
+
+def open_unix_listener(path: str, mode: int) -> UnixListener:
     """A listening socket in the file system, which those may connect to whom its mode lets write.
 
     One that was left behind makes room for it. Raises ListenFailed.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    sock = UnixListener(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         with contextlib.suppress(FileNotFoundError):
+            left = _file_at(path)
             if not stat.S_ISSOCK(os.lstat(path).st_mode):
                 raise FileExistsError(errno.EEXIST, "what is there is no socket")
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
                 try:
                     probe.connect(path)
                 except ConnectionRefusedError:
-                    os.unlink(path)  # of one that has not come to its end
+                    if _file_at(path) == left:
+                        os.unlink(path)  # of one that has not come to its end
                 except BlockingIOError:
                     pass  # somebody listens there, and accepts nothing
         sock.bind(path)
+        sock.file = _file_at(path)
         os.chmod(path, mode)
         sock.listen(BACKLOG)
     except OSError as error:
-        sock.close()
+        close_listener(sock)
         mend = (
             "somebody does; stop it or choose another path"
             if error.errno == errno.EADDRINUSE
@@ -101,19 +136,25 @@ def open_unix_listener(path: str, mode: int) -> socket.socket:
 
 
 def close_listener(listener: socket.socket) -> None:
-    """Close a listening socket for good, if that is not done; one in the file system goes from there."""
-    if listener.fileno() < 0:
-        return
-    path = listener.getsockname() if listener.family == socket.AF_UNIX else ""
+    """Close a listening socket for good, if that is not done; one that was made in the file system goes from there."""
+    if isinstance(listener, UnixListener):
+        listener.take_away()  # before its inode may become another's
     listener.close()
-    if path:
-        remove_socket(path)
 
 
-def remove_socket(path: str) -> None:
-    """Take a socket out of the file system, where nobody listens any more."""
-    with contextlib.suppress(OSError):
-        os.unlink(path)
+def is_in_place(listener: socket.socket) -> bool:
+    """Whether those who connect find it; one that was made in the file system may have been removed from there."""
+    return not isinstance(listener, UnixListener) or listener.in_place
+
+
+def taken_over(descriptor: int, file: File | None) -> UnixListener:
+    """One that the program before this one made, which may not have told which file it is."""
+    listener = UnixListener(fileno=descriptor)
+    listener.file = file
+    if file is None:
+        with contextlib.suppress(OSError):
+            listener.file = _file_at(listener.getsockname())
+    return listener
 
 
 def prepare(listener: socket.socket) -> None:

@@ -20,7 +20,7 @@ import attrs
 import trio
 
 from shimproxy.net.address import Address, UnixPath, parse_endpoint, written
-from shimproxy.net.listen import close_listener, open_listeners, open_unix_listener
+from shimproxy.net.listen import close_listener, is_in_place, open_listeners, open_unix_listener
 from shimproxy.ops import metrics, page
 
 if TYPE_CHECKING:
@@ -189,6 +189,11 @@ class Admin:
         if isinstance(endpoint, UnixPath):
             return cls(where, [open_unix_listener(endpoint.path, _MODE)])
         return cls(where, await open_listeners(endpoint))
+
+    @property
+    def in_place(self) -> bool:
+        """Whether those who ask find it."""
+        return all(map(is_in_place, self._sockets))
 
     @property
     def addresses(self) -> list[str]:

@@ -162,9 +162,6 @@ def make_all_transparent(listener: Listener, sockets: Iterable[socket.socket]) -
 
 
 def close_sockets(sockets: Iterable[socket.socket]) -> None:
-    """Close them for good; what systemd listens on is its own, and stays where it is."""
+    """Close them for good; what systemd listens on stays where it is."""
     for sock in sockets:
-        if systemd.has_passed(sock):
-            sock.close()
-        else:
-            close_listener(sock)
+        close_listener(sock)

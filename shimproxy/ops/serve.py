@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from shimproxy.net.address import Address, UnixPath, written
+from shimproxy.net.address import Address, written
 from shimproxy.net.driver import Block, Driver
 from shimproxy.net.leg import Leg
-from shimproxy.net.listen import Spare, accept_forever, prepare, remove_socket, turn_away
+from shimproxy.net.listen import Spare, accept_forever, prepare, turn_away
 from shimproxy.net.watch import Watchdog
 from shimproxy.ops.check import check_capabilities, check_loops, check_receivers, check_records
 from shimproxy.ops.entrance import entrances
 from shimproxy.ops.gate import DESCRIPTORS, Gate
 from shimproxy.ops.journal import Journal, Told
-from shimproxy.ops.listener import Listener, SettingsError, open_sockets
+from shimproxy.ops.listener import Listener, SettingsError, close_sockets, open_sockets
 from shimproxy.ops.record_files import RecordFiles
 from shimproxy.ops.repeats import Repeats
 from shimproxy.session.arrival import Arrival
@@ -215,10 +215,7 @@ async def serve(
             settings, sockets, on_session=on_session, observer=observer, stop=stop or Stop(), task_status=task_status
         )
     finally:
-        for sock, listener in sockets.items():
-            sock.close()
-            if isinstance(listener.address, UnixPath):
-                remove_socket(listener.address.path)
+        close_sockets(sockets)
 
 
 async def serve_on(
@@ -264,8 +261,7 @@ async def serve_on(
                     task_status.started([written(sock.getsockname()) for sock in sockets])
                     await stop.closing()
                     accepting.cancel()
-            for sock in sockets:
-                sock.close()
+            close_sockets(sockets)
             await _let_retire(sessions, stop)
             await _let_finish(sessions, stop, settings.grace_seconds)
             nursery.cancel_scope.cancel()

@@ -25,6 +25,7 @@ import trio
 
 from shimproxy.net.address import written
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
+from shimproxy.net.listen import is_in_place
 from shimproxy.ops import log_output
 from shimproxy.ops.admin import Admin
 from shimproxy.ops.check import check_capabilities, check_loops, check_receivers, check_records, check_tls
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 _MARGIN_SECONDS: Final = 2.0
 _GRACE_SECONDS: Final = attrs.fields(Settings).grace_seconds.default or 0.0
 """Of workers whose settings are not known any more."""
+_MADE_AGAIN: Final = "listens again where its socket was gone from the file system"
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 _UNUSABLE: Final = (SettingsError, ListenFailed, DialFailed, TlsUnusable, LogUnusable)
 
@@ -181,11 +183,13 @@ class Supervisor:
         listening: Listening = {}
         try:
             for name, listener in named(settings.listen):
-                listening[name] = self._listening.get(name) or await open_sockets(listener)
-                opened += listening[name] if name not in self._listening else []
+                sockets = self._listening.get(name, [])
+                if not sockets or not all(map(is_in_place, sockets)):
+                    opened += (sockets := await open_sockets(listener))
+                listening[name] = sockets
                 make_all_transparent(listener, listening[name])  # it may have been there without
             check_loops(settings, chain.from_iterable(listening.values()), found)
-            if settings.admin != (admin.where if admin else ""):
+            if settings.admin != (admin.where if admin else "") or (admin and not admin.in_place):
                 admin = await Admin.open(settings.admin) if settings.admin else None
             service = Service(sources, settings, listening)
             workers = await self._workers.started(service)
@@ -198,12 +202,16 @@ class Supervisor:
         # From here on there is no way back, and no wait.
         self._journal.sender_tls(settings.sender_tls_of_all)
         for name, sockets in self._listening.items():
-            if name not in listening:
+            if listening.get(name) is not sockets:
                 close_sockets(sockets)
+                if name in listening:
+                    self._journal.supervised(_MADE_AGAIN, address=name.rpartition(" ")[0])
         self._sources, self._settings, self._listening = sources, settings, listening
         if admin is not self._admin:
             if self._admin:
                 self._admin.close_soon(self.nursery)
+                if self._admin.where == settings.admin:
+                    self._journal.supervised(_MADE_AGAIN, address=settings.admin)
             self._admin = admin
             if admin:
                 admin.answer(self)

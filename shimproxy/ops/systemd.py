@@ -165,13 +165,6 @@ def check_use(names: Sequence[str]) -> None:
             )
 
 
-def has_passed(sock: socket.socket) -> bool:
-    """Whether it is a duplicate of one that was passed, and open."""
-    return sock.fileno() >= 0 and any(
-        os.path.sameopenfile(sock.fileno(), descriptor) for descriptor in handed().descriptors
-    )
-
-
 # -- other programs
 
 

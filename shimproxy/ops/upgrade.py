@@ -7,11 +7,14 @@ import os
 import signal
 import socket
 import subprocess
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
+from shimproxy.net.address import UNIX
+from shimproxy.net.listen import UnixListener, taken_over
 from shimproxy.ops import systemd
 from shimproxy.ops.child import Worker, waited_for
 from shimproxy.ops.listener import SettingsError
@@ -91,8 +94,10 @@ class Left:
         with open(int(os.environ.pop(_LEFT)), encoding="utf-8") as file:
             file.seek(0)
             left = json.load(file)
+        bound = left.get("bound", {})
         listening = {
-            name: [socket.socket(fileno=fileno) for fileno in filenos] for name, filenos in left["listening"].items()
+            name: [_listener(name, fileno, bound.get(str(fileno))) for fileno in filenos]
+            for name, filenos in left["listening"].items()
         }
         workers = [
             Worker(
@@ -115,6 +120,9 @@ class Left:
         left = {
             **self.sources.as_json(),
             "listening": {name: [sock.fileno() for sock in socks] for name, socks in self.listening.items()},
+            "bound": {
+                sock.fileno(): sock.file for sock in chain(*self.listening.values()) if isinstance(sock, UnixListener)
+            },
             "workers": [
                 {
                     "pid": worker.pid,
@@ -151,3 +159,10 @@ class Left:
             yield from sockets
         for worker in self.workers:
             yield worker.control
+
+
+def _listener(name: str, fileno: int, file: Sequence[int] | None) -> socket.socket:
+    """A listening socket that was left; one that was made in the file system, and not by systemd, as such."""
+    if not name.startswith(UNIX):
+        return socket.socket(fileno=fileno)
+    return taken_over(fileno, (file[0], file[1]) if file else None)
