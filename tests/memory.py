@@ -107,7 +107,7 @@ class MemorySocket:
                 raise ConnectionResetError
             if not self._fin:
                 raise BlockingIOError
-        if not flags & socket.MSG_PEEK:
+        if flags != socket.MSG_PEEK:
             del self._waiting[:size_octets]
         return octets
 

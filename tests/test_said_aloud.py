@@ -169,6 +169,26 @@ def test_why_mail_that_came_over_tls_does_not_go_on_in_the_clear(monkeypatch: py
     staged(script, policy=Policy(sender_tls=implicit, sender_context=context, receiver_tls=ReceiverTls.OPPORTUNISTIC))
 
 
+def test_what_answers_the_shim_s_own_fin_is_no_violation() -> None:
+    """A refusal and a 421 in mail data are the receiver's; what it says of the connection's end later is not."""
+
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, b"x\r\n")
+        await stage.feed(stage.receiver, b"552 too big\r\n421 closing\r\n")
+        assert stage.receiver.got_fin
+        assert not stage.receiver.got_rst
+        await stage.feed(stage.receiver, b"500 what?\r\n421 lost connection\r\n")
+        stage.receiver.feed_fin()
+        await stage.settle()
+        await stage.feed(stage.sender, b".\r\nQUIT\r\n")
+        assert bytes(stage.sender.written).startswith(b"552 too big\r\n")
+        further = [repair.detail for repair in stage.notes.repairs if repair.violation is Violation.FURTHER_REPLY]
+        assert further == [{"count": 1, "first": b"421 closing\r\n"}]
+
+    staged(script)
+
+
 # -- the end
 
 

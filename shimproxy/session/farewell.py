@@ -10,8 +10,8 @@ Invariants:
    which a lax one takes for the mail's end (guarantee 5).
 4. The verdict is the first 4yz or 5yz; a 2yz never becomes one (guarantees 2 and 3). With LMTP there are as many as
    recipients, as far as nothing is under way to the receiver any more.
-5. A later reply is dropped; of those, a 421 is kept for the sender's next command. Outside mail data, where the shim's
-   FIN comes first, it is no violation.
+5. A later reply is dropped; of those, a 421 is kept for the sender's next command. From the shim's FIN on, which
+   comes at once outside mail data, it is no violation.
 
 It runs beside the session, which drains the sender meanwhile.
 """
@@ -68,6 +68,8 @@ class Farewell:
     decided: list[Reply] = attrs.field(factory=list)
     """The verdicts so far: a 4yz or 5yz, which takes the place of a 2yz; with LMTP one for each recipient, in order."""
     last_421: Reply | None = None
+    _half_closed: bool = False
+    """Whether the shim has sent FIN, so that what is said may answer that."""
     _further: Dropped = attrs.field(factory=lambda: Dropped(Violation.FURTHER_REPLY))
     _settled: trio.Event = attrs.field(factory=trio.Event)
     _over: trio.Event = attrs.field(factory=trio.Event)
@@ -103,6 +105,7 @@ class Farewell:
                 self._hear_what_lies_there()
                 self._hear_cut_off()
             if self._leaves_politely:
+                self._half_closed = True
                 await see_off(leg, deadlines, self.notes, self._hear)
                 self._hear_cut_off()
         finally:
@@ -175,7 +178,7 @@ class Farewell:
             if not noted:
                 for violation in reply.violations:
                     self.notes.repaired(violation, reply=reply.octets)
-        elif self._in_mail:
+        elif self._in_mail and not self._half_closed:
             self._further.count(reply)
         if self._has_its_verdict:
             self._settled.set()
