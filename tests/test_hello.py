@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import smtplib
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import pytest
+import trio
 
-from shimproxy import Login
+from shimproxy import Login, Violation
 from shimproxy.session.policy import Policy, ReceiverTls, SenderTls
 from tests.memory import Stage, staged
+from tests.peers.opensmtpd import OpenSmtpd, opensmtpd
+from tests.peers.processes import poll
+from tests.peers.receiving import HOST
+from tests.peers.senders import Dialogue, connected
+from tests.peers.shim import Watcher, shim
+from tests.peers.tls import Certificate, make_certificate
 from tests.test_xclient import SECURES
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Iterator
 
     from shimproxy.net.leg import Leg
     from tests.memory import MemorySocket
@@ -261,3 +271,129 @@ def test_nor_is_it_given_that_twice() -> None:
         assert stage.sender.written.endswith(b"250-hi\r\n250 HELP\r\n")
 
     staged(script, policy=Policy(sender_tls=SenderTls.OFF, xclient=True))
+
+
+# -- a real one
+
+RECIPIENT = "<many@mailbox.example>"
+SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def clear_receiver() -> Iterator[OpenSmtpd]:
+    with opensmtpd() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def secure_receiver(certificate: Certificate) -> Iterator[OpenSmtpd]:
+    with opensmtpd(certificate=certificate) as running:
+        yield running
+
+
+def mails(port: int, certificate: Certificate | None, *texts: bytes, helo: bool = False) -> list[int]:
+    """The codes of a session's mails, sent as smtplib does it; behind STARTTLS, with a certificate."""
+    codes = []
+    with smtplib.SMTP(HOST, port, timeout=SECONDS) as session:
+        if certificate:
+            session.starttls(context=certificate.client())
+        if helo:
+            session.helo()
+        else:
+            session.ehlo_or_helo_if_needed()
+        for text in texts:
+            codes += [session.mail("<a@sender.example>")[0], session.rcpt(RECIPIENT)[0], session.data(text)[0]]
+    return codes
+
+
+async def taken(receiver: OpenSmtpd, trusted: Certificate | None = None, **given: Any) -> Watcher:
+    """Two mails of a sender that says EHLO, over TLS if it has a certificate to trust, and of one that says HELO."""
+    before, text = receiver.count, b"Subject: x\r\n\r\ntext\r\n"
+    with trio.fail_after(SECONDS):
+        async with shim(receiver.port, **given) as between:
+            codes = await trio.to_thread.run_sync(mails, between.port, trusted, text, text)
+            codes += await trio.to_thread.run_sync(functools.partial(mails, between.port, None, text, helo=True))
+            await between.watcher.sessions_ended(2)
+        await trio.to_thread.run_sync(poll, lambda: receiver.count >= before + 3, "three mails stored")
+    assert codes == [250] * 9
+    return between.watcher
+
+
+async def test_opensmtpd_takes_one_hello(clear_receiver: OpenSmtpd) -> None:
+    """Directly; so that these tests show something."""
+
+    def talk() -> list[bytes]:
+        with connected(clear_receiver.port) as sock:
+            dialogue = Dialogue(sock)
+            dialogue.open("EHLO x.example")
+            return [dialogue.command("EHLO x.example"), dialogue.command("HELO x.example")]
+
+    assert [reply[:3] for reply in await trio.to_thread.run_sync(talk)] == [b"503", b"503"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"receiver_tls": "opportunistic"},
+        {"xclient": True},
+        {"receiver_tls": "opportunistic", "xclient": True, "tidy": True},
+    ],
+    ids=repr,
+)
+async def test_an_opensmtpd_without_tls_takes_mail(given: dict[str, Any], clear_receiver: OpenSmtpd) -> None:
+    assert (await taken(clear_receiver, **given)).repairs == []
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"receiver_tls": "opportunistic"}, {"receiver_tls": "opportunistic", "xclient": True}], ids=repr
+)
+async def test_an_opensmtpd_takes_the_mail_of_a_sender_that_uses_tls_with_the_shim(
+    given: dict[str, Any], clear_receiver: OpenSmtpd, certificate: Certificate
+) -> None:
+    own = {"certificate": certificate.certificate, "key": certificate.key, "clear_allowed": True}
+    watcher = await taken(clear_receiver, certificate, **own, **given)
+    assert watcher.repairs == []
+    assert [(record.sender_tls, record.receiver_tls) for record in watcher.ended_sessions] == [
+        ("TLSv1.3", "-"),
+        ("-", "-"),
+    ]
+
+
+@pytest.mark.parametrize("xclient", [False, True])
+async def test_an_opensmtpd_that_offers_tls_takes_mail(xclient: bool, secure_receiver: OpenSmtpd) -> None:
+    """Whatever its TLS is worth."""
+    given: dict[str, Any] = {"receiver_tls": "opportunistic", "receiver_verified": False, "xclient": xclient}
+    watcher = await taken(secure_receiver, **given)
+    assert {repair.violation for repair in watcher.repairs} <= {Violation.TLS_FAILED}
+
+
+@pytest.mark.parametrize("how", ["off", "opportunistic"])
+async def test_a_session_is_resumed_at_an_opensmtpd(how: str, secure_receiver: OpenSmtpd) -> None:
+    """After a mail that the operator does not want."""
+    given: dict[str, Any] = {"resume": True, "newlines": "reject", "receiver_tls": how, "receiver_verified": False}
+
+    def send(port: int) -> list[int]:
+        codes = []
+        with smtplib.SMTP(HOST, port, timeout=SECONDS) as session:
+            session.ehlo()
+            for text in (b"bare\n.\nnewlines\r\n", b"Subject: x\r\n\r\ncanonical\r\n"):
+                session.mail("<a@sender.example>")
+                session.rcpt(RECIPIENT)
+                session.putcmd("data")
+                session.getreply()
+                session.send(text + b".\r\n")
+                codes.append(session.getreply()[0])
+        return codes
+
+    with trio.fail_after(SECONDS):
+        async with shim(secure_receiver.port, **given) as between:
+            codes = await trio.to_thread.run_sync(send, between.port)
+            await between.watcher.sessions_ended()
+    assert codes == [550, 250]
+    (record,) = between.watcher.ended_sessions
+    assert record.resumed == 1
