@@ -21,7 +21,7 @@ from shimproxy.ops.journal import Journal
 from shimproxy.ops.listener import SettingsError
 from shimproxy.ops.sources import Sources
 from shimproxy.ops.workers import Service, Workers
-from tests.peers.processes import poll
+from tests.peers.processes import need, need_root, poll
 from tests.peers.receiving import HOST, SECONDS, Receiver, Talk
 from tests.test_supervisor import Session, children_of, running, settings, syslog_at
 
@@ -133,6 +133,33 @@ def test_a_worker_that_no_longer_answers_is_replaced_and_no_other(receiver: Rece
         assert healthy in run.workers
         with Session(run.ports[0]) as session:
             session.mail()
+
+
+# -- PID 1
+
+
+def test_the_first_process_of_a_container_reaps_orphans(receiver: Receiver, tmp_path: Path) -> None:
+    """And nothing else: workers that end, and the check before an upgrade, are waited for by whoever wants to know."""
+    need_root()
+    wrapper = [need("unshare", "util-linux"), "--pid", "--fork", "--kill-child"]
+    with running(tmp_path, settings(receiver), wrapper=wrapper) as run:
+        enter = [need("nsenter", "util-linux"), "--target", str(run.pid), "--pid"]
+        for _ in range(3):
+            # A parent that ends leaves its child to PID 1; that ends when its standard input does.
+            subprocess.run(
+                [*enter, "sh", "-c", 'sh -c "read line; exit 3" & exec sleep 0'], stdin=subprocess.DEVNULL, check=True
+            )
+            run.reload()
+        poll(lambda: len(run.workers) == 1, "no child but the worker")
+        run.file.write_text("listen = 5\n")
+        run.upgrade("no upgrade: nothing has changed")
+        run.file.write_text(settings(receiver))
+        run.upgrade()
+        os.kill(run.workers[-1], signal.SIGKILL)
+        run.logged("how=SIGKILL")
+        with Session(run.ports[0]) as session:
+            session.mail()
+        poll(lambda: len(run.workers) == 1, "no child but the worker")
 
 
 # -- upgrades

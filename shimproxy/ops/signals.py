@@ -9,7 +9,7 @@ Invariants:
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -30,13 +30,14 @@ async def supervise(gather: Callable[[], Sources], version: str) -> None:
     Raises SettingsError, ListenFailed, DialFailed, TlsUnusable, LogUnusable.
     """
     allow_many_files()
-    with trio.open_signal_receiver(*SIGNALS) as signals:
+    with trio.open_signal_receiver(*SIGNALS) as signals, trio.open_signal_receiver(signal.SIGCHLD) as children_ended:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # an upgrade has blocked them
         async with trio.open_nursery() as nursery:
             supervisor = Supervisor(gather, version, nursery)
             supervisor.take_over()
             changes = _Changes(supervisor)
             nursery.start_soon(changes.make)
+            nursery.start_soon(_reap_orphans, supervisor, children_ended)
 
             async def end() -> None:
                 await supervisor.stopped()
@@ -85,3 +86,9 @@ class _Changes:
         async for change in self._receive:
             self._asked.discard(change)
             await self.supervisor.change(change)
+
+
+async def _reap_orphans(supervisor: Supervisor, children_ended: AsyncIterator[int]) -> None:
+    await supervisor.reap_orphans()  # also those that ended before this program listened
+    async for _ in children_ended:
+        await supervisor.reap_orphans()

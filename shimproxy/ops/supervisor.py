@@ -289,7 +289,7 @@ class Supervisor:
         """
         self._objection = None
         try:
-            await check_first(_program(), sys.argv[2:])
+            await check_first(_program(), sys.argv[2:], self._workers.children)
         except Exception as error:
             self._objection = error
 
@@ -325,6 +325,10 @@ class Supervisor:
             self._changing.cancel()
         close_sockets(chain.from_iterable(self._listening.values()))
         self._workers.stop(grace_seconds + linger_seconds + _MARGIN_SECONDS)
+
+    async def reap_orphans(self) -> None:
+        """SIGCHLD: wait for processes whose parents have ended, which are the children of PID 1 then."""
+        await self._workers.reap_orphans()
 
     async def stopped(self) -> None:
         """Return when every worker has ended."""

@@ -29,14 +29,14 @@ _MOST_OCTETS: Final = 64 * 1024
 _LEFT: Final = "_SHIMPROXY_LEFT_TO_THE_UPGRADE"
 
 
-async def check_first(program: Sequence[str], arguments: Sequence[str]) -> None:
+async def check_first(program: Sequence[str], arguments: Sequence[str], children: dict[int, trio.Event]) -> None:
     """Have the program that is installed now say whether it can use these settings, for which it has its time.
 
-    Raises SettingsError, OSError.
+    It stands among the `children` while it runs. Raises SettingsError, OSError.
     """
     errors = os.memfd_create("shimproxy")
     try:
-        status = await _status_of(_begin_check(program, arguments, errors))
+        status = await _status_of(_begin_check(program, arguments, errors), children)
         said = os.pread(errors, _MOST_OCTETS, 0).decode(errors="replace").splitlines() or ["it says nothing"]
     finally:
         os.close(errors)
@@ -62,8 +62,9 @@ def _begin_check(program: Sequence[str], arguments: Sequence[str], errors: int) 
     return process.pid
 
 
-async def _status_of(pid: int) -> int | None:
+async def _status_of(pid: int, children: dict[int, trio.Event]) -> int | None:
     """The wait status of a check; None if it had to be killed, with all that it had started."""
+    over = children[pid] = trio.Event()
     status = None
     try:
         with trio.move_on_after(_CHECK_SECONDS):
@@ -73,6 +74,8 @@ async def _status_of(pid: int) -> int | None:
             os.killpg(pid, signal.SIGKILL)
             with trio.CancelScope(shield=True):
                 await waited_for(pid)
+        del children[pid]
+        over.set()
     return status
 
 

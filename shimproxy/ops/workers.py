@@ -6,6 +6,7 @@ Invariants:
    with what was read of files when these settings were adopted: it needs none of them.
 2. New workers serve before the old ones are told to retire; if one of them does not, none of them stays.
 3. A worker that does not start in time, or no longer answers, is killed.
+4. No child is waited for by two tasks: `children` has those that a task waits for, and the rest are orphans.
 
 What a worker is told and says is child.py's; when there are to be others is the supervisor's to know.
 """
@@ -17,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -74,6 +76,8 @@ class Workers:
     """Those that take new sessions."""
     all: set[Worker] = attrs.field(factory=set)
     """And those that let theirs come to their end."""
+    children: dict[int, trio.Event] = attrs.field(factory=dict)
+    """The processes that a task waits for, workers and others, each with what is set when it is over."""
     _service: Service | None = None
     """What the current ones serve with."""
     _stopping: bool = False
@@ -156,6 +160,7 @@ class Workers:
     def tend(self, worker: Worker) -> None:
         """Listen to it until it has ended."""
         self.all.add(worker)
+        self.children[worker.pid] = worker.ended
         self.nursery.start_soon(self._tend_to_its_end, worker, name=f"worker {worker.pid}")
 
     async def _tend_to_its_end(self, worker: Worker) -> None:
@@ -165,6 +170,7 @@ class Workers:
             await worker.run(partial(self._hear, worker), partial(self.journal.trouble_with_workers, pid=worker.pid))
             nursery.cancel_scope.cancel()
         self.all.discard(worker)
+        del self.children[worker.pid]
         self.history.over(worker.counted)
         self._answered.unpark_all()
         if worker in self.current:
@@ -187,6 +193,15 @@ class Workers:
             what, pid=worker.pid, silent_seconds=round(trio.current_time() - worker.heard_at, 3)
         )
         worker.kill()
+
+    async def reap_orphans(self) -> None:
+        """Wait for the children that nobody else waits for: as PID 1, those whose parents have ended."""
+        with suppress(ChildProcessError):  # there are no children at all
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):  # noqa: ASYNC222
+                if ended.si_pid in self.children:
+                    await self.children[ended.si_pid].wait()
+                else:
+                    os.waitpid(ended.si_pid, 0)  # noqa: ASYNC222 - it has ended
 
     def _hear(self, worker: Worker, what: dict[str, Any]) -> None:
         if "ready" in what:
