@@ -23,6 +23,7 @@ import attrs
 import pytest
 
 import shimproxy
+from shimproxy.ops import health
 from tests.peers.processes import need, need_root, poll
 from tests.peers.receiving import HOST, SECONDS, Receiver, Talk
 from tests.peers.tls import make_certificate
@@ -270,6 +271,42 @@ def test_addresses_come_and_go(receiver: Receiver, tmp_path: Path) -> None:
         poll(lambda: len(run.workers) == 1, "the old workers' end")
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((HOST, first), SECONDS)
+
+
+def test_an_address_that_was_taken_out_can_be_put_back_at_once(receiver: Receiver, tmp_path: Path) -> None:
+    """Although workers that retire have listened there until just now."""
+    with socket.create_server((HOST, 0)) as free:
+        second = free.getsockname()[1]
+    one = settings(receiver)
+    both = one.replace(f'"{HOST}:0"', f'["{HOST}:0", "{HOST}:{second}"]')
+    with running(tmp_path, both) as run:
+        for _ in range(5):
+            old = run.workers[-1]
+            os.kill(old, signal.SIGSTOP)
+            run.reload(one)
+            run.file.write_text(both)
+            times = run.log.count("what=reloaded") + 1
+            run.process.send_signal(signal.SIGHUP)
+            os.kill(old, signal.SIGCONT)
+            run.logged("what=reloaded", times)
+            with Session(second) as session:
+                session.mail()
+        assert "no reload" not in run.log
+
+
+@pytest.mark.parametrize("where", ["HOST", "unix"])
+def test_an_admin_address_that_was_taken_out_can_be_put_back_at_once(
+    where: str, receiver: Receiver, tmp_path: Path
+) -> None:
+    with socket.create_server((HOST, 0)) as free:
+        address = f"{HOST}:{free.getsockname()[1]}" if where == "HOST" else f"unix:{tmp_path}/admin"
+    with_admin = settings(receiver, f'admin = "{address}"\n')
+    with running(tmp_path, with_admin) as run:
+        for _ in range(5):
+            run.reload(settings(receiver))
+            run.reload(with_admin)
+            assert health.ask(address, "/healthz") == (True, "ok")
+        assert "no reload" not in run.log
 
 
 def test_a_certificate_is_read_anew(receiver: Receiver, tmp_path: Path) -> None:

@@ -181,6 +181,8 @@ class Admin:
     """HOST:PORT or unix:PATH."""
     _sockets: list[socket.socket]
     _servers: list[_Server] = attrs.field(factory=list)
+    closed: trio.Event = attrs.field(factory=trio.Event)
+    """Set once its address is free again."""
 
     @classmethod
     async def open(cls, where: str) -> Admin:
@@ -218,3 +220,4 @@ class Admin:
             await trio.to_thread.run_sync(server.shutdown)
         for sock in self._sockets:
             close_listener(sock)
+        self.closed.set()

@@ -53,6 +53,8 @@ class Worker:
     started_at: float = attrs.field(factory=trio.current_time)
     ready: trio.Event = attrs.field(factory=trio.Event)
     """Set once it accepts, or has ended without."""
+    let_go: trio.Event = attrs.field(factory=trio.Event)
+    """Set once it has closed its listening sockets, or has ended."""
     ended: trio.Event = attrs.field(factory=trio.Event)
     _orders: trio.MemorySendChannel[bytes] = attrs.field(init=False)
     _unsent: trio.MemoryReceiveChannel[bytes] = attrs.field(init=False)
@@ -106,6 +108,7 @@ class Worker:
         self.status = await waited_for(self.pid)
         self.serves = False
         self.ready.set()
+        self.let_go.set()
         self.ended.set()
 
     async def _write(self, stream: trio.SocketStream) -> None:

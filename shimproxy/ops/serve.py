@@ -56,6 +56,7 @@ class Stop:
     _closing: trio.Event = attrs.field(factory=trio.Event)
     _asked: trio.Event = attrs.field(factory=trio.Event)
     _at_once: trio.Event = attrs.field(factory=trio.Event)
+    _closed: trio.Event = attrs.field(factory=trio.Event)
 
     def ask(self) -> None:
         """Stop accepting, let transactions finish within the grace; asked again, end at once."""
@@ -71,6 +72,14 @@ class Stop:
     async def closing(self) -> None:
         """Return when nothing more is to be accepted."""
         await self._closing.wait()
+
+    async def closed(self) -> None:
+        """Return when the listening sockets are closed."""
+        await self._closed.wait()
+
+    def has_closed(self) -> None:
+        """Say that they are."""
+        self._closed.set()
 
     async def asked(self) -> None:
         """Return when a stop has been asked for."""
@@ -262,6 +271,7 @@ async def serve_on(
                     await stop.closing()
                     accepting.cancel()
             close_sockets(sockets)
+            stop.has_closed()
             await _let_retire(sessions, stop)
             await _let_finish(sessions, stop, settings.grace_seconds)
             nursery.cancel_scope.cancel()

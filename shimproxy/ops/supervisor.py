@@ -83,6 +83,8 @@ class Supervisor:
     _greeted: tuple[float, str] = (-math.inf, "")
     """When the receiver was asked last, and why it can't be said to be there."""
     _admin: Admin | None = None
+    _former_admin: Admin | None = None
+    """Another that may still be about to close."""
     _journal: Journal = attrs.field(factory=Journal)
     _objection: Exception | None = None
     """Why the code that is installed now can't be gone over to."""
@@ -185,18 +187,21 @@ class Supervisor:
             for name, listener in named(settings.listen):
                 sockets = self._listening.get(name, [])
                 if not sockets or not all(map(is_in_place, sockets)):
+                    await self._workers.let_go()
                     opened += (sockets := await open_sockets(listener))
                 listening[name] = sockets
                 make_all_transparent(listener, listening[name])  # it may have been there without
             check_loops(settings, chain.from_iterable(listening.values()), found)
             if settings.admin != (admin.where if admin else "") or (admin and not admin.in_place):
+                if self._former_admin:
+                    await self._former_admin.closed.wait()
                 admin = await Admin.open(settings.admin) if settings.admin else None
             service = Service(sources, settings, listening)
             workers = await self._workers.started(service)
             log_output.set_up(settings.log_level.upper(), settings.log_format, settings.log_to)
         except BaseException:
             if admin and admin is not self._admin:
-                admin.close_soon(self.nursery)
+                self._close_soon(admin)
             close_sockets(opened)
             raise
         # From here on there is no way back, and no wait.
@@ -209,13 +214,17 @@ class Supervisor:
         self._sources, self._settings, self._listening = sources, settings, listening
         if admin is not self._admin:
             if self._admin:
-                self._admin.close_soon(self.nursery)
+                self._close_soon(self._admin)
                 if self._admin.where == settings.admin:
                     self._journal.supervised(_MADE_AGAIN, address=settings.admin)
             self._admin = admin
             if admin:
                 admin.answer(self)
         self._workers.go_over_to(service, workers)
+
+    def _close_soon(self, admin: Admin) -> None:
+        self._former_admin = admin
+        admin.close_soon(self.nursery)
 
     # -- what the admin address is told
 

@@ -2,9 +2,9 @@
 
 The first line has the settings, what was read of files that they name, and the sockets; then `{"do": "retire"}` lets
 its sessions come to their end, `stop` ends them in good order, `stop` again at once, and `report` asks for its figures.
-It says `{"ready": true}` once it accepts; its figures when asked, once a second and at its end; and each session in
-which something was repaired. When the control socket ends, the supervisor has gone, and it stops. Signals are the
-supervisor's: a terminal sends them to both.
+It says `{"ready": true}` once it accepts, and `{"let_go": true}` once it listens no more; its figures when asked, once
+a second and at its end; and each session in which something was repaired. When the control socket ends, the supervisor
+has gone, and it stops. Signals are the supervisor's: a terminal sends them to both.
 """
 
 from __future__ import annotations
@@ -131,10 +131,15 @@ async def work(control: trio.SocketStream) -> None:
             )
             nursery.cancel_scope.cancel()
 
+        async def say_once_closed() -> None:
+            await stop.closed()
+            reports.say(let_go=True)
+
         nursery.start_soon(obey)
         await nursery.start(serve_to_the_end)
         nursery.start_soon(reports.run)
         reports.say(ready=True)
+        nursery.start_soon(say_once_closed)
         if counted:
             nursery.start_soon(reports.run_regularly)
     await reports.say_the_last()

@@ -45,6 +45,7 @@ _PAUSE_SECONDS: Final = 1.0
 """Between attempts to start a worker for which there are no means."""
 _STEADY_SECONDS: Final = 10.0
 """A worker that has lived so long has not failed to start."""
+_LET_GO_SECONDS: Final = 2.0
 _ANSWER_SECONDS: Final = 3.0
 _MOST_UNANSWERED: Final = 3
 """Questions in a row, each of which has its time: where everything stood still, as when a machine is suspended, that
@@ -152,8 +153,16 @@ class Workers:
         self._service = service
         for worker in workers:
             self.tend(worker)
-            if not worker.retiring:
+            if worker.retiring:
+                worker.let_go.set()  # the version before this one has heard it
+            else:
                 self.current.append(worker)
+
+    async def let_go(self) -> None:
+        """Return when those that retire listen no more, so that an address which was theirs can be listened on anew."""
+        with trio.move_on_after(_LET_GO_SECONDS):
+            for worker in [each for each in self.all if each.retiring]:
+                await worker.let_go.wait()
 
     # -- their lives
 
@@ -207,6 +216,8 @@ class Workers:
         if "ready" in what:
             worker.serves = True
             worker.ready.set()
+        if "let_go" in what:
+            worker.let_go.set()
         if "counted" in what:
             worker.counted, worker.gauges = what["counted"], what["gauges"]
             worker.reported = what.get("report", worker.reported)
