@@ -19,7 +19,7 @@ from shimproxy.ops.check import check
 from shimproxy.ops.listener import SettingsError
 from shimproxy.ops.log_output import LogUnusable
 from shimproxy.ops.options import OPTIONS
-from shimproxy.ops.readers import nearest
+from shimproxy.ops.readers import nearest, number_of
 from shimproxy.ops.signals import supervise
 from shimproxy.ops.sources import FILE_VARIABLE, Sources
 
@@ -173,6 +173,18 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EXIT_UNUSABLE, f"shimproxy: {message}; see {self.prog} --help\n")
 
 
+def _number(kind: type[int] | type[float]) -> Callable[[str], int | float]:
+    """What argparse makes of a text that has to be a number."""
+
+    def read(text: str) -> int | float:
+        try:
+            return number_of(text, kind)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+
+    return read
+
+
 class _Switch(argparse.BooleanOptionalAction):
     """--NAME or --no-NAME, as a text like that of any other option."""
 
@@ -291,14 +303,14 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     command.add_argument(
         "--patience",
-        type=float,
+        type=_number(float),
         metavar="SECONDS",
         help="how long the sender without shimproxy may be blocked before it gives up "
         f"(default: {demo.PATIENCE_SECONDS:g})",
     )
     command.add_argument(
         "--octets",
-        type=int,
+        type=_number(int),
         metavar="N",
         help=f"size of the mail (default: {demo.EMBEDDED_OCTETS}, with --receiver {demo.REAL_OCTETS})",
     )
@@ -332,13 +344,13 @@ def _add_probe(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     command.add_argument(
         "--octets",
-        type=int,
+        type=_number(int),
         metavar="N",
         help="its size (default: a little more than the SIZE that is offered, 20 MiB without one, 64 MiB at most)",
     )
     command.add_argument(
         "--patience",
-        type=float,
+        type=_number(float),
         default=probe.PATIENCE_SECONDS,
         metavar="SECONDS",
         help="how long each wait for the receiver may be (default: %(default)g)",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shimproxy.cli import main
 from tests.peers.receiving import SECONDS
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ def test_the_log_has_a_line_a_repair_and_a_line_a_session_and_never_a_secret(lis
         (["--listen", "127.0.0.1:0", "--receiver", "a" * 64 + ".example:25"], "check the name, or give an address"),
         (["--listen", "\u00fc..\u00fc:0"], "give an address of this machine"),
         (["--listen", "127.0.0.1:0", "--grace", "soon"], "--grace: 'soon': write a number"),
+        (["--listen", "127.0.0.1:0", "--grace", "1_0"], "--grace: '1_0': write a number"),
         (["--listen", "127.0.0.1:0", "--log-level", "loud"], "choose from debug, info"),
         (["--listen", "127.0.0.1:0", "--recever-tls=off"], "did you mean --receiver-tls?"),
     ],
@@ -249,3 +251,16 @@ def connect_when_ready(port: int, process: subprocess.Popen[str]) -> socket.sock
             return sock
     assert process.stderr
     raise AssertionError(process.stderr.read())
+
+
+@pytest.mark.parametrize("flag", ["--octets", "--patience"])
+@pytest.mark.parametrize("command", [["demo"], ["probe", "127.0.0.1:25"]], ids=["demo", "probe"])
+@pytest.mark.parametrize("text", ["1_0", "\u0663", "+1", "many"], ids=ascii)
+def test_numbers_of_other_commands_are_ascii_digits_too(
+    command: list[str], flag: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([*command, flag, text])
+    assert left.value.code == 2
+    number = "a whole number" if flag == "--octets" else "a number"
+    assert f"argument {flag}: {text!r}: write {number}; see" in capsys.readouterr().err

@@ -355,7 +355,10 @@ def test_a_line_that_is_missing_is_found_out() -> None:
     [
         ("record 1", "record 2"),
         ("seconds               1.5", "seconds               one"),
+        ("seconds               1.5", "seconds               \u0661.5"),
         ("began                 2025", "began                 year"),
+        ("began                 2025", "began                 \u0662\u0660\u0662\u0665"),
+        ("  8  command", "  \u0668  command"),
         ("ended                 sender/QUIT", "ended                 sender"),
         ("early-reply:1", "made-up:1"),
         ("early-reply:1", "early-reply"),

@@ -81,7 +81,7 @@ async def answer(path: str, supervised: Supervised) -> Answer:
 _NOT_HERE: Final = Answer("ask for the page by an address, or as localhost\n", HTTPStatus.MISDIRECTED_REQUEST)
 
 
-_PORT: Final = re.compile(r":\d+$")
+_PORT: Final = re.compile(r":[0-9]+$")
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

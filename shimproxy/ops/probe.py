@@ -201,7 +201,7 @@ class Probe:
             }
             size = seen.keywords.get("SIZE", "")
             # "SIZE 0" and SIZE alone: no fixed limit (RFC 1870 section 4).
-            seen.size_octets = (int(size) or None) if size.isdigit() and len(size) < 20 else None
+            seen.size_octets = (int(size) or None) if size.isascii() and size.isdigit() and len(size) < 20 else None
 
     async def _pipelining(self, seen: Pipelining) -> None:
         if "PIPELINING" not in self.account.dialogue.keywords:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
@@ -21,6 +23,9 @@ Values = dict[str, Any]
 _YES: Final = frozenset({"true", "yes", "on", "1"})
 _NO: Final = frozenset({"false", "no", "off", "0"})
 _MOST_DIGITS: Final = 18
+_WHOLE: Final = re.compile(r"-?[0-9]+").fullmatch
+_DECIMAL: Final = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|-?inf|nan", re.IGNORECASE).fullmatch
+"""What TOML writes as well; what is no finite number is for the field to refuse."""
 _MOST_CHARACTERS: Final = 10_000
 """Of a secret: more do not go into a command line."""
 _UNITS: Final = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -36,14 +41,26 @@ def texts(field: str) -> Reader:
     return lambda texts: {field: tuple(texts)}
 
 
+def number_of(text: str, kind: type[int] | type[float]) -> int | float:
+    """The number of that kind that `text` writes in ASCII digits, and in nothing else that Python takes for some.
+
+    Raises ValueError.
+    """
+    if kind is int:
+        if _WHOLE(text):
+            with suppress(ValueError):  # it has digits without end
+                return int(text)
+        raise ValueError("write a whole number")
+    if not _DECIMAL(text):
+        raise ValueError("write a number")
+    return float(text)
+
+
 def number(field: str, kind: type[int] | type[float]) -> Reader:
     """A number of that kind."""
 
     def read(texts: Sequence[str]) -> Values:
-        try:
-            return {field: kind(texts[-1])}
-        except ValueError:
-            raise ValueError("write a whole number" if kind is int else "write a number") from None
+        return {field: number_of(texts[-1], kind)}
 
     return read
 
@@ -115,9 +132,10 @@ def workers(texts: Sequence[str]) -> Values:
     """How many workers; auto for one a CPU."""
     if texts[-1] == "auto":
         return {"workers": 0}
-    if not (texts[-1].isascii() and texts[-1].isdigit() and int(texts[-1])):
-        raise ValueError("write a whole number from 1 on, or auto")
-    return {"workers": int(texts[-1])}
+    with suppress(ValueError):
+        if (count := number_of(texts[-1], int)) > 0:
+            return {"workers": count}
+    raise ValueError("write a whole number from 1 on, or auto")
 
 
 def secret(texts: Sequence[str]) -> Values:
@@ -151,7 +169,7 @@ def changes(field: str, defaults: _Settable) -> Reader:
                 problems.append(f"{change!r}: no such name{nearest(name, [*known])}; there are {', '.join(known)}")
                 continue
             try:
-                value = values[attribute.name] = type(getattr(defaults, attribute.name))(number)
+                value = values[attribute.name] = number_of(number, type(getattr(defaults, attribute.name)))
             except ValueError:
                 problems.append(f"{change!r}: write {name}=NUMBER")
                 continue

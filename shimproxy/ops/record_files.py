@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from shimproxy.session.record import SessionRecord
 
 _SUFFIX: Final = ".session.txt"
-_NAME = re.compile(r"(\d{8}T\d{6})\.\d{3}Z-[0-9a-z-]+\.session\.txt").fullmatch
+_NAME = re.compile(r"(\d{8}T\d{6})\.\d{3}Z-[0-9a-z-]+\.session\.txt", re.ASCII).fullmatch
 _PART = re.compile(r"\.(.+)\.part").fullmatch
 _DAY_SECONDS: Final = 86_400.0
 _LEFT_BEHIND_SECONDS: Final = 3600.0

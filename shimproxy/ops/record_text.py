@@ -47,14 +47,15 @@ _COUNTS: Final = {
 }
 _PARTY = "sender|shimproxy|receiver"
 _ENTRY = re.compile(
-    rf" *(\d{{1,9}}\.\d{{6}})  ({_PARTY}) +(?:>>> ({_PARTY}))? +(\d{{1,18}})  ([^:]+)(?:: (.*))?"
+    rf" *(\d{{1,9}}\.\d{{6}})  ({_PARTY}) +(?:>>> ({_PARTY}))? +(\d{{1,18}})  ([^:]+)(?:: (.*))?", re.ASCII
 ).fullmatch
-_LEFT_OUT = re.compile(r" *\.\.\.  (\d{1,18}) entries of (\d{1,18}) octets were left out").fullmatch
-_BLOCKS = re.compile(r"(\d{1,18}) blocks? until (\d{1,9}\.\d{6})").fullmatch
-_CONNECTION = re.compile(r"connection (\d{1,9})").fullmatch
+_LEFT_OUT = re.compile(r" *\.\.\.  (\d{1,18}) entries of (\d{1,18}) octets were left out", re.ASCII).fullmatch
+_BLOCKS = re.compile(r"(\d{1,18}) blocks? until (\d{1,9}\.\d{6})", re.ASCII).fullmatch
+_CONNECTION = re.compile(r"connection (\d{1,9})", re.ASCII).fullmatch
 _ESCAPED = re.compile(r"(?:[^\\]|\\[\\nrt]|\\x[0-9a-f]{2})*").fullmatch
 _CONTENT, _CONTENT_CUT = "            | ", "            |-"
 _VIOLATIONS = {str(violation): violation for violation in Violation}
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z").fullmatch
 _TIME = "%Y-%m-%dT%H:%M:%S"
 
 
@@ -208,12 +209,14 @@ class _Reader:
 
     def _time(self, value: str) -> float:
         try:
+            if not _MOMENT(value):
+                raise ValueError
             return timegm(strptime(value[:-5], _TIME)) + int(value[-4:-1]) / 1000
         except ValueError:
             raise self._wrong(f"{value!r} is no time") from None
 
     def _number_of(self, value: str) -> float:
-        if not re.fullmatch(r"\d{1,18}(\.\d{6})?", value):
+        if not re.fullmatch(r"[0-9]{1,18}(\.[0-9]{6})?", value):
             raise self._wrong(f"{value!r} is no number")
         return float(value) if "." in value else int(value)
 
