@@ -37,6 +37,7 @@ from tests.test_gateway import README, RULES, Rules, said, shim, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.test_supervisor import Run
 
@@ -85,6 +86,26 @@ def test_a_mail_fits_through_a_path_that_takes_no_whole_packets(served: Served, 
     (data,) = running.seen.mails
     assert MAIL.is_whole(data)
     assert running.seen.peers == [served.rules.seen_from(family)]
+
+
+@pytest.mark.parametrize("rules", RULES, ids=str)
+def test_so_does_a_reply_through_a_path_to_the_sender(rules: Rules, tmp_path: Path) -> None:
+    """Where it is the sender's leg that the router speaks of: with TPROXY, it has the receiver's address."""
+    line = b"x" * 100 + b"\r\n"
+    greeting = b"".join([*(b"220-" + line for _ in range(300)), b"220 " + line])
+    with gateway() as made:
+        beyond(made, CLIENT)
+        rules.load(made)
+        with shim(made, tmp_path, *rules.arguments, capability=rules.capability):
+            for family in FAMILIES:
+                (listener,) = made.listening((family.server, SMTP_PORT))
+                listener.settimeout(SECONDS)
+                with listener, made.connected(family.server, where=FAR, seconds=SECONDS) as sender:
+                    receiver, (host, *_) = listener.accept()
+                    with receiver, sender.makefile("rb") as file:
+                        assert host == (family.far if rules.way == "tproxy" else family.wan)
+                        receiver.sendall(greeting)
+                        assert file.read(len(greeting)) == greeting
 
 
 @pytest.mark.parametrize("host", ["unreachable", "prohibited"])

@@ -2,7 +2,8 @@
 
     client  uplink --- lan  gateway  wan --- uplink  server
 
-With `beyond`, the server is a router with a host behind it that can be reached, and two networks that can't:
+With `beyond`, the server, or the client, is a router with a host behind it that can be reached, and two networks that
+can't:
 
     gateway  wan --- uplink  server  narrow --- uplink  far
 
@@ -191,13 +192,13 @@ def gateway() -> Iterator[Gateway]:
                 _run(f"ip netns del {made.name(where)}")
 
 
-def beyond(made: Gateway) -> None:
-    """Make the server a router: with the far host behind a narrow link, and networks that it does not reach."""
+def beyond(made: Gateway, router: str = SERVER) -> None:
+    """Make that host a router: with the far host behind a narrow link, and networks that it does not reach."""
     _run(f"ip netns add {made.name(FAR)}")
     made.run(FAR, "ip link set lo up; echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad")
-    _run(f"ip link add narrow netns {made.name(SERVER)} type veth peer name uplink netns {made.name(FAR)}")
+    _run(f"ip link add narrow netns {made.name(router)} type veth peer name uplink netns {made.name(FAR)}")
     made.run(
-        SERVER,
+        router,
         "cd /proc/sys/net; echo 1 >ipv4/ip_forward; echo 1 >ipv6/conf/all/forwarding;"
         "echo 0 >ipv4/icmp_ratelimit; echo 0 >ipv6/icmp/ratelimit",  # it says so to each, however often
     )
@@ -205,7 +206,7 @@ def beyond(made: Gateway) -> None:
         far, unreachable, prohibited = (family.network.format(number) for number in (3, 4, 5))
         bits = far.partition("/")[2]
         made.run(
-            SERVER,
+            router,
             f"ip addr add {family.host(3, 1)}/{bits} dev narrow; ip link set narrow mtu {NARROW_OCTETS} up;"
             f"ip route add unreachable {unreachable}; ip route add prohibit {prohibited}",
         )
@@ -215,7 +216,8 @@ def beyond(made: Gateway) -> None:
             f"ip route add default via {family.host(3, 1)}",
         )
         made.run(
-            GATEWAY, "; ".join(f"ip route add {each} via {family.server}" for each in (far, unreachable, prohibited))
+            GATEWAY,
+            "; ".join(f"ip route add {each} via {getattr(family, router)}" for each in (far, unreachable, prohibited)),
         )
 
 
