@@ -279,7 +279,7 @@ class Pipeline:
             return then
         before_chunks = self._before_chunks
         self._leave()
-        if verb in HELLOS and receiver.answered_hello and not self.hello:
+        if receiver.answered_hello and not self.hello and verb in HELLOS:
             reply = receiver.answered_hello.instead_of(reply, verb)
         if reply.code >= 500:
             self.has_refused = True
