@@ -264,3 +264,40 @@ def test_numbers_of_other_commands_are_ascii_digits_too(
     assert left.value.code == 2
     number = "a whole number" if flag == "--octets" else "a number"
     assert f"argument {flag}: {text!r}: write {number}; see" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--admin", "unix:/no/such/folder/admin"],
+        ["--admin", "192.0.2.1:8025"],
+        ["--admin", "127.0.0.1:{taken}"],
+        ["--limit", f"block-octets={10**15}"],
+        ["--limit", f"block-octets={10**30}"],
+        ["--log-to", "syslog:/no/such/socket"],
+        ["--record", "/dev/null/records"],
+        ["--cert", "/no/such.pem", "--allow-clear"],
+        ["--receiver", "127.0.0.1:{taken}", "--listen", "127.0.0.1:{taken}"],
+        ["--listen", "192.0.2.1:0"],
+    ],
+    ids=lambda arguments: arguments[1],
+)
+def test_check_says_what_run_says(arguments: list[str], listener: socket.socket) -> None:
+    """In the same words, and neither with anything after them."""
+    taken = str(listener.getsockname()[1])
+    given = ["--listen", "127.0.0.1:0", "--receiver", "127.0.0.1:25", *(a.replace("{taken}", taken) for a in arguments)]
+    said = {}
+    for command in ("run", "check"):
+        done = subprocess.run(
+            [sys.executable, "-m", "shimproxy", command, *given],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert command == "check" or done.returncode == 2
+        said[command] = done.stderr.splitlines()
+        assert all(line.startswith("shimproxy: ") for line in said[command]), done.stderr
+        # What listens there may be a shimproxy that is to be reloaded: then check remarks on it.
+        assert done.returncode == 2 or (command == "check" and "is taken" in done.stderr)
+    assert set(said["run"]) <= set(said["check"])

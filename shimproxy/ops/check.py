@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from shimproxy.net.address import Address, UnixPath, ip_address
+from shimproxy.net.driver import BLOCK_OCTETS, Block
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
 from shimproxy.net.kernel import is_own
 from shimproxy.net.origin import may_be_transparent
@@ -39,7 +40,7 @@ async def check(settings: Settings) -> list[str]:
     """
     problems: list[str] = []
     remarks: list[str] = []
-    for each in (check_tls, check_records, check_capabilities):
+    for each in (check_tls, check_block, check_records, check_capabilities):
         try:
             each(settings)
         except SettingsError as error:
@@ -68,10 +69,9 @@ async def check(settings: Settings) -> list[str]:
         try:
             sockets = await open_sockets(listener)
         except ListenFailed as error:
-            reason = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
-            if reason == errno.EPERM:
+            if _reason(error) == errno.EPERM:
                 continue  # for want of a capability, which is said already
-            if reason == errno.EADDRINUSE:
+            if _reason(error) == errno.EADDRINUSE:
                 taken.append((partial(_try, listener), str(error)))
             else:
                 problems.append(str(error))
@@ -85,7 +85,10 @@ async def check(settings: Settings) -> list[str]:
         try:
             await _try_admin(settings.admin)
         except ListenFailed as error:
-            taken.append((partial(_try_admin, settings.admin), str(error)))
+            if _reason(error) == errno.EADDRINUSE:
+                taken.append((partial(_try_admin, settings.admin), str(error)))
+            else:
+                problems.append(str(error))
     close_sockets(opened)
     for attempt, why_not in taken:
         # A shimproxy that is to be reloaded with these settings listens there, unless it was another of its own.
@@ -97,6 +100,21 @@ async def check(settings: Settings) -> list[str]:
     if problems:
         raise SettingsError(*problems)
     return remarks
+
+
+def _reason(error: ListenFailed) -> int | None:
+    return error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+
+
+def check_block(settings: Settings) -> None:
+    """See whether there is memory for the block that mail data are read into. Raises SettingsError."""
+    try:
+        Block(settings.limits.block_octets)
+    except (MemoryError, OverflowError):
+        raise SettingsError(
+            f"limit: block-octets={settings.limits.block_octets}: there is no memory for two such blocks a worker; "
+            f"give fewer: more than {BLOCK_OCTETS} gain nothing"
+        ) from None
 
 
 def check_tls(settings: Settings) -> None:

@@ -15,7 +15,7 @@ from shimproxy.net.driver import Block, Driver
 from shimproxy.net.leg import Leg
 from shimproxy.net.listen import Spare, accept_forever, prepare, turn_away
 from shimproxy.net.watch import Watchdog
-from shimproxy.ops.check import check_capabilities, check_loops, check_receivers, check_records
+from shimproxy.ops.check import check_block, check_capabilities, check_loops, check_receivers, check_records
 from shimproxy.ops.entrance import entrances
 from shimproxy.ops.gate import DESCRIPTORS, Gate
 from shimproxy.ops.journal import Journal, Told
@@ -203,7 +203,8 @@ async def serve(
         stop: ends in good order.
 
     Raises:
-        SettingsError: there is nothing to listen on, or records can't be kept where they are to be.
+        SettingsError: there is nothing to listen on, no memory for a block, or records can't be kept where they are to
+            be.
         ListenFailed: an address can't be listened on.
         DialFailed: the receiver's name is unknown.
         TlsUnusable: a certificate, key or fingerprint can't be used.
@@ -213,6 +214,7 @@ async def serve(
     sockets = dict.fromkeys(listeners or (), Listener(Address("", 0)))
     Journal().sender_tls(settings.sender_tls_of_all)
     try:
+        check_block(settings)
         check_records(settings)
         found = await check_receivers(settings)
         if listeners is None:

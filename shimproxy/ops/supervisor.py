@@ -28,7 +28,7 @@ from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
 from shimproxy.net.listen import is_in_place
 from shimproxy.ops import log_output
 from shimproxy.ops.admin import Admin
-from shimproxy.ops.check import check_capabilities, check_loops, check_receivers, check_records, check_tls
+from shimproxy.ops.check import check_block, check_capabilities, check_loops, check_receivers, check_records, check_tls
 from shimproxy.ops.greeting import GREETING_SECONDS, why_no_greeting
 from shimproxy.ops.journal import Journal
 from shimproxy.ops.listener import (
@@ -175,6 +175,7 @@ class Supervisor:
         sources = sources.with_files()
         settings = sources.settings()
         check_tls(settings)
+        check_block(settings)
         log_output.check(settings.log_to)
         check_records(settings)
         check_capabilities(settings)
