@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
@@ -20,6 +21,7 @@ from shimproxy.ops.listener import SettingsError
 from shimproxy.ops.log_output import LogUnusable
 from shimproxy.ops.options import OPTIONS
 from shimproxy.ops.readers import nearest, number_of
+from shimproxy.ops.run import lost_output
 from shimproxy.ops.signals import supervise
 from shimproxy.ops.sources import FILE_VARIABLE, Sources
 
@@ -29,12 +31,35 @@ if TYPE_CHECKING:
     from shimproxy.ops.options import Option
 
 EXIT_UNUSABLE = 2
+_PIPE_STATUS = 128 + signal.SIGPIPE
 _EXIT_INTERRUPTED = 130
 _UNUSABLE = (ListenFailed, DialFailed, TlsUnusable, SettingsError, LogUnusable)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run shimproxy with these arguments (those of the process by default); the exit status."""
+    try:
+        status = _main(arguments)
+    except SystemExit:  # argparse has printed something
+        if (lost := lost_output()) is None:
+            raise
+        return _without_output(lost)
+    except OSError as error:
+        if (lost := lost_output(error)) is None:
+            raise
+        return _without_output(lost)
+    lost = lost_output()
+    return status if lost is None else _without_output(lost)
+
+
+def _without_output(lost: OSError) -> int:
+    """The exit status where nobody gets all that was printed; for a reader that has had enough, as for any program."""
+    if isinstance(lost, BrokenPipeError):
+        return _PIPE_STATUS
+    return _unusable(ValueError(f"what is printed can't be written: {lost.strerror}; make room, or print elsewhere"))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options, unknown = _parser().parse_known_args(arguments)
     if unknown:
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -13,10 +14,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shimproxy.cli import main
+from shimproxy.ops.record_text import written
+from tests.peers.processes import free_port, poll
 from tests.peers.receiving import SECONDS
+from tests.test_record_files import everything
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 RUN = (sys.executable, "-m", "shimproxy", "run")
 
@@ -301,3 +306,95 @@ def test_check_says_what_run_says(arguments: list[str], listener: socket.socket)
         # What listens there may be a shimproxy that is to be reloaded: then check remarks on it.
         assert done.returncode == 2 or (command == "check" and "is taken" in done.stderr)
     assert set(said["run"]) <= set(said["check"])
+
+
+# -- where the output goes
+
+
+@pytest.fixture
+def nowhere() -> Iterator[int]:
+    """A pipe whose reader has had enough."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    path = tmp_path / "one.session.txt"
+    path.write_text(written(everything()))
+    return path
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["output", "output and errors"])
+@pytest.mark.parametrize(
+    ("command", "statuses"),
+    [
+        ("check --listen 127.0.0.1:0 --receiver 127.0.0.1:25", {141}),
+        ("check --listen nowhere", {2, 141}),
+        ("ladder {recorded}", {0, 141}),
+        ("ladder --svg {recorded}", {0, 141}),
+        ("demo --octets 100000 --patience 0.1", {0, 1, 141}),
+        ("probe --patience 1 127.0.0.1:{free}", {2, 141}),
+        ("health --admin 127.0.0.1:{free}", {1, 141}),
+        ("--help", {0, 141}),
+        ("run --help", {0, 141}),
+        ("check --no-such-flag", {2, 141}),
+    ],
+)
+def test_a_reader_that_has_had_enough_sees_no_traceback(
+    command: str, statuses: set[int], both: bool, nowhere: int, recorded: Path
+) -> None:
+    words = command.format(recorded=recorded, free=free_port()).split()
+    done = subprocess.run(
+        [sys.executable, "-m", "shimproxy", *words],
+        stdin=subprocess.DEVNULL,
+        stdout=nowhere,
+        stderr=nowhere if both else subprocess.PIPE,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode in statuses, done.stderr
+    assert both or all(line.startswith(("shimproxy: ", "no answer")) for line in done.stderr.splitlines())
+
+
+def test_run_goes_on_though_nobody_reads_what_it_says(nowhere: int, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [*RUN, "--receiver", "127.0.0.1:25", "--listen", f"127.0.0.1:{(port := free_port())}"],
+            stdout=nowhere,
+            stderr=errors,
+        )
+    try:
+        poll(lambda: is_open(port), "a listener")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in log.read_text()
+    assert "BrokenPipeError" not in log.read_text()
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_output_for_which_there_is_no_room_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "shimproxy", "check", "--listen", "127.0.0.1:0", "--receiver", "127.0.0.1:25"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "shimproxy: what is printed can't be written: No space left on device; make room, or print elsewhere\n"
+    )
