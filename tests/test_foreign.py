@@ -128,7 +128,7 @@ def test_it_is_one_repair_that_names_the_mend(octets: bytes, what: str, early: b
         assert stage.sender.got_fin
         stage.sender.feed_fin()
         await stage.settle()
-        assert bytes(stage.receiver.written) == b"QUIT\r\n"
+        assert bytes(stage.receiver.written) == (b"" if early else b"QUIT\r\n")
         (told,) = stage.notes.repairs
         assert told.violation is Violation.NOT_SMTP
         assert what in str(told.detail["what"])
@@ -136,6 +136,28 @@ def test_it_is_one_repair_that_names_the_mend(octets: bytes, what: str, early: b
         assert last + b"\r\n" == bytes(stage.sender.written).removeprefix(b"" if early else greeting)
 
     staged(script)
+
+
+@every_foreign
+def test_a_receiver_that_has_not_greeted_yet_is_not_waited_for(octets: bytes, what: str) -> None:
+    """It may take minutes, as postscreen's do; what a sender of SMTP says is held meanwhile."""
+
+    async def foreign_talk(stage: Stage) -> None:
+        await stage.feed(stage.sender, octets, 7)
+        assert stage.sender.written == b"421 this port speaks SMTP and nothing else, closing connection\r\n"
+        assert stage.sender.got_fin
+        (told,) = stage.notes.repairs
+        assert what in str(told.detail["what"])
+
+    async def early_talk(stage: Stage) -> None:
+        await stage.feed(stage.sender, b"EHLO x\r\n", 1)
+        assert stage.sender.written == b""
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        assert stage.receiver.written == b"EHLO x\r\n"
+        assert stage.repaired == [Violation.EARLY_TALK]
+
+    for script in (foreign_talk, early_talk):
+        staged(script)
 
 
 IN_CLEAR = {name: each for name, each in FOREIGN.items() if each[1] != "TLS"}

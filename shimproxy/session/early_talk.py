@@ -2,7 +2,7 @@
 
 Invariants:
 
-1. What is none of SMTP's is known before TLS too, where that is what should have come.
+1. What is none of SMTP's is known before TLS too, where that is what should have come, and before the receiver greets.
 2. Of all else the operator decides; what is held is the sender's first commands.
 """
 
@@ -16,6 +16,7 @@ from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.foreign import foreign, may_be_foreign
 
 if TYPE_CHECKING:
+    from shimproxy.net.leg import Leg
     from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Policy
     from shimproxy.session.sender import Sender
@@ -43,6 +44,25 @@ async def instead_of_tls(sender: Sender, notes: Notes, policy: Policy) -> Own | 
         leg.readable = False  # until more comes
     sender.commands.feed(leg.look() or b"")
     return _instead_of_commands(sender, notes)
+
+
+async def while_unanswered(sender: Sender, notes: Notes, receiver: Leg) -> Own | None:
+    """Wait until the receiver speaks; what answers a sender that says what is none of SMTP's meanwhile.
+
+    A receiver may let it wait for minutes. Raises DeadlinePassed, Interrupted.
+    """
+    leg = sender.leg
+    has_spoken = False
+    while not (receiver.readable or leg.secured):  # what came inside TLS can't be looked at and left there
+        if leg.readable:
+            has_spoken = True
+            if (octets := leg.peek(_MOST_OCTETS)) and foreign(octets):
+                sender.commands.feed(leg.look() or b"")
+                return _instead_of_commands(sender, notes)
+            leg.readable = False  # until more comes
+        await receiver.speaks_or(leg)
+    leg.readable = leg.readable or has_spoken
+    return None
 
 
 def instead_of_greeting(sender: Sender, notes: Notes, policy: Policy) -> Own | None:

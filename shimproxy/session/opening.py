@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.net.errors import DeadlinePassed, DialFailed, NoMeans, SenderUnusable
+from shimproxy.session.early_talk import while_unanswered
 from shimproxy.session.introduction import Introduction
 from shimproxy.session.receiver import Receiver
 from shimproxy.session.replies import (
@@ -89,8 +90,10 @@ class Opening:
             try:
                 greeting = await self._greeting_of_next()
             except Unopened as failed:
+                if failed.who == "shim":
+                    raise
                 route.was_of_no_use()
-                if failed.who == "shim" or not route.has_more:
+                if not route.has_more:
                     raise
             else:
                 if greeting.severity == 2:
@@ -118,6 +121,7 @@ class Opening:
             raise Unopened(NO_CONNECTION) from None
         notes.record.receiver, notes.record.receiver_tls = leg.peer, leg.tls_version
         receiver = self.receiver
+        is_first = receiver is None
         if receiver:
             self.security.forget_login()
             receiver.begin_anew(leg)
@@ -133,6 +137,9 @@ class Opening:
         self.watch.allow(seconds, "the greeting")
         waited_for = ""
         try:
+            # Once there was a greeting, or another receiver, what the sender has said is its commands.
+            if is_first and (refusal := await while_unanswered(self.security.sender, notes, leg)):
+                raise Unopened(refusal, "shim")
             reply = await receiver.next_reply()
         except DeadlinePassed as late:
             reply = None
