@@ -152,8 +152,39 @@ def test_a_refused_data_between_two_chunks_counts_too(before: bytes) -> None:
             await stage.feed(stage.sender, said)
             await stage.feed(stage.receiver, reply)
         await stage.feed(stage.sender, b"BDAT 6 LAST\r\nRSET\r\n")
-        assert stage.receiver.written.endswith(b"DATA\r\n")
+        assert stage.receiver.written.endswith(b"DATA\r\nBDAT 0\r\n")
+        await stage.feed(stage.receiver, b"503 only RSET\r\n")
+        assert stage.receiver.written.endswith(b"DATA\r\nBDAT 0\r\n")
         assert stage.sender.written.endswith(b"503 no\r\n503 no\r\n")
+
+    staged(script)
+
+
+@pytest.mark.parametrize("between", [b"DATA\r\n", b"MAIL FROM:<a@b>\r\n", b"RCPT TO:<x@y>\r\n", b"VRFY x\r\n"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_receiver_that_still_takes_chunks_after_a_refused_command_gets_them(between: bytes, grouped: bool) -> None:
+    """Postfix and Dovecot do; an empty chunk of the shim's own asks."""
+
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        if grouped:
+            await stage.feed(stage.sender, b"BDAT 3\r\nabc" + between)
+            rest = b"BDAT 6 LAST\r\nabcdef"
+            if not between.startswith(b"DATA"):  # after which a sender has to wait
+                await stage.feed(stage.sender, rest)
+            await stage.feed(stage.receiver, b"250 OK\r\n503 no\r\n")
+            if between.startswith(b"DATA"):
+                await stage.feed(stage.sender, rest)
+        else:
+            for said, reply in ((b"BDAT 3\r\nabc", b"250 OK\r\n"), (between, b"503 no\r\n")):
+                await stage.feed(stage.sender, said)
+                await stage.feed(stage.receiver, reply)
+            await stage.feed(stage.sender, b"BDAT 6 LAST\r\nabcdef")
+        assert stage.receiver.written.endswith(between + b"BDAT 0\r\n")
+        await stage.feed(stage.receiver, b"250 0 octets\r\n")
+        assert stage.receiver.written.endswith(b"BDAT 0\r\nBDAT 6 LAST\r\nabcdef")
+        await stage.feed(stage.receiver, b"250 queued\r\n")
+        assert stage.sender.written.endswith(b"250 OK\r\n503 no\r\n250 queued\r\n")
 
     staged(script)
 
@@ -196,7 +227,10 @@ def test_a_chunk_in_a_group_waits_for_what_may_well_be_refused(doubtful: bytes) 
         await stage.feed(stage.sender, b"BDAT 3\r\nabc" + doubtful + b"BDAT 6 LAST\r\nRSET\r\nNOOP\r\n")
         assert stage.receiver.written.endswith(b"BDAT 3\r\nabc" + doubtful)
         await stage.feed(stage.receiver, b"250 OK\r\n503 no\r\n")
-        assert stage.receiver.written.endswith(doubtful + b"NOOP\r\n")
+        if not doubtful.startswith(b"BDAT"):
+            assert stage.receiver.written.endswith(doubtful + b"BDAT 0\r\n")
+            await stage.feed(stage.receiver, b"503 no\r\n")
+        assert stage.receiver.written.endswith(b"NOOP\r\n")
         assert stage.sender.written.endswith(b"250 OK\r\n503 no\r\n503 no\r\n")
 
     assert staged(script).repaired == []

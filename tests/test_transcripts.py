@@ -12,7 +12,7 @@ A line of `tests/transcripts/*.txt` begins with who and which way:
     repairs: a, b    the repairs so far, by name, in any order
     ended: who/phase the session is over and its record says so
     #           a comment
-    # with NAME that switch of the policy is on
+    # with NAME that switch of the policy is on; # without NAME: it is off
 
 Whatever the segmentation, what both legs saw, and the repairs, must be the same.
 """
@@ -148,6 +148,7 @@ def play(
     async def main() -> tuple[object, ...]:
         async with trio.open_nursery() as nursery:
             switches: dict[str, Any] = {line[7:]: True for line in lines if line.startswith("# with ")}
+            switches |= {line[10:]: False for line in lines if line.startswith("# without ")}
             stage = Stage(
                 nursery,
                 clock,

@@ -212,8 +212,8 @@ OPTIONS: Final = (
         "resume",
         "resume",
         _REPAIR,
-        "after a repair, open a fresh connection to the receiver with the sender's next MAIL, instead of 421; not once "
-        "the sender has logged in",
+        "open a fresh connection to the receiver for the sender's next command whenever that has gone, instead of 421; "
+        "unless told otherwise, only after a mail that was refused; never once the sender has logged in",
     ),
     Option(
         name="early-success",

@@ -110,8 +110,9 @@ class Settings:
     """Whether also without TLS."""
     clear_allowed: bool = False
     """Whether the mail of a sender that used TLS may go to the receiver in the clear."""
-    resume: bool = False
-    """Whether a sender whose receiver was given up finds a fresh connection with its next MAIL, instead of 421."""
+    resume: bool | None = None
+    """Whether a sender whose receiver has gone finds a fresh connection with its next command, instead of 421; None: if
+    its last mail was refused."""
     lmtp: bool = False
     """Whether senders and the receiver speak LMTP (RFC 2033): LHLO, and a reply for each recipient of a mail."""
     pipelining: bool = True

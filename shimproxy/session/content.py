@@ -5,31 +5,39 @@ Invariants:
 1. A chunk is as long as its command says, whatever is in it: no octet of it is ever read as a command or an end.
 2. Where the receiver has answered a chunk before it had all of it, the chunk is drained and gets that as its reply, and
    so does each later one until the last: one reply a chunk. Any other command finds the receiver gone.
-3. Behind a refusal of a chunk, or of a command between two, none is forwarded until a new transaction can begin: RFC
-   3030 section 2 has the receiver discard them, but Exim 4.96 reads them as commands (guarantee 6).
-4. A BDAT that does not say without a doubt how long its chunk is ends the session.
+3. After a refusal of a chunk none is forwarded until a new transaction can begin: RFC 3030 section 2 has the receiver
+   discard them, but Exim 4.96 reads them as commands (guarantee 6). After a refusal of a command between two, the
+   receiver is asked with an empty chunk whether it still takes them: Postfix and Dovecot do.
+4. A refused chunk refuses all that follow: each gets that reply, whatever has become of the receiver.
+5. After the end of mail data nothing is forwarded before they have their reply. Haraka 3.3.4 offers PIPELINING and
+   answers 503 to commands that come with the end; and with LMTP how many replies there are is known by counting.
+6. A BDAT that does not say without a doubt how long its chunk is ends the session.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import attrs
 
+from shimproxy.net.errors import DeadlinePassed
 from shimproxy.session.delivery import Delivery, Over
 from shimproxy.session.intake import Intake
 from shimproxy.session.replies import NOT_OFFERED, SENT_TOO_SOON, TOO_BIG
 from shimproxy.session.transfer import Transfer
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import chunk_of
+from shimproxy.smtp.command import Command, Verb, chunk_of
 
 if TYPE_CHECKING:
     from shimproxy.session.notes import Notes
     from shimproxy.session.pipeline import Pipeline
     from shimproxy.session.policy import Policy
     from shimproxy.session.sender import Sender
-    from shimproxy.smtp.command import Chunk, Command
+    from shimproxy.smtp.command import Chunk
     from shimproxy.smtp.reply import Own, Reply
+
+
+_EMPTY_CHUNK: Final = Command(Verb.BDAT, b"BDAT 0\r\n")
 
 
 @attrs.define(eq=False)
@@ -40,16 +48,9 @@ class Content:
     pipeline: Pipeline
     notes: Notes
     policy: Policy
-    _refusal: Reply | Own | None = None
-    """What answers the chunks of a transaction whose receiver was given up over one of them."""
-
-    def forget(self) -> None:
-        """The transaction is over, although no receiver was told so."""
-        self._refusal = None
-        self.pipeline.reset()
 
     async def take_mail_data(self) -> None:
-        """Pass on mail data, and relay their reply unless the sender need not wait.
+        """Pass on mail data, and relay their reply.
 
         Raises Over, LegBroken, DeadlinePassed, Interrupted.
         """
@@ -68,14 +69,14 @@ class Content:
             # What a mail may measure is known when its recipients are ruled on, and whether it is refused likewise.
             await pipeline.settle()
             pipeline.chunks_in_doubt = False
+        if pipeline.refused_between_chunks:
+            await self._ask_whether_chunks_are_taken()
         if chunk is None:
             if command.forwardable:  # or it is told already what was wrong with it
                 self.notes.repaired(Violation.CHUNK_OF_NO_SIZE, said=command.line)
             await self._end()
-        elif self._refusal:
-            await self._refuse(chunk, self._refusal)
         elif pipeline.chunk_refusal:
-            await self._refuse(chunk, receiver.last_words if receiver.gone else pipeline.chunk_refusal)
+            await self._refuse(chunk, pipeline.chunk_refusal)
         elif not pipeline.capabilities.chunks:
             await pipeline.settle()
             if not receiver.gone:
@@ -88,7 +89,7 @@ class Content:
             if not receiver.gone:
                 receiver.mail_data_open = True  # of the chunks before this one, it must make no mail
                 receiver.drop()
-            self._refusal = TOO_BIG
+            pipeline.chunk_refusal = TOO_BIG
             await self._refuse(chunk, TOO_BIG)
         elif not pipeline.outstanding and not await receiver.in_step():
             await self._refuse(chunk, receiver.last_words)
@@ -101,6 +102,22 @@ class Content:
                 await self._pass_on(Intake.of_chunk(self.sender, self.policy, chunk.size_octets), last=chunk.last)
             else:
                 await self._refuse(chunk, receiver.last_words)
+
+    async def _ask_whether_chunks_are_taken(self) -> None:
+        """The receiver has refused a command between two chunks: see whether it has refused the mail by that.
+
+        Raises Interrupted.
+        """
+        pipeline, receiver = self.pipeline, self.pipeline.receiver
+        refusal, pipeline.refused_between_chunks = pipeline.refused_between_chunks, None
+        try:
+            reply = await receiver.ask(_EMPTY_CHUNK)
+        except DeadlinePassed:
+            self.notes.repaired(Violation.NO_REPLY, to=str(Verb.BDAT))
+            receiver.give_up()
+            reply = None
+        if reply is None or reply.kind != 2:
+            pipeline.chunk_refusal = pipeline.chunk_refusal or refusal
 
     def _is_too_much(self, chunk: Chunk) -> bool:
         measure = self.pipeline.measure
@@ -125,8 +142,9 @@ class Content:
                 delivery.give(verdict)
             await self.sender.pour()
             pipeline.end_transaction()
-            self._refusal = None if last else verdicts[0]
-        if intake.outrun or not pipeline.goes_on:
+            pipeline.chunk_refusal = None if last else verdicts[0]
+        # With TLS it can't be told which chunk it is of which octets are under way.
+        if last or intake.outrun or not pipeline.goes_on or pipeline.receiver.leg.secured:
             await pipeline.settle()
         if intake.outrun:
             await self._end_outrun()
@@ -135,16 +153,16 @@ class Content:
         """Read and drop the chunk, and give its reply; the last reply of the session if that says so."""
         pipeline = self.pipeline
         receiver = pipeline.receiver
-        ends = receiver.gone and not self._refusal
+        ends = receiver.gone and not pipeline.chunk_refusal
         intake = Intake.of_chunk(self.sender, self.policy, chunk.size_octets)
         if not await intake.drain():
             receiver.note_departure(self.sender.leg.ended)
             raise Over
-        if self._refusal or pipeline.chunk_refusal or pipeline.chunks_open:
+        if pipeline.chunk_refusal or pipeline.chunks_open:
             self._count(chunk)
-        if chunk.last and self._refusal:
-            self._refusal = None
-            pipeline.end_transaction()
+        pipeline.mail_refused = True
+        if chunk.last and receiver.gone:
+            pipeline.reset()
         await self.sender.say(reply)
         if intake.outrun:
             await self._end_outrun()

@@ -46,6 +46,7 @@ class Delivery:
     """Whether the mail ends with these: a chunk may be followed by others."""
     _given: int = 0
     _accepted: bool = False
+    _lone_refusal: Reply | None = None
 
     async def pass_on(self) -> bool:
         """Pass one mail's data to their end; whether the receiver has that, so that the verdict is a reply of its.
@@ -76,11 +77,19 @@ class Delivery:
         for verdict in self._for_all([*verdicts]):
             self.give(verdict)
 
+    @property
+    def lone_refusal(self) -> Reply | None:
+        """The refusal that is the only reply so far where several are due, as with LMTP; it may stand for all."""
+        return self._lone_refusal if self._given == 1 and self.verdicts_left else None
+
     def give(self, verdict: Reply | Own) -> None:
         """Put a reply to the mail data, the only one unless they have several (RFC 2033 section 4.2)."""
         self.transfer.tell()
         self._given += 1
         self._accepted = self._accepted or verdict.severity == 2
+        self._lone_refusal = verdict if isinstance(verdict, Reply) and verdict.refuses else None
+        if verdict.severity != 2:
+            self.transfer.pipeline.mail_refused = True
         if not self.verdicts_left:
             if self.last:
                 record = self.notes.record
@@ -89,11 +98,10 @@ class Delivery:
             self.notes.phase = "between mails" if self.last else "between chunks"
         self.sender.put_verdict(verdict)
 
-    def unanswered(self) -> Own:
-        """What answers mail data whose receiver has gone behind their end."""
+    def note_unanswered(self) -> None:
+        """Note that the receiver has gone after their end, without a verdict."""
         self.notes.phase = "end of mail data"
         self.notes.repaired(self._how_it_went(), octets_forwarded=self.transfer.octets_forwarded)
-        return MAIL_UNANSWERED
 
     def ruled(self, reply: Reply) -> list[Reply | Own]:
         """What a reply of the receiver's after the end of mail data makes of them: nothing yet, one reply to them, or

@@ -57,6 +57,8 @@ class Pipeline:
     in_transaction: bool = False
     has_served: bool = False
     """Whether the receiver has taken a MAIL."""
+    mail_refused: bool = False
+    """Whether mail data, or a chunk, had any other reply than 2yz, and no MAIL was accepted since."""
     has_refused: bool = False
     """Whether a receiver has said 5yz to a command: where it goes then, it may be for what the sender says."""
     recipients: int = 0
@@ -66,7 +68,9 @@ class Pipeline:
     chunks_open: bool = False
     """Whether the receiver was given a chunk of a mail, and neither the last nor a new transaction since."""
     chunk_refusal: Reply | Own | None = None
-    """What refused a chunk of that mail, or a command between two, until a new transaction can begin."""
+    """What refused a chunk of that mail: it answers all that follow, until a new transaction can begin."""
+    refused_between_chunks: Reply | None = None
+    """What refused a command between two chunks, while it is not known whether that refuses the mail."""
     _before_chunks: int = 0
     """How many of those that are outstanding the receiver was given before the first chunk of the mail."""
     chunks_in_doubt: bool = False
@@ -125,7 +129,9 @@ class Pipeline:
     def _allow(self, entry: Verb | Delivery) -> None:
         watch, deadlines = self.receiver.leg.watch, self.policy.deadlines
         if isinstance(entry, Delivery):
-            watch.allow(deadlines.end_of_data_reply, "the end of mail data")
+            # One refusal may be that of all recipients, and a mail without recipients may have no reply at all.
+            is_last = entry.lone_refusal or (self.policy.lmtp and not self.recipients)
+            watch.allow(deadlines.linger_idle if is_last else deadlines.end_of_data_reply, "the end of mail data")
         else:
             watch.allow(deadlines.data_reply if entry is DATA else deadlines.reply, entry)
 
@@ -137,18 +143,13 @@ class Pipeline:
         self.sender.pour_now()
         return True
 
-    async def relieve(self) -> None:
-        """Wait for a sender that does not take its replies, once they are many. Raises DeadlinePassed, Interrupted."""
-        if self.sender.unsaid_octets > self.policy.limits.reply_octets:
-            await self.sender.pour()
-
     def answer_earlier(self, but: int = 0) -> None:
         """Answer what a receiver that was given up leaves unanswered, all `but` the last."""
         outstanding = self.outstanding
         while len(outstanding) > but:
             entry = outstanding.pop(0)
             if isinstance(entry, Delivery):
-                self._answer_delivery(entry, MAIL_UNANSWERED)
+                self._answer_delivery(entry, self._verdict_unheard(entry))
             else:
                 self.sender.put(COMMAND_UNANSWERED)
 
@@ -274,6 +275,10 @@ class Pipeline:
         verb, receiver = entry, self.receiver
         self.notes.phase = verb
         verdict, then = ruling(answers(verb), reply)
+        if verb is Verb.QUIT and reply.code == 421 and receiver.has_left:
+            self._leave()
+            self.sender.put(BYE)
+            return then
         if verdict is not RELAY:
             receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
             return then
@@ -285,7 +290,7 @@ class Pipeline:
             self.has_refused = True
             self.tally.answered(reply.code)
         if self.chunks_open and reply.refuses and not before_chunks:
-            self.chunk_refusal = self.chunk_refusal or reply
+            self.refused_between_chunks = reply
         if verb is DATA:
             self.look_behind_data()
             receiver.mail_data_open = reply.asks_for_data
@@ -298,6 +303,7 @@ class Pipeline:
                 self.reset()
             if verb is Verb.MAIL:
                 self.in_transaction = self.has_served = True
+                self.mail_refused = False
             if verb in HELLOS and receiver.asked:
                 receiver.answered_hello = AnsweredHello(receiver.asked, reply)
                 reply = self._known_by(receiver.asked, reply)
@@ -361,7 +367,7 @@ class Pipeline:
     def reset(self) -> None:
         """Nothing is left of what the sender has begun: another transaction may begin."""
         self.end_transaction()
-        self.chunks_open, self.chunk_refusal = False, None
+        self.chunks_open, self.chunk_refusal, self.refused_between_chunks = False, None, None
 
     def forget(self) -> None:
         """What the sender was offered, and began, counts no more: it said HELO, or went over to TLS (RFC 3207 4.2)."""
@@ -382,10 +388,15 @@ class Pipeline:
         """The deadline has passed for what is outstanding first. Raises Over if that, or more, is a command."""
         entry = self.outstanding[0]
         mail = entry if isinstance(entry, Delivery) else None
+        if mail and mail.lone_refusal:
+            self._answer_mail(mail, mail.lone_refusal)
+            return
         self.notes.repaired(Violation.NO_REPLY, to="end of mail data" if mail else str(entry))
+        if mail and self.policy.lmtp and not self.recipients:
+            self._answer_mail(mail, MAIL_UNANSWERED)  # it owed none (RFC 2033 section 4.2)
+            return
         self.receiver.give_up()
-        if mail:
-            self._answer_mail(mail, MAIL_UNANSWERED)
+        self._answer_mails()
         if self.outstanding:
             await self.answer_the_rest(RECEIVER_LATE)
 
@@ -393,13 +404,24 @@ class Pipeline:
         """The receiver has gone without a reply to what is outstanding first. Raises Over if a command is."""
         receiver, entry = self.receiver, self.outstanding[0]
         if not receiver.gone:
-            if isinstance(entry, Delivery):
-                self._answer_mail(entry, entry.unanswered())
+            if isinstance(entry, Delivery) and not (self.chunk_refusal or entry.lone_refusal):
+                entry.note_unanswered()
+            self._answer_mails()
             if self.outstanding:
                 self._note_closed(self.outstanding[0])
             receiver.give_up()
+        self._answer_mails()
         if self.outstanding:
             await self.answer_the_rest(receiver.last_words)
+
+    def _answer_mails(self) -> None:
+        """Answer the mail data that are outstanding first, as the receiver does not answer any more."""
+        while self.outstanding and isinstance(entry := self.outstanding[0], Delivery):
+            self._answer_mail(entry, self._verdict_unheard(entry))
+
+    def _verdict_unheard(self, delivery: Delivery) -> Reply | Own:
+        """What answers mail data whose receiver has gone: a refusal that stands for them, too, if there is one."""
+        return delivery.lone_refusal or self.chunk_refusal or MAIL_UNANSWERED
 
     def _note_closed(self, entry: Verb | Delivery) -> None:
         self.notes.phase = phase = str(entry)

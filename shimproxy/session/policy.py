@@ -103,7 +103,9 @@ class Policy:
     clear_allowed: bool = False
     """Whether the mail of a sender that used TLS may go to the receiver in the clear."""
     resume: bool = False
-    """Whether a sender whose receiver was given up finds a fresh leg with its next MAIL, instead of 421."""
+    """Whether a sender whose receiver has gone finds a fresh leg with its next command, instead of 421."""
+    resumes_after_refusal: bool = True
+    """Whether that is so after a mail that was refused, at least."""
     fails_over: bool = False
     """Whether that is so before its first MAIL, as there are other receivers."""
     lmtp: bool = False

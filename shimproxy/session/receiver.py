@@ -214,6 +214,11 @@ class Receiver:
         return reply
 
     @property
+    def has_left(self) -> bool:
+        """Whether its 421, read just now, answers nothing: it was said before, or the end of the leg lies there."""
+        return self.leg.unacknowledged_octets > 0 or self.leg.look() == b""
+
+    @property
     def said_421(self) -> bool:
         """Whether it has said that it goes."""
         return self._last_421 is not None

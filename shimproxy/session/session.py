@@ -8,8 +8,8 @@ Invariants:
 
 1. The sender gets the greeting and then one reply for each command, never before it (guarantee 1).
 2. Before a command is forwarded that is the only one, the receiver is looked at: what lies there answers nothing.
-3. Once the receiver is given up, the sender's QUIT gets 221 and anything else 421, unless the operator has the session
-   resumed: then MAIL, and HELO or EHLO, find a fresh leg.
+3. Once the receiver is given up, the sender's QUIT gets 221 and anything else 421, unless the session is resumed, as it
+   is after a mail that was refused: then RSET and NOOP get 250, and any other command finds a fresh leg.
 4. `run` ends with both legs closed, whatever happened, and raises nothing that the peers can cause.
 """
 
@@ -70,6 +70,9 @@ if TYPE_CHECKING:
 _WITHHELD = (NOT_OFFERED, OUT_OF_ORDER)  # there is nothing wrong with the command itself
 _VERBS_OF_SECRETS = frozenset({Verb.AUTH, Verb.OTHER})  # what follows these may be a password
 _JUDGED = frozenset({Verb.MAIL, Verb.RCPT})
+_FOR_ITS_RECEIVER = frozenset({Verb.RCPT, Verb.DATA, Verb.QUIT})
+"""What another receiver, which knows nothing of the transaction, can't be given."""
+_BEGINS_ANEW = HELLOS | {Verb.MAIL, Verb.RSET, Verb.NOOP}
 _ANSWERED_ALONE = frozenset({Verb.NOOP, Verb.RSET})  # nothing is asked of a receiver
 _WITHOUT_HELLO = HELLOS | frozenset({Verb.NOOP, Verb.RSET, Verb.HELP, Verb.QUIT, Verb.STARTTLS})
 
@@ -352,7 +355,12 @@ class Session:
 
     def _resumes(self, pipeline: Pipeline) -> bool:
         """Whether a receiver that is gone may be dialled anew: not once the sender was told 421, or has logged in."""
-        may = self.policy.resume or (self.policy.fails_over and not pipeline.has_served)
+        policy = self.policy
+        may = (
+            policy.resume
+            or (policy.resumes_after_refusal and pipeline.mail_refused)
+            or (policy.fails_over and not pipeline.has_served)
+        )
         return may and not (self.sender.told_421 or pipeline.authenticated)
 
     async def _resume(self, pipeline: Pipeline, command: Command) -> bool:
@@ -361,13 +369,12 @@ class Session:
         If not, it has its reply. Raises Over if that is the last, Unopened, Interrupted.
         """
         verb, hello = command.verb, pipeline.hello
-        if not self._resumes(pipeline) or not (
-            verb in _ANSWERED_ALONE or verb in HELLOS or (verb is Verb.MAIL and hello)
-        ):
+        may = verb in _ANSWERED_ALONE or verb in HELLOS or (hello and verb not in _FOR_ITS_RECEIVER)
+        if (pipeline.in_transaction and verb not in _BEGINS_ANEW) or not (may and self._resumes(pipeline)):
             await self._answer_alone(pipeline.receiver, verb)
         self.notes.phase = verb
         if verb is not Verb.NOOP:
-            self._content.forget()
+            pipeline.reset()
         if verb in _ANSWERED_ALONE:
             await self.sender.say(DONE)
             return False

@@ -183,7 +183,8 @@ class Transfer:
                     if self.receiver.gone:
                         self.told = True
                         return True
-                    await self.pipeline.relieve()
+                    if self.pipeline.sender.unsaid_octets > self.policy.limits.reply_octets:
+                        await self.pipeline.sender.pour()
                     leg.watch.allow(self.policy.deadlines.linger_idle, "the rest of a reply")
                 elif ruling(self.answered_by_a_reply, reply)[0] is not Verdict.DROP:
                     self.early = reply

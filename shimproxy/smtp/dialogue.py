@@ -88,6 +88,7 @@ DIALOGUE: Final[dict[tuple[Answers, int], Row]] = {
     (Answers.QUIT, 2): (Verdict.RELAY, Then.CLOSE),
     (Answers.QUIT, 221): (Verdict.RELAY, Then.CLOSE),
     (Answers.QUIT, 4): _NEXT,
+    (Answers.QUIT, 421): (Verdict.RELAY, Then.CLOSE),
     (Answers.QUIT, 5): _NEXT,
     (Answers.STARTTLS, 2): (Verdict.RELAY, Then.TLS),
     (Answers.STARTTLS, 4): _NEXT,
@@ -122,7 +123,8 @@ def about_mail_data(*, ended: bool, unacknowledged_octets: int) -> Answers:
 
 def ruling(what: Answers, reply: Reply) -> Row:
     """The table's row for `reply` where it answers `what`; OUT_OF_STEP where there is none."""
-    return DIALOGUE.get((what, reply.kind), OUT_OF_STEP)
+    kind = 421 if reply.code == 421 and what is Answers.QUIT else reply.kind
+    return DIALOGUE.get((what, kind), OUT_OF_STEP)
 
 
 GREETED: Final = 220
