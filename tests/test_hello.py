@@ -235,6 +235,27 @@ def test_who_is_refused_by_one_word_is_not_taken_for_the_shim_by_another(refusal
         assert b"HELO" not in stage.receiver.written
         assert b"\r\n421 the receiver does not take who you are" in stage.sender.written
 
+    stage = staged(script, policy=Policy(sender_tls=SenderTls.OFF, xclient=True))
+    assert stage.repaired == [Violation.XCLIENT_REFUSED]
+
+
+def test_who_is_refused_for_a_long_name_is_not_taken_for_the_shim_with_a_short_one() -> None:
+    """A name can make a receiver say that it does not know the command (OpenSMTPD: "500 Line too long")."""
+
+    async def script(stage: Stage) -> None:
+        too_long = b"500 5.5.1 Line too long\r\n"
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"HELO %s\r\n" % (b"x" * 3000))
+        await stage.feed(stage.receiver, too_long)
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        assert stage.receiver.written.startswith(b"HELO xxx")
+        stage.receiver.written.clear()
+        await stage.feed(stage.receiver, too_long)
+        await stage.feed(stage.sender, b"HELO x\r\n")
+        assert stage.receiver.written == b"EHLO x\r\n"
+        await stage.feed(stage.receiver, b"250-hi\r\n250 XCLIENT ADDR\r\n")
+        assert stage.receiver.written.endswith(b"XCLIENT ADDR=192.0.2.1\r\n")
+
     staged(script, policy=Policy(sender_tls=SenderTls.OFF, xclient=True))
 
 

@@ -81,21 +81,23 @@ class Hellos:
     """What is said to the receivers of one session of who the sender is."""
 
     policy: Policy
-    _not_at: set[str] = attrs.field(factory=set)
-    """Who has refused EHLO, so that only the sender may say it there."""
+    _refused_at: set[tuple[str, bytes]] = attrs.field(factory=set)
+    """Who has refused EHLO with which name, so that only the sender may say it there: a name may be the reason."""
 
-    async def offers(self, receiver: Receiver, command: Command, seconds: float | None = None) -> Keywords | None:
+    async def offers(
+        self, receiver: Receiver, command: Command, seconds: float | None = None, *, first: bool = False
+    ) -> Keywords | None:
         """What the receiver offers to the sender that has said `command`; None if it has gone.
 
-        It is asked if it was not, and given `seconds` for its reply if that is less than it has otherwise. Raises
-        DeadlinePassed, Interrupted.
+        It is asked if it was not, and given `seconds` for its reply if that is less than it has otherwise; `first` as
+        in Receiver.ask. Raises DeadlinePassed, Interrupted.
         """
         hello = hello_like(command, lmtp=self.policy.lmtp)
         answered = receiver.answered_hello
         if not answered or (command.verb is hello.verb and not answered.is_extended):
-            if receiver.leg.peer in self._not_at and command.verb is not hello.verb:
+            if (receiver.leg.peer, name_given(hello)) in self._refused_at and command.verb is not hello.verb:
                 return {}
-            reply = await receiver.ask(hello, seconds)
+            reply = await receiver.ask(hello, seconds, first=first)
             if reply is None:
                 return None
             if ruling(answers(hello.verb), reply)[0] is not RELAY:
@@ -114,18 +116,19 @@ class Hellos:
         answered = receiver.answered_hello
         return answered.reply_to(command) if answered and answered.reply.refuses else None
 
-    def say_none_at(self, receiver: Receiver) -> None:
-        """Give the receiver no EHLO but the sender's own."""
-        self._not_at.add(receiver.leg.peer)
+    def note_refusal(self, receiver: Receiver) -> None:
+        """Give the receiver that has refused EHLO none with that name again, but the sender's own."""
+        if receiver.answered_hello:
+            self._refused_at.add((receiver.leg.peer, name_given(receiver.answered_hello.hello)))
 
     def reply_to(self, receiver: Receiver, command: Command) -> Reply | None:
         """What the receiver has said already to what the sender says now, if that is a hello. A refusal counts once."""
         answered = receiver.answered_hello
         reply = answered.reply_to(command) if answered else None
         if answered and reply and reply.refuses:
-            receiver.answered_hello = None
             if answered.is_unknown_word:
-                self.say_none_at(receiver)
+                self.note_refusal(receiver)
+            receiver.answered_hello = None
         return reply
 
     async def say(self, receiver: Receiver, hello: Command) -> Reply | None:

@@ -80,6 +80,8 @@ class Introduction:
         if answered.reply.refuses:
             if answered.is_unknown_word or self.hellos.refusal_of(receiver, command):
                 return None
+            why_not = f"reply {answered.reply.code} to EHLO"
+            self.notes.repaired(Violation.XCLIENT_REFUSED, reason=why_not, said=answered.reply.octets)
             return answered.reply if answered.reply.code == 421 else NOT_INTRODUCED
         origin = self.route.origin
         told = introduction(offered.get(XCLIENT, b""), command, origin.sender, origin.destination)

@@ -202,8 +202,9 @@ class Opening:
                 raise failed
             if not self.security.hellos.are_refused(receiver):
                 return self._introduction.is_made_at(receiver)
+            self.security.hellos.note_refusal(receiver)
             receiver.give_up()  # it may be about to close, as it does not know the word
-            self.security.hellos.say_none_at(receiver)
+            await receiver.see_some_off()
             await self._again()
 
     async def _failure(self, receiver: Receiver, command: Command) -> Unopened | None:

@@ -137,12 +137,13 @@ class Receiver:
                 return self.looked_at(reply)
         return None
 
-    async def ask(self, command: Command, seconds: float | None = None) -> Reply | None:
+    async def ask(self, command: Command, seconds: float | None = None, *, first: bool = False) -> Reply | None:
         """Give a command of the shim's own, and its reply, within `seconds` if that is less than it has for any other.
 
-        None if the receiver has gone. Raises DeadlinePassed, Interrupted.
+        None if the receiver has gone; with `first`, which says that it has not spoken yet, that is no closing between
+        commands. Raises DeadlinePassed, Interrupted.
         """
-        if not await self.in_step():
+        if not (first or await self.in_step()):
             return None
         self.leg.watch.allow(min(self._deadlines.reply, seconds or self._deadlines.reply), command.verb)
         secret = self.notes.secret

@@ -224,11 +224,10 @@ class Security:
     async def _stands(self, receiver: Receiver, command: Command) -> bool:
         """Whether the receiver says something inside TLS: what it offers there. Raises DeadlinePassed, Interrupted."""
         leg, octets_before = receiver.leg, receiver.leg.octets_in
-        said = leg.look()  # there may be its alert already
+        said = leg.look()  # what it says unasked, and not the alert that ends it, is dropped as ever
         if said:
             receiver.replies.feed(said)
-        elif said is None:
-            await self.hellos.offers(receiver, command, self._patience)
+        await self.hellos.offers(receiver, command, self._patience, first=not said)
         if leg.octets_in == octets_before:
             self.note_lost_inside(leg)
         return leg.octets_in > octets_before

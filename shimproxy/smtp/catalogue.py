@@ -163,7 +163,8 @@ class Violation(enum.Enum):
         "xclient-refused",
         "receiver",
         "Postfix XCLIENT_README, server response",
-        "it offers XCLIENT, and does not take it (--xclient): 421 4.7.0, or its own 421, close",
+        "it offers XCLIENT and does not take it, or refuses the EHLO that asks for it (--xclient): 421 4.7.0, or its "
+        "own 421, close",
     )
     TLS_REFUSED = (
         "tls-refused",
