@@ -37,6 +37,8 @@ class Receiver:
 
     has_the_mail: trio.Event = attrs.field(factory=trio.Event)
     may_reply: trio.Event = attrs.field(factory=trio.Event)
+    has_said_quit: trio.Event = attrs.field(factory=trio.Event)
+    """Whether the session was over, for the receiver."""
     verdict: bytes = b"250 queued\r\n"
 
     async def serve(self, stream: trio.SocketStream) -> None:
@@ -56,6 +58,7 @@ class Receiver:
                     code = b"354" if in_data else b"221" if line == b"QUIT\r" else b"250"
                     await stream.send_all(code + b" ok\r\n")
                     if code == b"221":
+                        self.has_said_quit.set()
                         return
 
 
@@ -219,6 +222,14 @@ async def half_closes_and_waits(sender: Sender) -> None:
     sender.close()
 
 
+async def half_closes_and_reads_late(sender: Sender) -> None:
+    sender.half_close()
+    sender.receiver.may_reply.set()
+    await sender.receiver.has_said_quit.wait()
+    await sender.has_verdict()
+    sender.close()
+
+
 async def half_closes_and_closes(sender: Sender) -> None:
     sender.half_close()
     await sender.has_verdict()
@@ -229,7 +240,10 @@ async def half_closes_and_closes(sender: Sender) -> None:
     ("over", "goes"),
     [
         *(("TCP", goes) for goes in (closes, resets, half_closes_and_waits, half_closes_and_closes)),
-        *(("Unix", goes) for goes in (closes, resets, half_closes_and_waits, half_closes_and_closes)),
+        *(
+            ("Unix", goes)
+            for goes in (closes, resets, half_closes_and_waits, half_closes_and_reads_late, half_closes_and_closes)
+        ),
         *(("TLS", goes) for goes in (closes, resets)),  # TLS that is cut off in one direction is over
     ],
 )

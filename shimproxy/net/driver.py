@@ -131,8 +131,8 @@ class Driver:
         """As Readiness has it; with unix(7) all is acknowledged once the peer's program has read all."""
         sock = leg.sock
         if sock.family == socket.AF_UNIX:
-            ended = leg.ended is not None or leg.broken
-            return Standing(0 if self.unacknowledged_octets(leg) else leg.octets_out, ended, ended)
+            read_octets = 0 if self.unacknowledged_octets(leg) else leg.octets_out
+            return Standing(read_octets, leg.ended is not None, over=False)
         state, octets = _TCP_INFO.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size))
         return Standing(octets, state in _ENDED_BY_PEER, state == _TCP_CLOSE)
 

@@ -109,7 +109,8 @@ class Sender:
         until, how = self._verdict_until, self._gone
         if how and until is not None:
             with suppress(Interrupted):
-                if not await have_arrived(self.leg, until, self._deadlines.linger_idle):
+                written = until < math.inf
+                if not (written and await have_arrived(self.leg, until, self._deadlines.linger_idle)):
                     self.notes.repaired(Violation.VERDICT_UNREAD, code=self._verdict_code, how=how.value)
         await see_off(self.leg, self._deadlines, self.notes)
 
