@@ -54,7 +54,6 @@ class Pipeline:
     """The size of mails, where the operator has set limits."""
     authenticated: bool = False
     """Whether the sender has logged in at the receiver (RFC 4954)."""
-    in_transaction: bool = False
     has_served: bool = False
     """Whether the receiver has taken a MAIL."""
     mail_refused: bool = False
@@ -77,15 +76,12 @@ class Pipeline:
     """Whether something is outstanding that a receiver may well refuse so."""
     behind_data_octets: int = 0
     """How much the sender had sent behind DATA when its reply came."""
-    outstanding: list[Verb | Delivery] = attrs.field(init=False)
+    outstanding: list[Verb | Delivery] = attrs.Factory(lambda self: self.receiver.outstanding, takes_self=True)
     """The receiver's: what it has not answered."""
-
-    def __attrs_post_init__(self) -> None:
-        self.outstanding = self.receiver.outstanding
 
     @property
     def verdicts_due(self) -> int:
-        """How many replies the end of a mail gets: with LMTP one for each recipient (RFC 2033 section 4.2)."""
+        """How many replies a mail gets: with LMTP one for each recipient (RFC 2033 section 4.2)."""
         return self.recipients if self.policy.lmtp and self.recipients else 1
 
     @property
@@ -97,6 +93,11 @@ class Pipeline:
     def goes_on(self) -> bool:
         """Whether more may be forwarded before what is here has been answered."""
         return self.capabilities.pipelining and len(self.outstanding) < self.policy.limits.outstanding_commands
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether MAIL was accepted, and mail data have no verdict yet."""
+        return self.receiver.in_transaction
 
     # -- in
 
@@ -286,6 +287,8 @@ class Pipeline:
         self._leave()
         if receiver.answered_hello and not self.hello and verb in HELLOS:
             reply = receiver.answered_hello.instead_of(reply, verb)
+        if reply.refuses:
+            receiver.refused_in_transaction = True
         if reply.code >= 500:
             self.has_refused = True
             self.tally.answered(reply.code)
@@ -302,8 +305,8 @@ class Pipeline:
             else:
                 self.reset()
             if verb is Verb.MAIL:
-                self.in_transaction = self.has_served = True
-                self.mail_refused = False
+                self.has_served, self.mail_refused = True, False
+                receiver.in_transaction, receiver.refused_in_transaction = True, False
             if verb in HELLOS and receiver.asked:
                 receiver.answered_hello = AnsweredHello(receiver.asked, reply)
                 reply = self._known_by(receiver.asked, reply)
@@ -359,7 +362,7 @@ class Pipeline:
 
     def end_transaction(self) -> None:
         """The mail has its verdict."""
-        self.in_transaction = False
+        self.receiver.in_transaction = False
         self.recipients = 0
         if self.measure:
             self.measure.reset()

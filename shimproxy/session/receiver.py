@@ -23,7 +23,7 @@ from shimproxy.session.replies import IN_DISORDER, MAIL_STOPPED, RECEIVER_LOST
 from shimproxy.session.trace import UNASKED
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import DATA, Command, Verb
-from shimproxy.smtp.dialogue import GREETED, Answers, is_greeting_again
+from shimproxy.smtp.dialogue import GREETED, Answers, Verdict, is_greeting_again, unasked
 from shimproxy.smtp.reply import Own, Reply, ReplyReader
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ class Receiver:
     (guarantee 5)."""
     outstanding: list[Verb | Delivery] = attrs.field(factory=list)
     """What it has got whole and not answered, in order: commands, and mail data."""
+    in_transaction: bool = False
+    """Whether it has accepted MAIL, and mail data have no verdict yet."""
+    refused_in_transaction: bool = False
+    """Whether it has refused anything since."""
     gone: bool = False
     """Whether it was given up."""
     farewell: Farewell | None = None
@@ -165,7 +169,7 @@ class Receiver:
             self._count(self.leg)
         self.leg = leg
         self.replies = ReplyReader(self.replies.limit_octets)
-        self.gone = self.mail_data_open = False
+        self.gone = self.mail_data_open = self.in_transaction = False
         self.farewell = None
         self._unwritten, self.asked, self._answer = b"", None, None
         self.answered_hello = None
@@ -284,7 +288,9 @@ class Receiver:
         if reply.code == 421:
             self._last_421 = reply
             self.give_up()
-        elif reply.asks_for_data:
+        elif (
+            unasked(reply, in_transaction=self.in_transaction, refused=self.refused_in_transaction) is not Verdict.DROP
+        ):
             self._give_up_out_of_step(reply)
 
     def _tell_unasked(self) -> None:

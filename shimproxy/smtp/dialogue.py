@@ -127,6 +127,26 @@ def ruling(what: Answers, reply: Reply) -> Row:
     return DIALOGUE.get((what, kind), OUT_OF_STEP)
 
 
+def unasked(reply: Reply, *, in_transaction: bool, refused: bool) -> Verdict:
+    """What becomes of a reply that comes while nothing is to be answered: one too many, or the late one to a command
+    that another was taken to answer.
+
+    Outside a transaction that makes no difference. Within one, replies to its recipients may have changed places.
+    Where all of them accept, it does not matter. Where one refuses, it is not known which recipient that was, and the
+    mail must not be accepted for the others. So each order of late and doubled replies ends out of step, but for those
+    where every reply says the same. A reply that is missing has its command wait, and a 354 that comes one command
+    early is implausible there.
+
+    Args:
+        reply: what came.
+        in_transaction: whether MAIL was accepted, and mail data have no verdict yet.
+        refused: whether anything in it was refused.
+    """
+    if reply.asks_for_data or (in_transaction and (reply.refuses or (refused and reply.code))):
+        return Verdict.OUT_OF_STEP
+    return Verdict.DROP
+
+
 GREETED: Final = 220
 """What answers the connection, XCLIENT and STARTTLS."""
 
