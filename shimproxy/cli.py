@@ -24,6 +24,7 @@ from shimproxy.ops.readers import nearest, number_of
 from shimproxy.ops.run import lost_output
 from shimproxy.ops.signals import supervise
 from shimproxy.ops.sources import FILE_VARIABLE, Sources
+from shimproxy.ops.upgrade import Left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -123,8 +124,12 @@ def _check(options: argparse.Namespace) -> Callable[[], int]:
     sources = _sources(options)
     settings = sources.settings()
 
+    async def checked() -> list[str]:
+        Left.rehearse()
+        return await check(settings)
+
     def command() -> int:
-        for remark in trio.run(check, settings):
+        for remark in trio.run(checked):
             print(f"shimproxy: {remark}", file=sys.stderr)
         print("\n".join(sources.as_file()))
         return 0

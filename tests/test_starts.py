@@ -62,7 +62,11 @@ def changed_by(folder: Path, text: str) -> str:
 
 def running_as(word: bytes, parent: int) -> int:
     """How many of its children have that word on their command line."""
-    return sum(word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in children_of(parent))
+    found = 0
+    for pid in children_of(parent):
+        with contextlib.suppress(OSError):  # it has ended
+            found += word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return found
 
 
 # -- starts
@@ -87,20 +91,19 @@ def test_a_stop_is_obeyed_while_a_resolver_hangs_at_start(tmp_path: Path) -> Non
 def check_stopped(
     file: Path, environment: dict[str, str], hangs: Callable[[int], bool], sign: signal.Signals = signal.SIGTERM
 ) -> None:
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "shimproxy", "run", "--config", str(file)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    try:
-        poll(lambda: hangs(process.pid), "a start that hangs")
-        process.send_signal(sign)
-        said, errors = process.communicate(timeout=20)  # less than a start may take
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            poll(lambda: hangs(process.pid), "a start that hangs")
+            process.send_signal(sign)
+            said, errors = process.communicate(timeout=20)  # less than a start may take
+        finally:
+            process.kill()
     assert process.returncode == 0, errors
     assert said == ""
     assert "Traceback" not in errors
@@ -228,6 +231,31 @@ def test_the_old_workers_go_on_whatever_is_broken_in_the_start_of_a_new_version(
         run.process.send_signal(signal.SIGTERM)
         assert run.process.wait(SECONDS) == 0
         run.log_file.write_text("")  # the bug has its traceback there
+
+
+@pytest.mark.parametrize(
+    ("module", "before", "after"),
+    [
+        ("ops/upgrade.py", "json.load(file)", 'json.load(file)["another format"]'),
+        ("ops/status.py", "def of_json(cls", "def of_another(cls"),
+        ("ops/child.py", "    unread: bytes = b", "    unheard: bytes = b"),
+    ],
+    ids=["format", "figures", "workers"],
+)
+def test_a_new_version_that_cannot_take_over_is_not_gone_over_to(
+    module: str, before: str, after: str, receiver: Receiver, code: Code, tmp_path: Path
+) -> None:
+    """Which it finds out in its check, from a copy of what would be left to it."""
+    with running(tmp_path, settings(receiver), code=code.folder) as run, Session(run.ports[0]) as old:
+        workers = run.workers
+        code.change(module, before, after)
+        run.upgrade("no upgrade: nothing has changed")
+        assert "can't take over from the one that runs" in run.log
+        old.mail()
+        code.mend()
+        run.upgrade()
+        old.mail()
+        assert workers[0] in run.workers
 
 
 def test_a_stop_is_obeyed_where_a_new_version_can_use_no_settings(

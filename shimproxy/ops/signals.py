@@ -60,6 +60,7 @@ class _Changes:
 
     supervisor: Supervisor
     _asked: set[_Change] = attrs.field(factory=set)
+    _started: trio.Event = attrs.field(factory=trio.Event)
     _checking: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _send: trio.MemorySendChannel[_Change] = attrs.field(init=False)
     _receive: trio.MemoryReceiveChannel[_Change] = attrs.field(init=False)
@@ -77,12 +78,14 @@ class _Changes:
         """Have it made once the code that is installed now was asked about it; a check that still runs is given up."""
         self._checking.cancel()
         with trio.CancelScope() as self._checking:
+            await self._started.wait()
             await self.supervisor.prepare_upgrade()
             self.ask_for(self.supervisor.upgrade)
 
     async def make(self) -> None:
         """Start, and make the changes that are asked for, until cancelled."""
         await self.supervisor.start()
+        self._started.set()
         async for change in self._receive:
             self._asked.discard(change)
             await self.supervisor.change(change)

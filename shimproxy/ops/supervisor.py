@@ -299,9 +299,13 @@ class Supervisor:
         """
         self._objection = None
         try:
-            await check_first(_program(), sys.argv[2:], self._workers.children)
+            await check_first(_program(), sys.argv[2:], self._to_be_left, self._workers.children)
         except Exception as error:
             self._objection = error
+
+    @property
+    def _to_be_left(self) -> Left:
+        return Left(self._sources, self._listening, list(self._workers.all), self._workers.history)
 
     async def upgrade(self) -> None:
         """SIGUSR2: the same with the code that is installed now, in this process; raises what it has objected."""
@@ -313,7 +317,7 @@ class Supervisor:
             await trio.lowlevel.checkpoint()  # those that have come before may want a stop
             await trio.lowlevel.checkpoint()
             self._journal.supervised("upgrading")
-            left = Left(self._sources, self._listening, list(self._workers.all), self._workers.history)
+            left = self._to_be_left
             descriptor = left.leave()
             try:
                 os.execv(sys.executable, [*_program(), *sys.argv[1:]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -22,21 +23,26 @@ from shimproxy.ops.sources import Sources
 from shimproxy.ops.status import History
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _CHECK_SECONDS: Final = 30.0
 _MOST_OCTETS: Final = 64 * 1024
+_REHEARSED: Final = "_SHIMPROXY_LEFT_TO_THE_CHECK"
 _LEFT: Final = "_SHIMPROXY_LEFT_TO_THE_UPGRADE"
 
 
-async def check_first(program: Sequence[str], arguments: Sequence[str], children: dict[int, trio.Event]) -> None:
-    """Have the program that is installed now say whether it can use these settings, for which it has its time.
+async def check_first(
+    program: Sequence[str], arguments: Sequence[str], left: Left, children: dict[int, trio.Event]
+) -> None:
+    """Have the program that is installed now say whether it can use these settings and take over what is left to it.
 
-    It stands among the `children` while it runs. Raises SettingsError, OSError.
+    It has its time for that, and stands among the `children` while it runs. Raises SettingsError, OSError.
     """
     errors = os.memfd_create("shimproxy")
     try:
-        status = await _status_of(_begin_check(program, arguments, errors), children)
+        with left.rehearsed() as (variables, descriptors):
+            pid = _begin_check(program, arguments, errors, variables, descriptors)
+        status = await _status_of(pid, children)
         said = os.pread(errors, _MOST_OCTETS, 0).decode(errors="replace").splitlines() or ["it says nothing"]
     finally:
         os.close(errors)
@@ -46,7 +52,9 @@ async def check_first(program: Sequence[str], arguments: Sequence[str], children
         raise SettingsError(*(line.removeprefix("shimproxy: ") for line in said))
 
 
-def _begin_check(program: Sequence[str], arguments: Sequence[str], errors: int) -> int:
+def _begin_check(
+    program: Sequence[str], arguments: Sequence[str], errors: int, rehearsed: dict[str, str], left: Sequence[int]
+) -> int:
     """Start it; its pid. Raises OSError."""
     variables, descriptors = systemd.for_a_check()
     process = subprocess.Popen(
@@ -54,8 +62,8 @@ def _begin_check(program: Sequence[str], arguments: Sequence[str], errors: int) 
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,
-        env=os.environ | variables,
-        pass_fds=descriptors,
+        env=os.environ | variables | rehearsed,
+        pass_fds=[*descriptors, *left],
         process_group=0,  # what a terminal sends is for the supervisor
     )
     process.returncode = 0  # it is waited for elsewhere, not by its destructor
@@ -92,9 +100,24 @@ class Left:
     @classmethod
     def take_over(cls) -> Left | None:
         """What was left, if this is such a program."""
-        if _LEFT not in os.environ:
+        return cls._found_by(_LEFT)
+
+    @classmethod
+    def rehearse(cls) -> None:
+        """Try what `take_over` will do, if this is the check before an upgrade. Raises SettingsError if it fails."""
+        try:
+            cls._found_by(_REHEARSED)
+        except Exception as error:
+            raise SettingsError(
+                f"the code that is installed now can't take over from the one that runs ({type(error).__name__}: "
+                f"{error}); that takes a restart"
+            ) from error
+
+    @classmethod
+    def _found_by(cls, variable: str) -> Left | None:
+        if variable not in os.environ:
             return None
-        with open(int(os.environ.pop(_LEFT)), encoding="utf-8") as file:
+        with open(int(os.environ.pop(variable)), encoding="utf-8") as file:
             file.seek(0)
             left = json.load(file)
         bound = left.get("bound", {})
@@ -120,16 +143,42 @@ class Left:
     def leave(self) -> int:
         """See to it that the program to be executed finds it; the descriptor where it stands."""
         self._set_inheritable(True)
+        descriptor = self._written(lambda sock: sock.fileno())
+        os.set_inheritable(descriptor, True)
+        os.environ[_LEFT] = str(descriptor)
+        systemd.leave()
+        return descriptor
+
+    @contextlib.contextmanager
+    def rehearsed(self) -> Iterator[tuple[dict[str, str], list[int]]]:
+        """What a check needs, as variables and descriptors, to try to take over.
+
+        The sockets are others: with the workers' own, a check that hangs would keep them from being told of an end.
+        """
+        with contextlib.ExitStack() as stack:
+            descriptors: list[int] = []
+
+            def stand_in(_: socket.socket) -> int:
+                sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+                descriptors.append(sock.fileno())
+                return sock.fileno()
+
+            descriptor = self._written(stand_in)
+            stack.callback(os.close, descriptor)
+            yield {_REHEARSED: str(descriptor)}, [descriptor, *descriptors]
+
+    def _written(self, descriptor_of: Callable[[socket.socket], int]) -> int:
+        """A descriptor from which it can be read."""
         left = {
             **self.sources.as_json(),
-            "listening": {name: [sock.fileno() for sock in socks] for name, socks in self.listening.items()},
+            "listening": {name: [descriptor_of(sock) for sock in socks] for name, socks in self.listening.items()},
             "bound": {
                 sock.fileno(): sock.file for sock in chain(*self.listening.values()) if isinstance(sock, UnixListener)
             },
             "workers": [
                 {
                     "pid": worker.pid,
-                    "control": worker.control.fileno(),
+                    "control": descriptor_of(worker.control),
                     "retiring": worker.retiring,
                     "counted": worker.counted,
                     "unread": worker.unread.hex(),
@@ -139,11 +188,9 @@ class Left:
             "history": self.history.as_json(),
         }
         # The environment has no room for everything.
-        descriptor = os.memfd_create("shimproxy", 0)
+        descriptor = os.memfd_create("shimproxy")
         with open(descriptor, "w", encoding="utf-8", closefd=False) as file:
             json.dump(left, file)
-        os.environ[_LEFT] = str(descriptor)
-        systemd.leave()
         return descriptor
 
     def stay(self, descriptor: int) -> None:
