@@ -156,14 +156,15 @@ async def test_who_says_quit_behind_its_mail_and_goes() -> None:
             assert Violation.CLOSED_WITHOUT_QUIT not in repairs
 
 
-async def test_who_has_gone_over_tls(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("goes", "how"), [(Sender.close, "FIN"), (Sender.reset, "RST")], ids=["FIN", "RST"])
+async def test_who_has_gone_over_tls(goes: Callable[[Sender], None], how: str, tmp_path: Path) -> None:
     """Octets are counted as the connection has them."""
     certificate = make_certificate(tmp_path)
     with trio.fail_after(SECONDS):
         async with given(tls=certificate) as (sender, watcher):
-            sender.close()
+            goes(sender)
             sender.receiver.may_reply.set()
-            assert Violation.VERDICT_UNREAD in [each for each, _, _ in await told(watcher)]
+            assert (Violation.VERDICT_UNREAD, how, False) in await told(watcher), watcher.repairs
 
 
 async def test_who_has_gone_from_a_unix_socket(tmp_path: Path) -> None:
@@ -239,12 +240,9 @@ async def half_closes_and_closes(sender: Sender) -> None:
 @pytest.mark.parametrize(
     ("over", "goes"),
     [
-        *(("TCP", goes) for goes in (closes, resets, half_closes_and_waits, half_closes_and_closes)),
-        *(
-            ("Unix", goes)
-            for goes in (closes, resets, half_closes_and_waits, half_closes_and_reads_late, half_closes_and_closes)
-        ),
-        *(("TLS", goes) for goes in (closes, resets)),  # TLS that is cut off in one direction is over
+        (over, goes)
+        for over in ("TCP", "Unix", "TLS")
+        for goes in (closes, resets, half_closes_and_waits, half_closes_and_reads_late, half_closes_and_closes)
     ],
 )
 async def test_who_has_had_the_verdict(over: str, goes: Callable[[Sender], Awaitable[None]], tmp_path: Path) -> None:

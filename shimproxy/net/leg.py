@@ -420,7 +420,7 @@ class Leg:
         """
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLIN)
-        if sock.pending() or poll.poll(0):
+        if not self.ended and (sock.pending() or poll.poll(0)):
             return
         try:
             sock.unwrap()

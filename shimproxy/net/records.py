@@ -53,6 +53,8 @@ def tls_reason(error: OSError | ValueError) -> str:
     """What went wrong with TLS, in words for a log."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLZeroReturnError):
+        return "the peer closed the connection"
     if isinstance(error, ssl.SSLError):
         return (error.reason or str(error)).replace("_", " ").lower()
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -33,6 +33,9 @@ VERSIONS = {
 _NEED_LOWER_LEVEL = ("1.0", "1.1")
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 NO_FILES: Final[Mapping[Path, bytes]] = {}
+_FIN_ENDS_ONE_DIRECTION: Final = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+"""A peer that half-closes by FIN without close_notify can still be written to: else OpenSSL 3 answers that FIN by an
+alert as soon as a read has met it, and writes nothing more. Older versions write on, and have no such option."""
 
 
 def sender_context(
@@ -44,7 +47,7 @@ def sender_context(
     have no other ciphers. Raises TlsUnusable.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.options |= ssl.OP_NO_RENEGOTIATION | _FIN_ENDS_ONE_DIRECTION
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the operator knows, and has no choice
         context.minimum_version = VERSIONS[least_version]
@@ -98,6 +101,7 @@ class ReceiverSecurity:
                 raise TlsUnusable(
                     f"{verification.authorities}: no CA certificates in it ({tls_reason(error)}); give a PEM file"
                 ) from error
+        context.options |= _FIN_ENDS_ONE_DIRECTION
         return cls(verification, context)
 
     async def secure(self, leg: Leg) -> None:
