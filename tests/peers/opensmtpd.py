@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from tests.peers.processes import free_port, missing, need_root, started
+from tests.peers.processes import free_port, missing, need_root, poll, started
 from tests.peers.receiving import HOST
 
 if TYPE_CHECKING:
@@ -110,4 +110,10 @@ def opensmtpd(*, certificate: Certificate | None = None) -> Iterator[OpenSmtpd]:
         with started(command, port):
             yield OpenSmtpd(port, folder)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        # Those of its children who deliver end a little after it, and write until then.
+        poll(lambda: _is_removed(folder), "the folder of an OpenSMTPD removed")
+
+
+def _is_removed(folder: Path) -> bool:
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
