@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -264,6 +265,140 @@ async def test_once_a_mail_was_taken_none_takes_over(site: Site) -> None:
     await until_gone(first)
     assert await sender.says(b"MAIL FROM:<a@b>") == [b"421 lost the connection to the receiver\r\n"]
     await sender.stream.aclose()
+
+
+# -- one that leaves by itself
+
+
+def leaving_at(verb: bytes, how: str) -> Callable[[trio.SocketStream], Awaitable[None]]:
+    """A receiver that takes everything up to a command, or to mail data, and closes, resets or is silent there."""
+
+    async def play(stream: trio.SocketStream) -> None:
+        lines = Lines(stream)
+        await stream.send_all(b"220 first\r\n")
+        while not (line := await lines.line()).startswith(verb):
+            if line == b"DATA\r\n":
+                await stream.send_all(b"354 go\r\n")
+                await lines.line()
+                break
+            await stream.send_all(b"250 OK\r\n")
+        if how == "is silent":
+            with contextlib.suppress(trio.BrokenResourceError):
+                while await stream.receive_some():
+                    pass
+        elif how == "resets":
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await stream.aclose()
+
+    return play
+
+
+async def mailed(site: Site) -> list[bytes]:
+    """The replies to a whole session, up to one that ends it."""
+    sender = await site.connect()
+    replies = [await sender.line()]
+    for said in (b"EHLO x", b"MAIL FROM:<a@b>", b"RCPT TO:<c@d>", b"DATA", b"text\r\n.", b"QUIT"):
+        replies += await sender.says(said)
+        if replies[-1][:3] in (b"421", b""):
+            break
+    await sender.stream.aclose()
+    return [reply[:3] for reply in replies]
+
+
+WHOLE = [b"220", b"250", b"250", b"250", b"354", b"250", b"221"]
+
+
+@pytest.mark.parametrize("how", ["closes", "resets", "is silent"])
+@pytest.mark.parametrize("verb", [b"EHLO", b"MAIL"])
+async def test_one_that_leaves_before_it_has_taken_mail_is_replaced_within_the_session(
+    site: Site, verb: bytes, how: str
+) -> None:
+    dialled: list[str] = []
+
+    async def counted(stream: trio.SocketStream) -> None:
+        dialled.append("first")
+        await leaving_at(verb, how)(stream)
+
+    receivers = [await site.receiver(counted), await site.receiver(polite)]
+    await site.serve(receiver=receivers, deadlines=Deadlines(connect=0.5))
+    assert await mailed(site) == WHOLE
+    assert await mailed(site) == WHOLE
+    assert dialled == ["first"], "it rests"
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["one by one", "in a group"])
+async def test_what_is_unanswered_goes_to_the_replacement_in_order(site: Site, group: bool) -> None:
+    heard: list[bytes] = []
+
+    async def play(stream: trio.SocketStream, name: bytes) -> None:
+        lines = Lines(stream)
+        await stream.send_all(b"220 " + name + b"\r\n")
+        while line := await lines.line():
+            if name == b"first" and line.startswith(b"MAIL"):
+                return
+            heard.append(line)
+            if line.startswith(b"EHLO"):
+                await stream.send_all(b"250-hi\r\n250 PIPELINING\r\n")
+            else:
+                await stream.send_all(b"354 go\r\n" if line == b"DATA\r\n" else b"250 OK\r\n")
+
+    receivers = [await site.receiver(partial(play, name=name)) for name in (b"first", b"second")]
+    await site.serve(receiver=receivers)
+    sender = await site.connect()
+    await sender.line()
+    await sender.stream.send_all(b"EHLO x\r\n")
+    assert [await sender.line(), await sender.line()] == [b"250-hi\r\n", b"250 PIPELINING\r\n"]
+    commands = [b"MAIL FROM:<a@b>", b"RCPT TO:<c@d>", b"DATA"]
+    if group:
+        await sender.stream.send_all(b"\r\n".join(commands) + b"\r\n")
+        replies = [await sender.line() for _ in commands]
+    else:
+        replies = await sender.says(*commands)
+    assert replies == [b"250 OK\r\n", b"250 OK\r\n", b"354 go\r\n"]
+    assert heard == [b"EHLO x\r\n"] * 2 + [command + b"\r\n" for command in commands]
+    await sender.stream.aclose()
+
+
+@pytest.mark.parametrize("how", ["closes", "resets", "is silent"])
+@pytest.mark.parametrize("place", [b"DATA", b"mail data"])
+async def test_one_that_leaves_later_rests_and_the_next_session_finds_another(
+    site: Site, place: bytes, how: str
+) -> None:
+    receivers = [await site.receiver(leaving_at(place, how)), await site.receiver(polite)]
+    quick = Deadlines(data_reply=0.5, end_of_data_reply=0.5)
+    await site.serve(receiver=receivers, deadlines=quick)
+    first = await mailed(site)
+    assert first[4:5] == [b"421"] if place == b"DATA" else first[5:6] == [b"451"]
+    for _ in range(3):
+        assert await mailed(site) == WHOLE
+
+
+@pytest.mark.parametrize("verb", [b"EHLO", b"MAIL"])
+async def test_where_each_receiver_leaves_so_the_sender_hears_of_it_once(site: Site, verb: bytes) -> None:
+    await site.serve(receiver=[await site.receiver(leaving_at(verb, "closes")) for _ in range(2)])
+    replies = await mailed(site)
+    assert replies[-1] == b"421"
+    assert b"421" not in replies[:-1]
+
+
+async def test_one_that_leaves_after_a_refusal_is_there_for_others(site: Site) -> None:
+    """Its 5yz may be why: one sender's bad commands must not lead all mail to another receiver."""
+
+    async def strict(stream: trio.SocketStream) -> None:
+        lines = Lines(stream)
+        await stream.send_all(b"220 first\r\n")
+        for reply in (b"250 OK\r\n", b"550 no\r\n"):
+            await lines.line()
+            await stream.send_all(reply)
+        await lines.line()
+
+    await site.serve(receiver=[await site.receiver(strict), await site.receiver(named(b"second"))])
+    sender = await site.connect()
+    await sender.line()
+    assert await sender.says(b"EHLO x", b"MAIL FROM:<a@b>") == [b"250 OK\r\n", b"550 no\r\n"]
+    await sender.says(b"NOOP")
+    await sender.stream.aclose()
+    assert await site.greeting() == b"220 first\r\n"
 
 
 def with_login(name: bytes, verdict: bytes) -> Callable[[trio.SocketStream], Awaitable[None]]:

@@ -14,6 +14,7 @@ from shimproxy.net.address import Address, written
 from shimproxy.net.driver import Block, Driver
 from shimproxy.net.leg import Leg
 from shimproxy.net.listen import Spare, accept_forever, prepare, turn_away
+from shimproxy.net.origin import Origin, party
 from shimproxy.net.watch import Watchdog
 from shimproxy.ops.check import check_block, check_capabilities, check_loops, check_receivers, check_records
 from shimproxy.ops.entrance import entrances
@@ -133,6 +134,8 @@ class _Sessions:
         if entrance.arrivals:
             join = partial(self._join, session)
             session.arrival = Arrival(entrance.arrivals, sockaddr, headed, session.route, notes, join)
+        elif policy.fails_over:
+            session.route.origin = Origin(party(sockaddr), None)
         self._open[session] = network
         self.nursery.start_soon(self._serve, session, name=f"session with {peer}")
 

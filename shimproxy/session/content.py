@@ -95,13 +95,30 @@ class Content:
             await self._refuse(chunk, receiver.last_words)
         else:
             receiver.queue(command)
-            if await pipeline.flush_chunk_command():
+            if await self._flush_chunk_command():
                 receiver.mail_data_open = True
                 pipeline.note_chunk(last=chunk.last)
                 pipeline.chunks_in_doubt = not (chunk.size_octets or chunk.last)  # BDAT 0, which Exim refuses
                 await self._pass_on(Intake.of_chunk(self.sender, self.policy, chunk.size_octets), last=chunk.last)
             else:
                 await self._refuse(chunk, receiver.last_words)
+
+    async def _flush_chunk_command(self) -> bool:
+        """Write BDAT and what was queued before it; whether the receiver took it. Raises Interrupted."""
+        pipeline, receiver = self.pipeline, self.pipeline.receiver
+        if receiver.flush_now():
+            return True
+        receiver.leg.watch.allow(self.policy.deadlines.reply, Verb.BDAT)
+        try:
+            await pipeline.flush_slowly(not_entered=1)
+        except DeadlinePassed:
+            self.notes.repaired(Violation.NO_REPLY, to=str(Verb.BDAT))
+            receiver.give_up()
+        if not (pipeline.outstanding or receiver.gone) and (reply := receiver.reply_at_hand()):
+            receiver.give_up_in_disorder(Violation.EXTRA_REPLY, reply)
+        if receiver.gone:
+            pipeline.answer_earlier()
+        return not receiver.gone
 
     async def _ask_whether_chunks_are_taken(self) -> None:
         """The receiver has refused a command between two chunks: see whether it has refused the mail by that.

@@ -90,6 +90,8 @@ class Delivery:
         self._lone_refusal = verdict if isinstance(verdict, Reply) and verdict.refuses else None
         if verdict.severity != 2:
             self.transfer.pipeline.mail_refused = True
+        if self._lone_refusal:
+            self.transfer.pipeline.has_refused = True
         if not self.verdicts_left:
             if self.last:
                 record = self.notes.record
@@ -139,6 +141,7 @@ class Delivery:
                     receiver.drop()
                 else:
                     transfer.hear_earlier()
+                    receiver.failed = receiver.failed or transfer.early is None
                     receiver.give_up(transfer.early, self.verdicts_left)
                     intake.forgive_slowness(until=transfer.pipeline.tally.ends_at)
                 notes.phase = "draining"

@@ -161,13 +161,27 @@ class Opening:
         """Whether a receiver knows who the sender is once it has been prepared, and may refuse that one alone."""
         return self.route.tells_sender or self.policy.xclient
 
-    def went_before_mail(self) -> None:
-        """The receiver is of no use, if it went soon; to this sender alone, perhaps, if it was told who that is.
+    def was_left_by_itself(self, *, blameless: bool) -> None:
+        """The receiver has ended the connection by itself, or owes a reply: others go first for a while.
 
-        One that has waited for the sender's commands in vain is of use to others.
+        For this sender alone, until another fares the same: it may be for what this one has said. Not if it has refused
+        anything, which may be why it left; nor if it has waited in vain for commands of a sender that is `blameless`.
         """
-        if self.watch.now - self._greeted_at < self.policy.deadlines.connect:
+        receiver = self.receiver
+        if receiver and receiver.failed:
+            self.route.was_of_no_use(told=True)
+        elif blameless and self.watch.now - self._greeted_at < self.policy.deadlines.connect:
             self.route.was_of_no_use(told=self._tells_sender)
+
+    async def another(self, pipeline: Pipeline) -> None:
+        """Open a leg to one of the receivers that are left, for what the last one has not answered.
+
+        Raises Unopened, Interrupted.
+        """
+        await self._another()
+        self.notes.record.resumed += 1
+        if pipeline.hello:
+            await self.as_before(pipeline, pipeline.hello)
 
     async def prepare(self, receiver: Receiver, command: Command) -> bool:
         """Before a command of the sender's is forwarded: TLS, XCLIENT and the login, where they have to be.
@@ -238,8 +252,7 @@ class Opening:
         Raises Unopened, Interrupted.
         """
         await receiver.see_some_off()
-        if blameless:
-            self.went_before_mail()
+        self.was_left_by_itself(blameless=blameless)
         self.route.begin_anew()
         await self._another()
         self.notes.record.resumed += 1

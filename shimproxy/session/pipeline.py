@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Policy
     from shimproxy.session.receiver import Receiver
+    from shimproxy.session.replacement import Replacement
     from shimproxy.session.sender import Sender
     from shimproxy.session.size import Measure
     from shimproxy.session.tally import Tally
@@ -52,6 +53,8 @@ class Pipeline:
     tally: Tally
     measure: Measure | None = None
     """The size of mails, where the operator has set limits."""
+    replacement: Replacement | None = None
+    """Set while another receiver may take the place of this one."""
     authenticated: bool = False
     """Whether the sender has logged in at the receiver (RFC 4954)."""
     has_served: bool = False
@@ -108,6 +111,8 @@ class Pipeline:
             self.measure.asked(command)
         if self.chunks_open:
             self.chunks_in_doubt = True
+        if self.replacement:
+            self.replacement.queued(command)
         self._enter(command.verb)
         self.receiver.queue(command)
 
@@ -134,7 +139,10 @@ class Pipeline:
             is_last = entry.lone_refusal or (self.policy.lmtp and not self.recipients)
             watch.allow(deadlines.linger_idle if is_last else deadlines.end_of_data_reply, "the end of mail data")
         else:
-            watch.allow(deadlines.data_reply if entry is DATA else deadlines.reply, entry)
+            seconds = deadlines.data_reply if entry is DATA else deadlines.reply
+            if self.replacement and self.replacement.is_possible:
+                seconds = min(seconds, deadlines.connect)  # the sender's patience is to do for another one, too
+            watch.allow(seconds, entry)
 
     def relay_earlier(self, reply: Reply) -> bool:
         """Relay a reply that came while mail data are on their way, if anything before them is outstanding."""
@@ -156,23 +164,6 @@ class Pipeline:
 
     # -- out
 
-    async def flush_chunk_command(self) -> bool:
-        """Write BDAT and what was queued before it; whether the receiver took it. Raises Interrupted."""
-        receiver = self.receiver
-        if receiver.flush_now():
-            return True
-        receiver.leg.watch.allow(self.policy.deadlines.reply, Verb.BDAT)
-        try:
-            await self._flush_slowly(not_entered=1)
-        except DeadlinePassed:
-            self.notes.repaired(Violation.NO_REPLY, to=str(Verb.BDAT))
-            receiver.give_up()
-        if not (self.outstanding or receiver.gone) and (reply := receiver.reply_at_hand()):
-            receiver.give_up_in_disorder(Violation.EXTRA_REPLY, reply)
-        if receiver.gone:
-            self.answer_earlier()
-        return not receiver.gone
-
     async def settle(self) -> Then:
         """Relay replies until nothing is outstanding; how the sender is read behind the last of them.
 
@@ -191,6 +182,7 @@ class Pipeline:
                     reply = await receiver.next_reply()
                 except DeadlinePassed:
                     await self._give_up_late()
+                    continue
             if reply:
                 then = self._relay(reply)
             elif self.outstanding:
@@ -212,11 +204,11 @@ class Pipeline:
                 await leg.speaks_or(self.sender.leg)
             except DeadlinePassed:
                 await self._give_up_late()
-            if leg.readable and not receiver.gone:
-                if octets := leg.look():
-                    receiver.replies.feed(octets)
-                self._relay_at_hand()
-        if self.outstanding and (receiver.gone or leg.ended):
+            else:
+                if leg.readable:
+                    receiver.replies.feed(leg.look() or b"")
+                    self._relay_at_hand()
+        if self.outstanding and (receiver.gone or receiver.leg.ended):
             await self._end_unanswered()
         if not self.sender.pour_now():
             await self._pour()
@@ -241,11 +233,11 @@ class Pipeline:
 
     async def _flush(self) -> None:
         try:
-            await self._flush_slowly()
+            await self.flush_slowly()
         except DeadlinePassed:
             await self._give_up_late()
 
-    async def _flush_slowly(self, not_entered: int = 0) -> None:
+    async def flush_slowly(self, not_entered: int = 0) -> None:
         """Write what was queued to a receiver that does not take it at once, and relay what it says meanwhile.
 
         That many of the commands in it are not among those that are outstanding. Raises DeadlinePassed, Interrupted.
@@ -305,7 +297,7 @@ class Pipeline:
             else:
                 self.reset()
             if verb is Verb.MAIL:
-                self.has_served, self.mail_refused = True, False
+                self.has_served, self.mail_refused, self.replacement = True, False, None
                 receiver.in_transaction, receiver.refused_in_transaction = True, False
             if verb in HELLOS and receiver.asked:
                 receiver.answered_hello = AnsweredHello(receiver.asked, reply)
@@ -355,6 +347,8 @@ class Pipeline:
     def _leave(self) -> None:
         """What was outstanding first has its answer."""
         self.outstanding.pop(0)
+        if self.replacement:
+            self.replacement.answered()
         if self._before_chunks:
             self._before_chunks -= 1
         if self.outstanding:
@@ -398,9 +392,9 @@ class Pipeline:
         if mail and self.policy.lmtp and not self.recipients:
             self._answer_mail(mail, MAIL_UNANSWERED)  # it owed none (RFC 2033 section 4.2)
             return
-        self.receiver.give_up()
+        self.receiver.fail()
         self._answer_mails()
-        if self.outstanding:
+        if self.outstanding and not await self._is_replaced():
             await self.answer_the_rest(RECEIVER_LATE)
 
     async def _end_unanswered(self) -> None:
@@ -412,10 +406,17 @@ class Pipeline:
             self._answer_mails()
             if self.outstanding:
                 self._note_closed(self.outstanding[0])
-            receiver.give_up()
+            receiver.fail(blamed=entry is not Verb.QUIT)
         self._answer_mails()
-        if self.outstanding:
+        if self.outstanding and not await self._is_replaced():
             await self.answer_the_rest(receiver.last_words)
+
+    async def _is_replaced(self) -> bool:
+        """Whether another receiver has what is outstanding now. Raises Interrupted."""
+        if self.replacement is None or not await self.replacement.made(self):
+            return False
+        self._allow(self.outstanding[0])
+        return True
 
     def _answer_mails(self) -> None:
         """Answer the mail data that are outstanding first, as the receiver does not answer any more."""

@@ -58,6 +58,8 @@ class Receiver:
     """Whether it has refused anything since."""
     gone: bool = False
     """Whether it was given up."""
+    failed: bool = False
+    """Whether that was for what it left undone."""
     farewell: Farewell | None = None
     """Set once it is given up, but for one that was dropped."""
     _answer: Reply | None = None
@@ -169,7 +171,7 @@ class Receiver:
             self._count(self.leg)
         self.leg = leg
         self.replies = ReplyReader(self.replies.limit_octets)
-        self.gone = self.mail_data_open = self.in_transaction = False
+        self.gone = self.failed = self.mail_data_open = self.in_transaction = False
         self.farewell = None
         self._unwritten, self.asked, self._answer = b"", None, None
         self.answered_hello = None
@@ -333,6 +335,11 @@ class Receiver:
         self.farewell = Farewell(self.leg, self.replies, self._deadlines, self.notes, in_mail, decides, verdicts_due)
         if not self.farewell.begin(early, noted=noted):
             self._beside.start(self.farewell)
+
+    def fail(self, *, blamed: bool = True) -> None:
+        """Give it up, as it has left or is silent where it owes a reply, or does not take mail data to their end."""
+        self.failed = self.failed or blamed
+        self.give_up()
 
     def drop(self) -> None:
         """Reset it in the midst of a mail which the operator does not want it to have."""

@@ -34,6 +34,7 @@ from shimproxy.session.notes import AFTER_421, FIRST_COMMAND
 from shimproxy.session.opening import Opening, Unopened
 from shimproxy.session.pipeline import GROUPED, Pipeline
 from shimproxy.session.policy import SenderTls
+from shimproxy.session.replacement import Replacement
 from shimproxy.session.replies import (
     BYE,
     DONE,
@@ -147,10 +148,9 @@ class Session:
             await self._break_off(SHUTTING_DOWN)
         except Unopened as failed:
             await self._break_off(failed.reply, failed.who)
-        if self.policy.fails_over and self._turns and self._turns.pipeline.is_blameless:
-            receiver = self._turns.pipeline.receiver
-            if receiver.said_421:
-                self._opening.went_before_mail()
+        if self.policy.fails_over and self._turns and not self._turns.pipeline.has_refused:
+            pipeline = self._turns.pipeline
+            self._opening.was_left_by_itself(blameless=pipeline.is_blameless and pipeline.receiver.said_421)
         await self._part()
 
     async def _break_off(self, reply: Reply | Own, who: str = "shim") -> None:
@@ -256,7 +256,8 @@ class Session:
         await sender.say(reply)
         measure = Measure(self.policy.sizes) if self.policy.sizes else None
         capabilities = Capabilities(sender, receiver, notes, self.policy, security)
-        pipeline = Pipeline(sender, receiver, notes, self.policy, capabilities, self._tally, measure)
+        replacement = Replacement(self._opening) if self.policy.fails_over else None
+        pipeline = Pipeline(sender, receiver, notes, self.policy, capabilities, self._tally, measure, replacement)
         return Turns(sender, pipeline, notes, self.policy)
 
     # -- commands

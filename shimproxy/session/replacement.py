@@ -1,0 +1,69 @@
+"""Another receiver for a sender whose receiver leaves, or is silent, before it has accepted a MAIL.
+
+Invariants:
+
+1. Nothing is given to a second receiver of which the first has answered anything but a hello: no mail is sent twice.
+2. Each receiver is tried once for what is unanswered; then the sender has its replies as it has them without others.
+
+It does not know why a receiver has left.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from shimproxy.session.opening import Unopened
+from shimproxy.smtp.command import DATA, HELLOS, Verb
+
+if TYPE_CHECKING:
+    from shimproxy.session.opening import Opening
+    from shimproxy.session.pipeline import Pipeline
+    from shimproxy.smtp.command import Command
+
+_MAY_BE_SAID_AGAIN: Final = HELLOS | {Verb.MAIL, Verb.RCPT, DATA, Verb.RSET, Verb.NOOP}
+
+
+@attrs.define(eq=False)
+class Replacement:
+    """What a session's receiver was given and has not answered, until it has accepted a MAIL."""
+
+    _opening: Opening
+    _commands: list[Command] = attrs.field(factory=list)
+
+    def queued(self, command: Command) -> None:
+        """The receiver is given a command."""
+        self._commands.append(command)
+
+    def answered(self) -> None:
+        """The first of them has its reply."""
+        del self._commands[0]
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether there is another receiver for what is unanswered."""
+        return self._opening.route.has_more and all(each.verb in _MAY_BE_SAID_AGAIN for each in self._commands)
+
+    async def made(self, pipeline: Pipeline) -> bool:
+        """Give what is unanswered to another receiver, as this one was given up; whether there was one.
+
+        Raises Interrupted.
+        """
+        if not self.is_possible or pipeline.has_refused or pipeline.authenticated or pipeline.sender.told_421:
+            return False
+        opening, receiver = self._opening, pipeline.receiver
+        opening.was_left_by_itself(blameless=pipeline.is_blameless)
+        # What the other one says at first answers none of them.
+        outstanding, pipeline.outstanding[:] = [*pipeline.outstanding], []
+        try:
+            await opening.another(pipeline)
+        except Unopened as failed:
+            opening.notes.ended(failed.who)
+            return False
+        finally:
+            pipeline.outstanding[:] = outstanding
+        for command in self._commands:
+            receiver.queue(command)
+        receiver.flush_now()  # it takes a few commands at once
+        return True
