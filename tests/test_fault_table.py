@@ -20,7 +20,7 @@ from tests.peers.exim import Exim, exim
 from tests.peers.mail import INJECTED, LARGE, SIZES, SMALL, Mail
 from tests.peers.outcome import EARLY_SUCCESS, NO_VERDICT, OUT_OF_STEP, Believed, Outcome, refused
 from tests.peers.postfix import Postfix, postfix
-from tests.peers.programs import curl, msmtp, smtp_sink, swaks
+from tests.peers.programs import curl, fetchmail, msmtp, smtp_sink, swaks
 from tests.peers.senders import (
     WAIT_SECONDS,
     chunk_by_chunk,
@@ -219,7 +219,7 @@ def an_exim() -> Iterator[Exim]:
 @every_size
 @every_fault
 async def test_programs_learn_what_became_of_their_mail(fault: Fault, mail: Mail) -> None:
-    await cells(fault, mail, (swaks, curl, msmtp))
+    await cells(fault, mail, (swaks, curl, msmtp, fetchmail))
 
 
 @pytest.mark.slow
@@ -247,7 +247,7 @@ async def test_exim_learns_what_became_of_its_mail_in_chunks(fault: Fault, mail:
 # -- the receiver that is a program
 
 
-@pytest.mark.parametrize("send", [sender_of_1999, python_smtplib, swaks, curl, msmtp])
+@pytest.mark.parametrize("send", [sender_of_1999, python_smtplib, swaks, curl, msmtp, fetchmail])
 @every_size
 async def test_smtp_sinks_early_reply_reaches_every_sender(mail: Mail, send: Callable[[int, Mail], Outcome]) -> None:
     with trio.fail_after(CELL_SECONDS), smtp_sink("-A", "0") as port:

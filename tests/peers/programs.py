@@ -1,6 +1,7 @@
-"""Programs that send one mail and say what became of it: swaks, curl, msmtp; and Postfix' pair for tests.
+"""Programs that send mail and say what became of it: swaks, curl, msmtp, fetchmail; and Postfix' pair for tests.
 
-What a program believes is its exit status; what it says of the reply is its own account, whatever the wording.
+What a program believes is its exit status, or, with fetchmail, what it leaves in the mailbox; what it says of the reply
+is its own account, whatever the wording.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ import contextlib
 import os
 import re
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.peers.mail import RECIPIENT, SENDER, Mail
 from tests.peers.outcome import Believed, Outcome, believed_of
+from tests.peers.pop3 import mailbox
 from tests.peers.processes import Run, free_port, need, run, started
 from tests.peers.receiving import HOST
 
@@ -62,6 +65,57 @@ def msmtp(port: int, mail: Mail) -> Outcome:
     where = ["--file=/dev/null", f"--host={HOST}", f"--port={port}", "--tls=off", "--auth=off", "--timeout=30"]
     ended = run([need("msmtp"), *where, f"--from={SENDER}", RECIPIENT], given=mail.text)
     return _outcome(ended, re.findall(r"server message: (\d\d\d[ -].*)$", ended.complained, re.MULTILINE))
+
+
+# -- fetchmail, which takes its mails from a mailbox
+
+
+_FETCHMAILRC = """
+set no syslog
+set {softbounce}softbounce
+set idfile "{folder}/ids"
+set pidfile "{folder}/pid"
+poll {host} protocol pop3 service {pop3_port} timeout 30
+  username "user" password "password"
+  smtphost "{host}/{port}" smtpname "{recipient}"
+  sslproto "" fetchall nokeep
+"""
+
+
+def fetch(port: int, mails: Sequence[bytes], *, keeps_refused: bool = True) -> tuple[Run, set[int]]:
+    """One poll of a mailbox with these mails; what fetchmail said, and the numbers of those that it has deleted.
+
+    By default fetchmail keeps what was refused for good (`softbounce`).
+    """
+    # To the null reverse-path nothing is bounced: fetchmail would give that to port 25 of this machine.
+    fetched = [b"Return-Path: <>\r\n" + mail for mail in mails]
+    with tempfile.TemporaryDirectory() as folder, mailbox(fetched) as box:
+        settings = Path(folder) / "fetchmailrc"
+        settings.touch(0o600)  # it reads none that others may read
+        settings.write_text(
+            _FETCHMAILRC.format(
+                folder=folder,
+                host=HOST,
+                port=port,
+                pop3_port=box.port,
+                recipient=RECIPIENT,
+                softbounce="" if keeps_refused else "no ",
+            )
+        )
+        ended = run([need("fetchmail"), "--fetchmailrc", str(settings), "--nodetach", "--invisible", "--verbose"])
+    assert "reading message" in ended.said, f"fetchmail did not try: {ended.account}"
+    return ended, box.deleted
+
+
+def fetchmail(port: int, mail: Mail) -> Outcome:
+    """C, a blocking socket, line by line as it reads them; what was refused for good it deletes."""
+    ended, deleted = fetch(port, [mail.data], keeps_refused=False)
+    if ended.status is None:
+        return Outcome(Believed.HUNG, ended.account)
+    if not deleted:
+        return Outcome(Believed.DEFERRED, ended.account)
+    refused = re.search(r"SMTP error: 5\d\d", ended.complained)
+    return Outcome(Believed.BOUNCED if refused else Believed.DELIVERED, ended.account)
 
 
 # -- Postfix' programs for tests
