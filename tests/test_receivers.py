@@ -359,6 +359,48 @@ async def test_what_is_unanswered_goes_to_the_replacement_in_order(site: Site, g
     await sender.stream.aclose()
 
 
+@pytest.mark.parametrize(
+    ("replies", "severity"),
+    [([b"550 no", b"503 no", b"503 no"], b"5"), ([], b"4")],
+    ids=["refused", "unanswered"],
+)
+async def test_a_chunk_in_a_group_is_given_to_no_other_receiver(
+    site: Site, replies: list[bytes], severity: bytes
+) -> None:
+    """It cannot be said again, as its octets are not kept; nor is it a command that was answered."""
+    found: list[bytes] = []
+
+    async def play(stream: trio.SocketStream) -> None:
+        lines = Lines(stream)
+        await stream.send_all(b"220 first\r\n")
+        await lines.line()
+        await stream.send_all(b"250-hi\r\n250-PIPELINING\r\n250 CHUNKING\r\n")
+        while (line := await lines.line()) != b"text\r\n":
+            assert line
+        await stream.send_all(b"".join(reply + b"\r\n" for reply in replies))
+        if replies:
+            await lines.line()
+
+    async def another(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"220 second\r\n")
+        lines = Lines(stream)
+        while line := await lines.line():
+            found.append(line)
+            await stream.send_all(
+                b"250-hi\r\n250-PIPELINING\r\n250 CHUNKING\r\n" if line == b"EHLO x\r\n" else b"250 OK\r\n"
+            )
+
+    await site.serve(receiver=[await site.receiver(play), await site.receiver(another)])
+    sender = await site.connect()
+    await sender.line()
+    await sender.stream.send_all(b"EHLO x\r\n")
+    assert [await sender.line() for _ in range(3)][-1] == b"250 CHUNKING\r\n"
+    await sender.stream.send_all(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 6 LAST\r\ntext\r\n")
+    assert [(await sender.line())[:1] for _ in range(3)] == [severity] * 3
+    assert b"MAIL FROM:<a@b>\r\n" not in found
+    await sender.stream.aclose()
+
+
 @pytest.mark.parametrize("how", ["closes", "resets", "is silent"])
 @pytest.mark.parametrize("place", [b"DATA", b"mail data"])
 async def test_one_that_leaves_later_rests_and_the_next_session_finds_another(

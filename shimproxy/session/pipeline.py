@@ -346,8 +346,8 @@ class Pipeline:
 
     def _leave(self) -> None:
         """What was outstanding first has its answer."""
-        self.outstanding.pop(0)
-        if self.replacement:
+        entry = self.outstanding.pop(0)
+        if self.replacement and not isinstance(entry, Delivery):
             self.replacement.answered()
         if self._before_chunks:
             self._before_chunks -= 1

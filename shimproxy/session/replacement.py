@@ -4,6 +4,7 @@ Invariants:
 
 1. Nothing is given to a second receiver of which the first has answered anything but a hello: no mail is sent twice.
 2. Each receiver is tried once for what is unanswered; then the sender has its replies as it has them without others.
+3. A chunk is no command that can be said again: its octets are not kept.
 
 It does not know why a receiver has left.
 """
@@ -50,6 +51,8 @@ class Replacement:
 
         Raises Interrupted.
         """
+        if len(self._commands) != len(pipeline.outstanding):
+            return False  # a chunk is among them
         if not self.is_possible or pipeline.has_refused or pipeline.authenticated or pipeline.sender.told_421:
             return False
         opening, receiver = self._opening, pipeline.receiver
