@@ -38,26 +38,20 @@ class UnsentBound:
     """Keeps the bound of one leg in step with its peer while something long is written."""
 
     _leg: Leg
-    _octets: int = 0
-    """What may be unsent, as the kernel was told; 0 while it was told nothing."""
-    _written_octets: int = 0
-    _since: float = 0.0
+    _octets: int = 1
+    """What may be unsent, as the kernel was told."""
+    _since: float = attrs.field(factory=time.perf_counter)
     _taken_octets: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self._set(1)
 
     def next(self, octets: memoryview | bytes) -> memoryview | bytes:
         """What of these octets may be written at once; to be followed by `took`."""
-        if not self._octets:
-            if self._written_octets + len(octets) <= UNBOUND_OCTETS:
-                return octets
-            self._set(1)
-            self._since = time.perf_counter()
         return octets[:_SLICE_OCTETS] if self._octets == 1 else octets
 
     def took(self, octets: int) -> None:
         """The kernel has taken so many octets."""
-        if not self._octets:
-            self._written_octets += octets
-            return
         self._taken_octets += octets
         if self._taken_octets < _LEAST_MEASURED_OCTETS:
             return

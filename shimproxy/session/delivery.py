@@ -74,7 +74,7 @@ class Delivery:
 
     def answer(self, *verdicts: Reply | Own) -> None:
         """Put these as the replies that are still to be given, see `_for_all`."""
-        for verdict in self._for_all([*verdicts]):
+        for verdict in verdicts if len(verdicts) == self.verdicts_left else self._for_all([*verdicts]):
             self.give(verdict)
 
     @property
@@ -87,11 +87,10 @@ class Delivery:
         self.transfer.tell()
         self._given += 1
         self._accepted = self._accepted or verdict.severity == 2
-        self._lone_refusal = verdict if isinstance(verdict, Reply) and verdict.refuses else None
         if verdict.severity != 2:
             self.transfer.pipeline.mail_refused = True
-        if self._lone_refusal:
-            self.transfer.pipeline.has_refused = True
+            if isinstance(verdict, Reply):
+                self._lone_refusal, self.transfer.pipeline.has_refused = verdict, True
         if not self.verdicts_left:
             if self.last:
                 record = self.notes.record

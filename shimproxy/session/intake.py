@@ -187,7 +187,22 @@ class Intake:
             self._patience.begin("mail data")
             # Behind a chunk there may be any number of others: what is not this one's stays in the kernel.
             most_octets = self._end.left_octets if isinstance(self._end, Counted) else None
-            size_octets = await self._read_block(most_octets, receiver)
+            # A leg may be called readable and have nothing to read: with TLS after every read, else after one that has
+            # filled the block to the octet.
+            while True:
+                if leg.readable:
+                    if leg.watch.stretched():
+                        await leg.watch.pause()
+                    size_octets = leg.read_block_now(most_octets)
+                    if size_octets is not None:
+                        break
+                if receiver is None:
+                    await leg.wait_to_read()
+                    continue
+                await leg.speaks_or(receiver)
+                if receiver.readable and not leg.readable:
+                    size_octets = None
+                    break
             self._patience.end(size_octets or 0)
             if not size_octets:
                 return size_octets
@@ -205,24 +220,6 @@ class Intake:
             kind = Kind.MAIL_DATA if self.of_lines else Kind.CHUNK
             tracer.takes(kind, block.view[BLOCK_START:stop], ended=self.ended)
         return stop
-
-    async def _read_block(self, most_octets: int | None, receiver: Leg | None) -> int | None:
-        leg = self._sender.leg
-        while True:
-            if leg.readable:
-                # A leg may be called readable and have nothing to read: with TLS after every read, else after one that
-                # has filled the block to the octet.
-                if leg.watch.stretched():
-                    await leg.watch.pause()
-                size_octets = leg.read_block_now(most_octets)
-                if size_octets is not None:
-                    return size_octets
-            if receiver is None:
-                await leg.wait_to_read()
-            else:
-                await leg.speaks_or(receiver)
-                if receiver.readable and not leg.readable:
-                    return None
 
     def slow_down(self, taken_octets: int) -> None:
         """Read less at a time, as that is what the other leg takes."""

@@ -136,7 +136,7 @@ class Pipeline:
         watch, deadlines = self.receiver.leg.watch, self.policy.deadlines
         if isinstance(entry, Delivery):
             # One refusal may be that of all recipients, and a mail without recipients may have no reply at all.
-            is_last = entry.lone_refusal or (self.policy.lmtp and not self.recipients)
+            is_last = self.policy.lmtp and (entry.lone_refusal or not self.recipients)
             watch.allow(deadlines.linger_idle if is_last else deadlines.end_of_data_reply, "the end of mail data")
         else:
             seconds = deadlines.data_reply if entry is DATA else deadlines.reply
@@ -279,7 +279,7 @@ class Pipeline:
         self._leave()
         if receiver.answered_hello and not self.hello and verb in HELLOS:
             reply = receiver.answered_hello.instead_of(reply, verb)
-        if reply.refuses:
+        if reply.code >= 400:
             receiver.refused_in_transaction = True
         if reply.code >= 500:
             self.has_refused = True

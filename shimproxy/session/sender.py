@@ -74,7 +74,8 @@ class Sender:
         if octets:
             self._unsaid = octets[self.leg.send_now(octets) :]
             if self._verdict_until == math.inf and not self._unsaid:
-                self._verdict_until = place(self.leg)
+                leg = self.leg
+                self._verdict_until = place(leg) if leg.secured else leg.octets_out
         return not self._unsaid
 
     async def pour(self) -> None:

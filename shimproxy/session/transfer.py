@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.net.errors import DeadlinePassed, LegBroken
-from shimproxy.net.unsent import UnsentBound
+from shimproxy.net.unsent import UNBOUND_OCTETS, UnsentBound
 from shimproxy.session.intake import Patience
 from shimproxy.session.record import Dropped
 from shimproxy.session.trace import EARLY
@@ -63,11 +63,11 @@ class Transfer:
     """What the receiver's leg had been given when their end was written, if it was."""
     _further: Dropped | None = None
     _patience: Patience | None = None
-    _unsent: UnsentBound = attrs.field(init=False)
+    _unsent: UnsentBound | None = None
+    """Set once they are more than is written without a bound."""
 
     def __attrs_post_init__(self) -> None:
         self.receiver = self.pipeline.receiver
-        self._unsent = UnsentBound(self.receiver.leg)
 
     async def forward(self) -> Passage:
         """Pass the mail data on until their end, or until the receiver or the operator's policy stops them.
@@ -114,13 +114,16 @@ class Transfer:
         taken_octets = 0
         receiver = self.receiver
         if self._look() and receiver.replies.empty:
-            now = self._unsent.next(octets)
+            now = octets
+            if self._unsent or self.octets_forwarded + len(octets) > UNBOUND_OCTETS:
+                now = self._bound(octets)
             try:
                 taken_octets = receiver.leg.send_now(now)
             except LegBroken:
                 return False
             self.octets_forwarded += taken_octets
-            self._unsent.took(taken_octets)
+            if self._unsent:
+                self._unsent.took(taken_octets)
             if taken_octets == len(octets):
                 if self._patience:
                     self._patience.end(taken_octets)
@@ -129,6 +132,12 @@ class Transfer:
                 self.intake.slow_down(taken_octets)
         # From the first wait on, the block is another session's.
         return await self._push_slowly(bytes(octets[taken_octets:]))
+
+    def _bound(self, octets: memoryview | bytes) -> memoryview | bytes:
+        """What may be written of these at once."""
+        if self._unsent is None:
+            self._unsent = UnsentBound(self.receiver.leg)
+        return self._unsent.next(octets)
 
     async def _push_slowly(self, octets: bytes) -> bool:
         """The same with octets that the receiver does not take at once, if it takes them at all."""
@@ -151,7 +160,8 @@ class Transfer:
                 return False
             patience.end(taken_octets)
             self.octets_forwarded += taken_octets
-            self._unsent.took(taken_octets)
+            if self._unsent:
+                self._unsent.took(taken_octets)
             rest = rest[taken_octets:]
         return False
 
@@ -167,7 +177,7 @@ class Transfer:
         if self._look():
             # A socket calls itself writable only when a good part of its buffer is free: a slow receiver's may
             # have taken octets all the time.
-            taken_octets = leg.send_now(self._unsent.next(rest))
+            taken_octets = leg.send_now(self._bound(rest) if self._unsent else rest)
             if late and not taken_octets:
                 raise late
             return taken_octets

@@ -173,7 +173,7 @@ class CommandReader:
             line, self.ahead = unread, b""
         else:
             line, self.ahead = unread[:end], unread[end:]
-        if self._skipping or self._is_too_long(line):
+        if self._skipping or (end > self.limit_octets and self._is_too_long(line)):
             self._drop(line)
             self._skipping = False
             return b""
@@ -197,7 +197,8 @@ class CommandReader:
             self.ahead = b""
             return alone
         plain = _PLAIN(self.ahead)
-        if plain and not self._skipping and not self._is_too_long(self.ahead):
+        fits = len(self.ahead) <= self.limit_octets or not self._is_too_long(self.ahead)
+        if plain and fits and not self._skipping:
             # The way of nearly every command: one well-formed line and nothing behind it.
             self.ahead = b""
             word = plain[1].upper()
