@@ -31,13 +31,13 @@ class Violation(enum.Enum):
         "early-reply",
         "receiver",
         "RFC 5321 4.2, 4.3.2",
-        "held, the sender drained, relayed once after the end of mail data",
+        "held, the receiver reset, the sender drained, relayed once after the end of mail data",
     )
     EARLY_SUCCESS = (
         "early-success",
         "receiver",
         "RFC 5321 4.1.1.4, 4.2.5",
-        "never relayed as success: 451 4.3.0 after the end of mail data (--early-success)",
+        "never relayed as success: the receiver reset, 451 4.3.0 after the end of mail data (--early-success)",
     )
     FURTHER_REPLY = (
         "further-reply",
@@ -69,7 +69,8 @@ class Violation(enum.Enum):
         "extra-reply",
         "receiver",
         "RFC 5321 4.2",
-        "dropped; a 421 is kept and answers the next command; a 354, or replies without end: 421 4.5.0, close",
+        "dropped; a 421 is kept and answers the next command; a 354, replies without end, or a refusal within a "
+        "transaction: 421 4.5.0, close",
     )
     IMPLAUSIBLE_REPLY = (
         "implausible-reply",
