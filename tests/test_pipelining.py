@@ -200,7 +200,7 @@ def test_a_verdict_that_comes_while_a_group_is_not_taken_is_relayed_at_once(how:
         codes = [line[:3] for line in stage.sender.written.splitlines()]
         assert codes == ([b"550", b"250", b"250"] if how == "goes on" else [b"550", b"451", b"421"])
 
-    staged(script)
+    staged(script, policy=Policy(resumes_after_refusal=False))
 
 
 @pytest.mark.parametrize("end", [b"NOOP\r\n", b""], ids=["settled", "in a group"])

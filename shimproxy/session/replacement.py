@@ -1,4 +1,7 @@
-"""Another receiver for a sender whose receiver leaves, or is silent, before it has accepted a MAIL.
+"""Another leg for a sender whose receiver leaves, or is silent, before it has accepted a MAIL.
+
+At first it leads to another receiver. After a mail, in a session that goes on, it may lead to the same one: whether a
+receiver that leaves does so just before the sender's next command or just after is a matter of chance.
 
 Invariants:
 
@@ -24,6 +27,18 @@ if TYPE_CHECKING:
     from shimproxy.smtp.command import Command
 
 _MAY_BE_SAID_AGAIN: Final = HELLOS | {Verb.MAIL, Verb.RCPT, DATA, Verb.RSET, Verb.NOOP}
+_BEGINS_ANEW: Final = HELLOS | {Verb.MAIL, Verb.RSET}
+
+
+def resumes(pipeline: Pipeline) -> bool:
+    """Whether a receiver that is gone may be dialled anew: not once the sender was told 421, or has logged in."""
+    policy = pipeline.policy
+    may = (
+        policy.resume
+        or (policy.resumes_after_refusal and pipeline.mail_refused)
+        or (policy.fails_over and not pipeline.has_served)
+    )
+    return may and not (pipeline.sender.told_421 or pipeline.authenticated)
 
 
 @attrs.define(eq=False)
@@ -31,6 +46,8 @@ class Replacement:
     """What a session's receiver was given and has not answered, until it has accepted a MAIL."""
 
     _opening: Opening
+    _anew: bool = False
+    """Whether the same receiver may be dialled anew, once."""
     _commands: list[Command] = attrs.field(factory=list)
 
     def queued(self, command: Command) -> None:
@@ -46,6 +63,12 @@ class Replacement:
         """Whether there is another receiver for what is unanswered."""
         return self._opening.route.has_more and all(each.verb in _MAY_BE_SAID_AGAIN for each in self._commands)
 
+    def _may_be_anew(self, pipeline: Pipeline) -> bool:
+        """Whether a receiver that knows nothing of an open transaction can be given what is unanswered."""
+        verbs = [command.verb for command in self._commands]
+        begins = verbs[0] in _BEGINS_ANEW or (verbs[0] is Verb.NOOP and not pipeline.in_transaction)
+        return self._anew and begins and pipeline.hello is not None and _MAY_BE_SAID_AGAIN.issuperset(verbs)
+
     async def made(self, pipeline: Pipeline) -> bool:
         """Give what is unanswered to another receiver, as this one was given up; whether there was one.
 
@@ -53,10 +76,18 @@ class Replacement:
         """
         if len(self._commands) != len(pipeline.outstanding):
             return False  # a chunk is among them
-        if not self.is_possible or pipeline.has_refused or pipeline.authenticated or pipeline.sender.told_421:
+        if pipeline.authenticated or pipeline.sender.told_421:
             return False
         opening, receiver = self._opening, pipeline.receiver
-        opening.was_left_by_itself(blameless=pipeline.is_blameless)
+        if self._may_be_anew(pipeline):
+            self._anew = False
+            await receiver.see_some_off()
+            opening.was_left_by_itself(blameless=pipeline.is_blameless)
+            opening.route.begin_anew()
+        elif self.is_possible and not pipeline.has_refused:
+            opening.was_left_by_itself(blameless=pipeline.is_blameless)
+        else:
+            return False
         # What the other one says at first answers none of them.
         outstanding, pipeline.outstanding[:] = [*pipeline.outstanding], []
         try:

@@ -34,7 +34,7 @@ from shimproxy.session.notes import AFTER_421, FIRST_COMMAND
 from shimproxy.session.opening import Opening, Unopened
 from shimproxy.session.pipeline import GROUPED, Pipeline
 from shimproxy.session.policy import SenderTls
-from shimproxy.session.replacement import Replacement
+from shimproxy.session.replacement import Replacement, resumes
 from shimproxy.session.replies import (
     BYE,
     DONE,
@@ -279,9 +279,10 @@ class Session:
         receiver, security = pipeline.receiver, self._security
         if command.verb is Verb.BDAT:
             await self._content.take_chunk(command)
+            self._after_mail(pipeline)
             return
         await pipeline.settle()
-        if receiver.gone and not self._resumes(pipeline):
+        if receiver.gone and not resumes(pipeline):
             await self._answer_alone(receiver, command.verb)
         elif refusal := self._refusal(pipeline, command):
             await self._refuse(pipeline, command, refusal)
@@ -336,7 +337,7 @@ class Session:
             await self._after_refused_data(pipeline.behind_data_octets)
 
     def _is_too_big(self, pipeline: Pipeline, command: Command) -> bool:
-        there = not pipeline.receiver.gone or self._resumes(pipeline)
+        there = not pipeline.receiver.gone or resumes(pipeline)
         measure = pipeline.measure if command.forwardable else None
         return there and measure is not None and measure.refuses(command)
 
@@ -354,15 +355,10 @@ class Session:
             await self._end_with("sender", BYE)
         await self._end_with("receiver", receiver.last_words)
 
-    def _resumes(self, pipeline: Pipeline) -> bool:
-        """Whether a receiver that is gone may be dialled anew: not once the sender was told 421, or has logged in."""
-        policy = self.policy
-        may = (
-            policy.resume
-            or (policy.resumes_after_refusal and pipeline.mail_refused)
-            or (policy.fails_over and not pipeline.has_served)
-        )
-        return may and not (self.sender.told_421 or pipeline.authenticated)
+    def _after_mail(self, pipeline: Pipeline) -> None:
+        """See to it that a session which goes on does so, too, where the receiver leaves with its next commands."""
+        if resumes(pipeline) and not pipeline.outstanding:
+            pipeline.replacement = Replacement(self._opening, anew=True)
 
     async def _resume(self, pipeline: Pipeline, command: Command) -> bool:
         """Go on although the receiver is gone; whether there is another, for this command to be forwarded to.
@@ -371,7 +367,7 @@ class Session:
         """
         verb, hello = command.verb, pipeline.hello
         may = verb in _ANSWERED_ALONE or verb in HELLOS or (hello and verb not in _FOR_ITS_RECEIVER)
-        if (pipeline.in_transaction and verb not in _BEGINS_ANEW) or not (may and self._resumes(pipeline)):
+        if (pipeline.in_transaction and verb not in _BEGINS_ANEW) or not (may and resumes(pipeline)):
             await self._answer_alone(pipeline.receiver, verb)
         self.notes.phase = verb
         if verb is not Verb.NOOP:
@@ -416,6 +412,7 @@ class Session:
                 pass
             case Then.MAIL_DATA:
                 await self._content.take_mail_data()
+                self._after_mail(pipeline)
             case Then.CLOSE:
                 self.notes.ended("sender")
                 raise Over
