@@ -307,7 +307,11 @@ class Stage:
 
 
 def staged(
-    script: Callable[[Stage], Awaitable[None]], limits: Limits | None = None, policy: Policy | None = None
+    script: Callable[[Stage], Awaitable[None]],
+    limits: Limits | None = None,
+    policy: Policy | None = None,
+    *,
+    never_short: bool = False,
 ) -> Stage:
     """Run `script` on a started stage, and return the stage."""
     clock = trio.testing.MockClock()
@@ -315,7 +319,7 @@ def staged(
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            stage = Stage(nursery, clock, limits=limits or Limits(), policy=policy or Policy())
+            stage = Stage(nursery, clock, limits=limits or Limits(), policy=policy or Policy(), never_short=never_short)
             stages.append(stage)
             await stage.start()
             await script(stage)

@@ -7,7 +7,7 @@ Invariants:
    it is discarded: it may read that as commands (guarantee 6). Only one that is leaving by itself, as its FIN or a 421
    lies there, and has refused the mail, has a half-close. What it has said is read before.
 3. Any other receiver that may be in the midst of a mail is heard out, as long as the linger lasts, and never sent FIN,
-   which a lax one takes for the mail's end (guarantee 5).
+   which a lax one takes for the mail's end (guarantee 5). What lies unread is heard first: a 354 may be in it.
 4. The verdict is the first 4yz or 5yz; a 2yz never becomes one (guarantees 2 and 3). With LMTP there are as many as
    recipients, as far as nothing is under way to the receiver any more.
 5. A later reply is dropped; of those, a 421 is kept for the sender's next command. From the shim's FIN on, which
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 _DECIDE: Final = (2, 4, 5)
 """The severity of replies that say what has become of a mail."""
-_MOST_LOOKS: Final = 16
-"""So much is read before a reset, in reads: as much as a reply may have by default."""
+MOST_LOOKS: Final = 16
+"""So much is read before a reset or a half-close, in reads: as much as a reply may have by default."""
 
 
 async def see_off(leg: Leg, deadlines: Deadlines, notes: Notes, heard: Callable[[bytes], None] | None = None) -> None:
@@ -97,6 +97,8 @@ class Farewell:
         """Take leave; ends within the linger deadlines."""
         leg, deadlines = self.leg, self._deadlines
         try:
+            if not self._in_mail:
+                self._hear_what_lies_there()
             if self._in_mail and not self._has_its_verdict:
                 with suppress(Interrupted):
                     await leg.linger(
@@ -104,7 +106,7 @@ class Farewell:
                     )
                 self._hear_what_lies_there()
                 self._hear_cut_off()
-            if self._leaves_politely:
+            if self._leaves_politely and not self._replies.may_ask_for_data:
                 self._half_closed = True
                 await see_off(leg, deadlines, self.notes, self._hear)
                 self._hear_cut_off()
@@ -157,7 +159,7 @@ class Farewell:
             self._hear_reply(reply)
 
     def _hear_what_lies_there(self) -> None:
-        for _ in range(_MOST_LOOKS):
+        for _ in range(MOST_LOOKS):
             octets = self.leg.look()
             if not octets:
                 return
@@ -172,8 +174,9 @@ class Farewell:
             self.notes.heard_reply(self.leg, reply, EARLY if self._in_mail else LATE)
         if reply.code == 421:
             self.last_421 = reply
-        elif reply.asks_for_data:
+        elif reply.asks_for_data and not self._in_mail:
             self._in_mail = True
+            self.decided.clear()  # what was said before is no verdict on what it asks for now
         if self._decides and self._decide(reply):
             if not noted:
                 for violation in reply.violations:

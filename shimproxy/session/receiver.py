@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken
-from shimproxy.session.farewell import Beside, Farewell, see_off
+from shimproxy.session.farewell import MOST_LOOKS, Beside, Farewell, see_off
 from shimproxy.session.notes import AFTER_421, FIRST_COMMAND
 from shimproxy.session.record import Dropped
 from shimproxy.session.replies import IN_DISORDER, MAIL_STOPPED, RECEIVER_LOST
-from shimproxy.session.trace import UNASKED
+from shimproxy.session.trace import LATE, UNASKED
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import DATA, Command, Verb
 from shimproxy.smtp.dialogue import GREETED, Answers, Verdict, is_greeting_again, unasked
@@ -405,16 +405,31 @@ class Receiver:
             return False
         return asked is None or asked.verb is not Verb.QUIT or answer.refuses
 
+    def _hear_unread(self) -> None:
+        """Hear what lies unread before a half-close: a 354 in it makes that the end of a mail."""
+        replies = self.replies
+        for _ in range(MOST_LOOKS):
+            while not self.gone and (reply := replies.next_reply()):
+                if reply.asks_for_data:
+                    self._drop(reply)
+                else:
+                    self.notes.heard_dropped(self.leg, reply, LATE)
+            if self.gone or not (octets := self.leg.look()):
+                return
+            replies.feed(octets)
+
     async def part(self) -> None:
         """Close the leg as politely as its state lets it; a farewell goes on, but for a verdict that nobody needs."""
         may_quit = self._awaits_a_command and not (self.outstanding or self.mail_data_open)
         if may_quit and not self.gone:
             self.look()
+        elif not self.mail_data_open:
+            self._hear_unread()
         self._tell_unasked()
         self.hurry()
         if self.farewell:
             return
-        if self.mail_data_open:
+        if self.mail_data_open or self.replies.may_ask_for_data:
             self.leg.reset()  # or it was dropped
         else:
             try:

@@ -145,6 +145,11 @@ class ReplyReader:
         """Whether nothing lies here, not even a part of a reply."""
         return not (self.unread or self._lines)
 
+    @property
+    def may_ask_for_data(self) -> bool:
+        """Whether the reply of which a part lies here has a 354 in it."""
+        return 354 in self._codes or self.unread.startswith(b"354")
+
     def feed(self, octets: bytes) -> None:
         """Take what the receiver sent."""
         self.unread = self.unread + octets if self.unread else octets
