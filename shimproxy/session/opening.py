@@ -173,15 +173,17 @@ class Opening:
         elif blameless and self.watch.now - self._greeted_at < self.policy.deadlines.connect:
             self.route.was_of_no_use(told=self._tells_sender)
 
-    async def another(self, pipeline: Pipeline) -> None:
+    async def another(self, pipeline: Pipeline, command: Command) -> bool:
         """Open a leg to one of the receivers that are left, for what the last one has not answered.
 
-        Raises Unopened, Interrupted.
+        Whether `command`, the first of that, can be forwarded. Raises Unopened, Interrupted.
         """
         await self._another()
         self.notes.record.resumed += 1
         if pipeline.hello:
             await self.as_before(pipeline, pipeline.hello)
+            return True
+        return self.policy.receiver_needs_nothing or await self.prepare(pipeline.receiver, command)
 
     async def prepare(self, receiver: Receiver, command: Command) -> bool:
         """Before a command of the sender's is forwarded: TLS, XCLIENT and the login, where they have to be.

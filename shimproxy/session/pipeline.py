@@ -113,7 +113,9 @@ class Pipeline:
             self.chunks_in_doubt = True
         if self.replacement:
             self.replacement.queued(command)
-        self._enter(command.verb)
+        if not self.outstanding:
+            self._allow(command.verb)
+        self.outstanding.append(command.verb)
         self.receiver.queue(command)
 
     def note_chunk(self, *, last: bool) -> None:
@@ -124,13 +126,9 @@ class Pipeline:
 
     def await_verdict(self, delivery: Delivery) -> None:
         """The end of its mail data was written: their reply is the receiver's next, behind what is outstanding."""
-        self._enter(delivery)
+        self.replacement = None
+        self.outstanding.append(delivery)
         self._allow(self.outstanding[0])  # on the way of a chunk there were other waits
-
-    def _enter(self, entry: Verb | Delivery) -> None:
-        if not self.outstanding:
-            self._allow(entry)
-        self.outstanding.append(entry)
 
     def _allow(self, entry: Verb | Delivery) -> None:
         watch, deadlines = self.receiver.leg.watch, self.policy.deadlines
@@ -155,6 +153,7 @@ class Pipeline:
     def answer_earlier(self, but: int = 0) -> None:
         """Answer what a receiver that was given up leaves unanswered, all `but` the last."""
         outstanding = self.outstanding
+        self.replacement = None
         while len(outstanding) > but:
             entry = outstanding.pop(0)
             if isinstance(entry, Delivery):
@@ -346,8 +345,8 @@ class Pipeline:
 
     def _leave(self) -> None:
         """What was outstanding first has its answer."""
-        entry = self.outstanding.pop(0)
-        if self.replacement and not isinstance(entry, Delivery):
+        self.outstanding.pop(0)
+        if self.replacement:
             self.replacement.answered()
         if self._before_chunks:
             self._before_chunks -= 1

@@ -6,8 +6,9 @@ receiver that leaves does so just before the sender's next command or just after
 Invariants:
 
 1. Nothing is given to a second receiver of which the first has answered anything but a hello: no mail is sent twice.
+   Once the first was given mail data, or a chunk, there is no second one: their octets are not kept.
 2. Each receiver is tried once for what is unanswered; then the sender has its replies as it has them without others.
-3. A chunk is no command that can be said again: its octets are not kept.
+3. The second one is as secure, and knows as well who the sender is, as the first had to before it was given anything.
 
 It does not know why a receiver has left.
 """
@@ -74,8 +75,6 @@ class Replacement:
 
         Raises Interrupted.
         """
-        if len(self._commands) != len(pipeline.outstanding):
-            return False  # a chunk is among them
         if pipeline.authenticated or pipeline.sender.told_421:
             return False
         opening, receiver = self._opening, pipeline.receiver
@@ -91,12 +90,15 @@ class Replacement:
         # What the other one says at first answers none of them.
         outstanding, pipeline.outstanding[:] = [*pipeline.outstanding], []
         try:
-            await opening.another(pipeline)
+            ready = await opening.another(pipeline, self._commands[0])
         except Unopened as failed:
             opening.notes.ended(failed.who)
             return False
         finally:
             pipeline.outstanding[:] = outstanding
+        if not ready:
+            receiver.give_up()
+            return False
         for command in self._commands:
             receiver.queue(command)
         receiver.flush_now()  # it takes a few commands at once
