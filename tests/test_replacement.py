@@ -178,3 +178,21 @@ def test_a_sender_without_a_hello_finds_the_second_one_as_secure_as_the_first(tl
             login=Login("user", "secret"),
         ),
     )
+
+
+@pytest.mark.parametrize("said", [b"NOOP\r\n", RCPT])
+def test_in_the_midst_of_a_mail_there_is_no_second_one_in_a_session_that_goes_on(said: bytes) -> None:
+    """It would know nothing of the chunks before, and refuse the mail, or take what is left of it for all of it."""
+
+    async def script(stage: Stage) -> None:
+        await offered(stage, b"CHUNKING")
+        for command in (MAIL, RCPT, b"BDAT 5\r\nhello"):
+            await stage.feed(stage.sender, command)
+            await stage.feed(stage.receiver, b"250 OK\r\n")
+        stage.sender.written.clear()
+        await stage.feed(stage.sender, said)
+        await the_first_leaves(stage)
+        assert not stage.earlier_receivers
+        assert stage.sender.written.startswith(b"421 ")
+
+    of_two(script, Policy(fails_over=True, resume=True))

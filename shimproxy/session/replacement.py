@@ -83,7 +83,7 @@ class Replacement:
             await receiver.see_some_off()
             opening.was_left_by_itself(blameless=pipeline.is_blameless)
             opening.route.begin_anew()
-        elif self.is_possible and not pipeline.has_refused:
+        elif self.is_possible and not (pipeline.has_refused or pipeline.in_transaction):
             opening.was_left_by_itself(blameless=pipeline.is_blameless)
         else:
             return False
