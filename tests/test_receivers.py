@@ -817,6 +817,45 @@ async def test_both_legs_may_be_sockets_in_the_file_system(site: Site, tmp_path:
     assert (record.sender, record.receiver) == ("local", f"unix:{there}")
 
 
+async def takes_chunks(stream: trio.SocketStream) -> None:
+    """A receiver that reads a chunk, answers it, and only then reads the next one."""
+
+    async def exactly(octets: int) -> None:
+        for _ in range(octets):
+            await stream.receive_some(1)
+
+    await stream.send_all(b"220 hello\r\n")
+    line = b""
+    while octet := await stream.receive_some(1):
+        line += octet
+        if octet != b"\n":
+            continue
+        if line.startswith(b"BDAT"):
+            await exactly(int(line.split()[1]))
+        offer = b"250-hi\r\n250-PIPELINING\r\n250 CHUNKING\r\n"
+        await stream.send_all(offer if line.startswith(b"EHLO") else b"250 OK\r\n")
+        line = b""
+
+
+async def test_chunks_in_a_group_are_taken_over_a_socket_in_the_file_system(site: Site, tmp_path: Path) -> None:
+    """What lies unread there is counted with what the kernel needs for it: which chunk it is of can't be told."""
+    there = tmp_path / "smtp"
+    listener = trio.socket.socket(socket.AF_UNIX)
+    await listener.bind(str(there))
+    listener.listen()
+    site.nursery.start_soon(trio.serve_listeners, takes_chunks, [trio.SocketListener(listener)])
+    await site.serve(receiver=f"unix:{there}")
+    sender = await site.connect()
+    await sender.line()
+    await sender.stream.send_all(b"EHLO x\r\n")
+    assert [await sender.line() for _ in range(3)][-1] == b"250 CHUNKING\r\n"
+    await sender.stream.send_all(
+        b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 5\r\nhelloBDAT 5\r\nhelloBDAT 5 LAST\r\nhello"
+    )
+    assert [await sender.line() for _ in range(5)] == [b"250 OK\r\n"] * 5
+    await sender.stream.aclose()
+
+
 # -- where legs leave from
 
 

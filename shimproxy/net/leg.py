@@ -283,7 +283,7 @@ class Leg:
     def unacknowledged_octets(self) -> int:
         """How much of what was written the peer's host has not acknowledged; on Unix sockets, the peer has not read.
 
-        With TLS it counts what TLS makes of it.
+        With TLS it counts what TLS makes of it, on Unix sockets what the kernel needs for it.
         """
         return self.driver.unacknowledged_octets(self)
 

@@ -160,8 +160,9 @@ class Content:
             await self.sender.pour()
             pipeline.end_transaction()
             pipeline.chunk_refusal = None if last else verdicts[0]
-        # With TLS it can't be told which chunk it is of which octets are under way.
-        if last or intake.outrun or not pipeline.goes_on or pipeline.receiver.leg.secured:
+        # With TLS, or a Unix socket, it can't be told which chunk it is of which octets are under way.
+        leg = pipeline.receiver.leg
+        if last or intake.outrun or not pipeline.goes_on or leg.secured or not leg.resettable:
             await pipeline.settle()
         if intake.outrun:
             await self._end_outrun()
