@@ -86,7 +86,8 @@ class Limits:
     reply_octets: int = attrs.field(default=REPLY_LIMIT_OCTETS, validator=at_least(512))
     """A whole reply of the receiver, whose text is cut beyond that; and what it says unasked between two commands."""
     held_octets: int = attrs.field(default=65_536, validator=at_least(512))
-    """What a sender has sent ahead of the reply that it should have waited for."""
+    """What a sender has sent ahead of the reply that it should have waited for; and a line of mail data that is not
+    ended yet, on its way to a Unix socket."""
     outstanding_commands: int = attrs.field(default=1000, validator=at_least(1))
     """Commands of a pipelining sender that the receiver has not answered yet; the next ones wait."""
     block_octets: int = attrs.field(default=BLOCK_OCTETS, validator=at_least(LEAST_BLOCK_OCTETS))

@@ -3,7 +3,7 @@
 Invariants:
 
 1. Mail data are forwarded as the intake gives them, as they come; nothing is kept of them but what a full socket did
-   not take.
+   not take, and the line that is not ended of what goes to a receiver which can't be reset.
 2. Before each block is written the receiver is looked at: any octet of it there is early, as the sender has not
    been read to its end, or that end was not written yet (guarantee 3).
 3. From then on not one octet goes to the receiver (guarantee 6); the sender is for the intake to drain (guarantee 7).
@@ -59,6 +59,7 @@ class Transfer:
     told: bool = False
     """Whether it is told already why the receiver was given up, if it was: it took too little, or did not come to the
     end of a reply, or answered what went before in disorder."""
+    _withheld: bytes = b""
     _octets_out_at_end: int | None = None
     """What the receiver's leg had been given when their end was written, if it was."""
     _further: Dropped | None = None
@@ -82,6 +83,8 @@ class Transfer:
                 return Passage.VANISHED
             if intake.refusal:
                 return Passage.STOPPED
+            if not leg.resettable:
+                portion = self._withhold(portion)
             if portion:
                 if not await self._push(portion):
                     return Passage.STOPPED
@@ -91,6 +94,23 @@ class Transfer:
                     return Passage.STOPPED
         self._octets_out_at_end = leg.octets_out
         return Passage.WHOLE
+
+    def _withhold(self, portion: memoryview | bytes) -> memoryview | bytes:
+        """What of the next octets goes to a receiver that can't be reset: not a line of which the end is not there.
+
+        It finds an end of file where the sender has gone, and may take what it has got for the mail. A line longer than
+        is held goes out; the end of the mail data, or of a chunk, ends the last one.
+        """
+        if self._withheld:
+            portion = b"".join((self._withheld, portion))
+            self._withheld = b""
+        if portion and not self.intake.ended:
+            last = bytes(portion[-self.policy.limits.held_octets :])
+            start = last.rfind(b"\n") + 1
+            if start or len(last) == len(portion):
+                self._withheld = last[start:]
+                return portion[: len(portion) - len(self._withheld)]
+        return portion
 
     @property
     def answered_by_a_reply(self) -> Answers:

@@ -262,7 +262,8 @@ class Violation(enum.Enum):
         "vanished-in-data",
         "sender",
         "RFC 5321 4.1.1.4",
-        "FIN or RST before the end of mail data: the receiver leg is reset, not closed",
+        "FIN or RST before the end of mail data: the receiver leg is reset, not closed; on a Unix socket, which knows "
+        "no reset, it finds an end of file behind the last whole line",
     )
     CLOSED_WITHOUT_QUIT = (
         "closed-without-quit",

@@ -201,11 +201,15 @@ class Talk:
     def _wait_for_delivery(self) -> None:
         end = time.monotonic() + SECONDS
         while struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)))[0]:
-            if self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
+            if self._is_reset():
                 return  # the peer has reset it
             if time.monotonic() > end:
                 raise Gone
             time.sleep(0.001)
+
+    def _is_reset(self) -> bool:
+        unix = self.sock.family == socket.AF_UNIX
+        return not unix and self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
 
     def run(self, replies: Callable[[bytes], bytes | None]) -> None:
         """Take what comes for commands, and answer each line by what `replies` makes of it; None closes."""
@@ -300,9 +304,10 @@ class Receiver:
             except OSError:
                 return
             sock.settimeout(SECONDS)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.seen.peers.append(peer[0])
             self._socks.add(sock)
-            self.seen.peers.append(peer[0])
             thread = threading.Thread(target=self._serve, args=(sock,), name="receiver's connection")
             self._threads.append(thread)
             thread.start()
