@@ -253,3 +253,14 @@ def test_no_line_of_a_mail_is_obeyed_far_behind_where_the_receiver_has_refused_i
         assert reply == b"552 too big\r\n"
         starts = [int(line[5:]) for line in given.obeyed if re.fullmatch(rb"NOOP \d{11}", line)]
         assert max(starts, default=0) <= SPOKEN_AT_OCTETS + MOST_OBEYED_OCTETS
+
+
+@pytest.mark.parametrize("size_octets", [150_000, 2 << 20])
+def test_the_same_of_two_workers(tmp_path: Path, size_octets: int) -> None:
+    workers = ("--workers", "2")
+    for reply, _ in played(reads_no_more, tmp_path / "log", size_octets, 1 << 30, 4, *workers):
+        assert reply == EARLY_SUCCESS
+    for reply, given in played(reads_on_as_commands, tmp_path / "log", size_octets, 1 << 30, 4, *workers):
+        assert reply == b"552 too big\r\n"
+        starts = [int(line[5:]) for line in given.obeyed if re.fullmatch(rb"NOOP \d{11}", line)]
+        assert max(starts, default=0) <= SPOKEN_AT_OCTETS + MOST_OBEYED_OCTETS
