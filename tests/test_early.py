@@ -22,8 +22,10 @@ from tests.memory import Stage, offered, staged, up_to_mail_data
 from tests.peers.receiving import Gone, Receiver, Talk
 from tests.peers.senders import Dialogue, connected
 from tests.peers.shim import shim_process
+from tests.peers.tls import make_certificate
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
     from pathlib import Path
 
@@ -184,23 +186,16 @@ def reads_on_as_commands(given: queue.Queue[Given], talk: Talk) -> None:
     talk.close()
 
 
-def send(port: int, mail: bytes, write_octets: int) -> bytes:
+def send(port: int, mail: bytes, write_octets: int, hello: str = "EHLO x") -> bytes:
     with connected(port) as sock:
         dialogue = Dialogue(sock)
-        dialogue.open("EHLO x")
+        dialogue.open(hello)
         for line, code in ("MAIL FROM:<a@b.example>", 250), ("RCPT TO:<c@d.example>", 250), ("DATA", 354):
             dialogue.command(line, code)
         whole = mail + b".\r\n"
         for start in range(0, len(whole), write_octets):
             sock.sendall(whole[start : start + write_octets])
         return dialogue.reply()
-
-
-def send_again_and_again(
-    port: int, given: queue.Queue[Given], size_octets: int, write_octets: int, runs: int
-) -> list[tuple[bytes, Given]]:
-    mail = mail_of(size_octets)
-    return [(send(port, mail, write_octets), given.get(timeout=SECONDS)) for _ in range(runs)]
 
 
 def played(
@@ -210,6 +205,7 @@ def played(
     write_octets: int,
     runs: int,
     *more: str,
+    talk: type[Talk] = Talk,
 ) -> list[tuple[bytes, Given]]:
     """Send a mail so often; the shim has a process of its own, so that it takes turns with nobody.
 
@@ -219,10 +215,11 @@ def played(
     given: queue.Queue[Given] = queue.Queue()
     mail = mail_of(size_octets)
     with (
-        Receiver(functools.partial(on_data, given), tight=True) as receiver,
+        Receiver(functools.partial(on_data, given), tight=True, talk=talk) as receiver,
         shim_process(receiver.port, log, "--log-level", "error", *more) as between,
     ):
-        return [(send(between.port, mail, write_octets), given.get(timeout=SECONDS)) for _ in range(runs)]
+        hello = "LHLO x" if "--lmtp" in more else "EHLO x"
+        return [(send(between.port, mail, write_octets, hello), given.get(timeout=SECONDS)) for _ in range(runs)]
 
 
 every_size = pytest.mark.parametrize("size_octets", [30_000, 150_000, 400_000, 2 << 20, 8 << 20])
@@ -255,12 +252,33 @@ def test_no_line_of_a_mail_is_obeyed_far_behind_where_the_receiver_has_refused_i
         assert max(starts, default=0) <= SPOKEN_AT_OCTETS + MOST_OBEYED_OCTETS
 
 
+def talk_over_tls(context: ssl.SSLContext) -> type[Talk]:
+    """A receiver's side of a connection that begins with TLS."""
+
+    @attrs.define(eq=False)
+    class OverTls(Talk):
+        def __attrs_post_init__(self) -> None:
+            self.sock = context.wrap_socket(self.sock, server_side=True)
+
+    return OverTls
+
+
 @pytest.mark.parametrize("size_octets", [150_000, 2 << 20])
-def test_the_same_of_two_workers(tmp_path: Path, size_octets: int) -> None:
-    workers = ("--workers", "2")
-    for reply, _ in played(reads_no_more, tmp_path / "log", size_octets, 1 << 30, 4, *workers):
+@pytest.mark.parametrize("how", ["two workers", "LMTP", "TLS to the receiver"])
+def test_the_same_elsewhere(tmp_path: Path, how: str, size_octets: int) -> None:
+    talk: type[Talk] = Talk
+    match how:
+        case "two workers":
+            more = ["--workers", "2"]
+        case "LMTP":
+            more = ["--lmtp"]
+        case _:
+            certificate = make_certificate(tmp_path)
+            more = ["--receiver-tls", "implicit", "--receiver-ca", str(certificate.certificate)]
+            talk = talk_over_tls(certificate.server())
+    for reply, _ in played(reads_no_more, tmp_path / "log", size_octets, 1 << 30, 4, *more, talk=talk):
         assert reply == EARLY_SUCCESS
-    for reply, given in played(reads_on_as_commands, tmp_path / "log", size_octets, 1 << 30, 4, *workers):
+    for reply, given in played(reads_on_as_commands, tmp_path / "log", size_octets, 1 << 30, 4, *more, talk=talk):
         assert reply == b"552 too big\r\n"
         starts = [int(line[5:]) for line in given.obeyed if re.fullmatch(rb"NOOP \d{11}", line)]
         assert max(starts, default=0) <= SPOKEN_AT_OCTETS + MOST_OBEYED_OCTETS
