@@ -439,3 +439,26 @@ def test_so_it_is_where_the_write_of_the_chunk_fails(monkeypatch: pytest.MonkeyP
         assert stage.sender.written.startswith(b"552 too big\r\n451 ")
 
     assert staged(script).repaired == [Violation.CUT_OFF, Violation.RESET_IN_DATA]
+
+
+def test_nothing_that_follows_a_refused_chunk_of_a_group_is_accepted() -> None:
+    """A receiver that refuses the first and reads the others as commands may say 250 to a line of them."""
+
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n")
+        await stage.feed(stage.receiver, b"250 OK\r\n250 OK\r\n")
+        stage.sender.written.clear()
+        await stage.feed(stage.sender, b"BDAT 6\r\nNOOP\r\nBDAT 6\r\nNOOP\r\nBDAT 6 LAST\r\nNOOP\r\n")
+        await stage.feed(stage.receiver, b"552 too big\r\n")
+        await stage.feed(stage.receiver, b"500 what\r\n")
+        assert stage.sender.written == b"552 too big\r\n500 what\r\n"
+        await stage.feed(stage.receiver, b"250 noop\r\n")
+        assert stage.sender.written == b"552 too big\r\n500 what\r\n552 too big\r\n"
+        assert stage.receiver.got_rst
+        await stage.feed(stage.sender, b"RSET\r\n")
+        assert stage.sender.written.endswith(b"\r\n250 OK\r\n")
+
+    stage = staged(script)
+    assert stage.repaired == [Violation.IMPLAUSIBLE_REPLY]
+    assert stage.record.accepted == 0

@@ -8,7 +8,8 @@ Invariants:
 3. After a refusal of a chunk none is forwarded until a new transaction can begin: RFC 3030 section 2 has the receiver
    discard them, but Exim 4.96 reads them as commands (guarantee 6). After a refusal of a command between two, the
    receiver is asked with an empty chunk whether it still takes them: Postfix and Dovecot do.
-4. A refused chunk refuses all that follow: each gets that reply, whatever has become of the receiver.
+4. A refused chunk refuses all that follow: each gets that reply, whatever has become of the receiver. One that says
+   2yz to any of them takes them for commands.
 5. After the end of mail data nothing is forwarded before they have their reply. Haraka 3.3.4 offers PIPELINING and
    answers 503 to commands that come with the end; and with LMTP how many replies there are is known by counting.
 6. A BDAT that does not say without a doubt how long its chunk is ends the session.

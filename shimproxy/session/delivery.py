@@ -111,6 +111,12 @@ class Delivery:
         self.notes.phase = "end of mail data"
         verdict, _ = ruling(transfer.answered_by_a_reply, reply)
         match verdict:
+            case Verdict.RELAY if reply.kind == 2 and (refusal := transfer.pipeline.chunk_refusal):
+                # It takes for commands what it has of the chunks behind the refused one.
+                self.notes.repaired(Violation.IMPLAUSIBLE_REPLY, reply=reply.octets)
+                receiver.mail_data_open = True
+                receiver.drop()
+                return self._for_all([refusal])
             case Verdict.RELAY:
                 return [reply]
             case Verdict.DROP:
