@@ -462,3 +462,18 @@ def test_nothing_that_follows_a_refused_chunk_of_a_group_is_accepted() -> None:
     stage = staged(script)
     assert stage.repaired == [Violation.IMPLAUSIBLE_REPLY]
     assert stage.record.accepted == 0
+
+
+def test_so_it_is_for_one_that_is_still_on_its_way() -> None:
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await stage.feed(stage.sender, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n")
+        await stage.feed(stage.receiver, b"250 OK\r\n250 OK\r\n")
+        stage.sender.written.clear()
+        await stage.feed(stage.sender, b"BDAT 6\r\nNOOP\r\nBDAT 6\r\nNOOP\r\nBDAT 6 LAST\r\nNO")
+        await stage.feed(stage.receiver, b"552 too big\r\n250 noop\r\n")
+        await stage.feed(stage.sender, b"OP\r\n")
+        assert stage.sender.written == b"552 too big\r\n" * 3
+        assert stage.receiver.got_rst
+
+    staged(script)

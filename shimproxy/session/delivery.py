@@ -183,7 +183,9 @@ class Delivery:
         if transfer.intake.refusal:
             self._tell_refusal()
             return self._for_all([transfer.intake.refusal])
-        farewell = transfer.receiver.farewell
+        farewell, refusal = transfer.receiver.farewell, transfer.pipeline.chunk_refusal
+        if farewell is None and refusal:  # it was dropped for what it made of a chunk before these
+            return self._for_all([refusal])
         assert farewell is not None
         return self._verdicts_of_the_departed(await farewell.verdicts()) or self._for_all([MAIL_UNANSWERED])
 
