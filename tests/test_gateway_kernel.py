@@ -265,7 +265,7 @@ def shown(host: str) -> str:
 
 
 def state(made: Gateway, rules: Rules) -> list[str]:
-    """All rules and routes of the gateway.
+    """All rules and routes of the gateway, but those that the kernel adds once an address of its own can be used.
 
     Where iptables is nftables underneath, it leaves its empty chains there.
     """
@@ -276,10 +276,11 @@ def state(made: Gateway, rules: Rules) -> list[str]:
         programs = need("iptables"), need("ip6tables", "iptables")
         scripts += [f"{each} -t {table} -S" for each in programs for table in ("mangle", "nat", "filter")]
     with made.at(GATEWAY):
-        return [
+        texts = [
             subprocess.run(shlex.split(each), capture_output=True, text=True, timeout=SECONDS, check=True).stdout
             for each in scripts
         ]
+    return [line for text in texts for line in text.splitlines() if " proto kernel " not in line]
 
 
 def assert_undone(made: Gateway, rules: Rules, before: list[str]) -> None:
