@@ -43,7 +43,6 @@ class MemorySocket:
     """The shim's end of a connection; the other end is the test."""
 
     leg: Leg | None = None
-    family: socket.AddressFamily = socket.AF_INET
     written: bytearray = attrs.field(factory=bytearray)
     """All that the shim wrote."""
     writes: int = 0
@@ -78,6 +77,11 @@ class MemorySocket:
         """The peer sends RST; what it sent before can still be read, as on Linux."""
         self._rst = True
         self._notice(select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR)
+
+    def stand_for_unix(self) -> None:
+        """From now on it is a socket in the file system, which knows no reset."""
+        assert self.leg
+        self.leg.resettable = False
 
     def take(self, octets: int) -> None:
         """The peer makes room for more."""

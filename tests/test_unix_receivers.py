@@ -44,7 +44,7 @@ def test_nothing_of_a_line_that_is_not_ended_reaches_it(
     rest: bytes, goes: Callable[[Stage], Awaitable[None]], piece_octets: int
 ) -> None:
     async def script(stage: Stage) -> None:
-        stage.receiver.family = socket.AF_UNIX
+        stage.receiver.stand_for_unix()
         await up_to_mail_data(stage)
         await stage.feed(stage.sender, b"one\r\n..two\r\n" + rest, piece_octets)
         assert bytes(stage.receiver.written) == b"one\r\n..two\r\n"
@@ -69,7 +69,7 @@ def test_all_of_a_mail_reaches_it_with_the_end(piece_octets: int) -> None:
     mail = b"one\r\n" + b"x" * 2000 + b"\r\n..\r\n" + b"y" * 511 + b"\r\n"
 
     async def script(stage: Stage) -> None:
-        stage.receiver.family = socket.AF_UNIX
+        stage.receiver.stand_for_unix()
         await up_to_mail_data(stage)
         await stage.feed(stage.sender, mail + b".\r\n", piece_octets)
         assert bytes(stage.receiver.written) == mail + b".\r\n"
@@ -81,7 +81,7 @@ def test_all_of_a_mail_reaches_it_with_the_end(piece_octets: int) -> None:
 
 def test_no_more_is_held_of_a_line_than_the_limit() -> None:
     async def script(stage: Stage) -> None:
-        stage.receiver.family = socket.AF_UNIX
+        stage.receiver.stand_for_unix()
         await up_to_mail_data(stage)
         await stage.feed(stage.sender, b"x" * 512)
         assert bytes(stage.receiver.written) == b""
@@ -96,7 +96,7 @@ def test_of_a_chunk_the_last_line_is_given_with_its_end(piece_octets: int) -> No
     """Whatever that is: a chunk that is followed by others may end in the midst of a line."""
 
     async def script(stage: Stage) -> None:
-        stage.receiver.family = socket.AF_UNIX
+        stage.receiver.stand_for_unix()
         await offered(stage, b"CHUNKING")
         for command in (b"MAIL FROM:<a@b>\r\n", b"RCPT TO:<b@c>\r\n"):
             await stage.feed(stage.sender, command)
@@ -121,7 +121,7 @@ def test_a_refusal_is_heard_while_a_line_is_held() -> None:
     """What is held counts as drained, not as forwarded."""
 
     async def script(stage: Stage) -> None:
-        stage.receiver.family = socket.AF_UNIX
+        stage.receiver.stand_for_unix()
         await up_to_mail_data(stage)
         await stage.feed(stage.sender, b"one\r\ntwo")
         await stage.feed(stage.receiver, b"552 too big\r\n")
@@ -137,7 +137,7 @@ def test_a_refusal_is_heard_while_a_line_is_held() -> None:
 
 def test_a_pause_within_a_line_is_the_sender_s() -> None:
     async def script(stage: Stage) -> None:
-        stage.receiver.family = socket.AF_UNIX
+        stage.receiver.stand_for_unix()
         await up_to_mail_data(stage)
         await stage.feed(stage.sender, b"one\r\ntwo")
         await stage.pass_time(stage.deadlines.sender_block)

@@ -198,7 +198,8 @@ def _begin(place: Place, driver: Readiness, watch: Watch, source: Source) -> Leg
             return None
         if code not in _BEGUN:
             raise OSError(code, os.strerror(code))
-        return Leg("receiver", sock, driver, watch, where, writable=code not in _PENDING)
+        resettable = family != socket.AF_UNIX
+        return Leg("receiver", sock, driver, watch, where, writable=code not in _PENDING, resettable=resettable)
     except OSError as error:
         sock.close()
         raise _failed(where, error) from error

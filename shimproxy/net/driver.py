@@ -17,6 +17,7 @@ import fcntl
 import select
 import socket
 import struct
+import sys
 import termios
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -37,7 +38,8 @@ BLOCK_OCTETS: Final = 2 * 1024 * 1024
 BLOCK_START: Final = 4
 """Where in its buffer a block begins: who holds octets of the last one has room for them before it."""
 _EVENTS_A_ROUND: Final = 64
-_COUNT: Final = struct.Struct("i")
+_TIOCOUTQ: Final = termios.TIOCOUTQ
+_NO_COUNT: Final = bytes(4)
 # Of struct tcp_info in linux/tcp.h: tcpi_state, and tcpi_bytes_acked.
 _TCP_INFO: Final = struct.Struct("B119xQ")
 _TCP_CLOSE: Final = 7
@@ -124,8 +126,7 @@ class Driver:
 
     def unacknowledged_octets(self, leg: Leg) -> int:
         """As Readiness has it: SIOCOUTQ of tcp(7), sent or not; of unix(7), what the peer's program has not read."""
-        (octets,) = _COUNT.unpack(fcntl.ioctl(leg.sock.fileno(), termios.TIOCOUTQ, bytes(_COUNT.size)))
-        return int(octets)
+        return int.from_bytes(fcntl.ioctl(leg.sock.fileno(), _TIOCOUTQ, _NO_COUNT), sys.byteorder)
 
     def standing(self, leg: Leg) -> Standing:
         """As Readiness has it; with unix(7) all is acknowledged once the peer's program has read all."""

@@ -71,6 +71,8 @@ class Leg:
     closed: bool = False
     secured: bool = False
     """Whether it carries TLS."""
+    resettable: bool = True
+    """Whether the peer can be told by a reset that what it has got is not all: AF_UNIX knows none."""
     tap: Tap | None = None
     """Who is told of what goes over it."""
     _finished: bool = False
@@ -254,11 +256,6 @@ class Leg:
         self._block_octets = max(LEAST_BLOCK_OCTETS, min(2 * taken_octets, self.driver.block.size_octets))
 
     # -- writing
-
-    @property
-    def resettable(self) -> bool:
-        """Whether the peer can be told by a reset that what it has got is not all: AF_UNIX knows none."""
-        return self.sock.family != socket.AF_UNIX
 
     def send_now(self, octets: bytes | memoryview) -> int:
         """How many of `octets` were taken at once, perhaps none. Raises LegBroken."""

@@ -10,7 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn, assert_never
+from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 
@@ -19,7 +19,7 @@ from shimproxy.net.tap import Ended
 from shimproxy.session.replies import MAIL_UNANSWERED, SENDER_LATE, SHUTTING_DOWN, TOO_BIG
 from shimproxy.session.transfer import Passage
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.dialogue import Answers, Verdict, ruling
+from shimproxy.smtp.dialogue import RELAY, Answers, Verdict, ruling
 from shimproxy.smtp.reply import Reply
 
 if TYPE_CHECKING:
@@ -110,15 +110,16 @@ class Delivery:
         transfer, receiver = self.transfer, self.transfer.receiver
         self.notes.phase = "end of mail data"
         verdict, _ = ruling(transfer.answered_by_a_reply, reply)
-        match verdict:
-            case Verdict.RELAY if reply.kind == 2 and (refusal := transfer.pipeline.chunk_refusal):
-                # It takes for commands what it has of the chunks behind the refused one.
-                self.notes.repaired(Violation.IMPLAUSIBLE_REPLY, reply=reply.octets)
-                receiver.mail_data_open = True
-                receiver.drop()
-                return self._for_all([refusal])
-            case Verdict.RELAY:
+        if verdict is RELAY:  # which it is nearly always
+            refusal = transfer.pipeline.chunk_refusal
+            if refusal is None or reply.kind != 2:
                 return [reply]
+            # It takes for commands what it has of the chunks behind the refused one.
+            self.notes.repaired(Violation.IMPLAUSIBLE_REPLY, reply=reply.octets)
+            receiver.mail_data_open = True
+            receiver.drop()
+            return self._for_all([refusal])
+        match verdict:
             case Verdict.DROP:
                 transfer.drop(Reply(reply.code, reply.octets))  # what was wrong with its form is told already
                 return []
@@ -130,7 +131,7 @@ class Delivery:
                 receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
                 return self._for_all([MAIL_UNANSWERED])
             case _:
-                assert_never(verdict)
+                raise AssertionError(f"{verdict} was ruled on")
 
     async def _pass_on(self) -> bool:
         """Pass the mail data to their end; whether the receiver has them whole.

@@ -267,7 +267,7 @@ class Pipeline:
         verb, receiver = entry, self.receiver
         self.notes.phase = verb
         verdict, then = ruling(answers(verb), reply)
-        if verb is Verb.QUIT and reply.code == 421 and receiver.has_left:
+        if reply.code == 421 and verb is Verb.QUIT and receiver.has_left:
             self._leave()
             self.sender.put(BYE)
             return then

@@ -357,7 +357,7 @@ class Session:
 
     def _after_mail(self, pipeline: Pipeline) -> None:
         """See to it that a session which goes on does so, too, where the receiver leaves with its next commands."""
-        if resumes(pipeline) and not pipeline.outstanding:
+        if (pipeline.mail_refused or self.policy.resume) and resumes(pipeline) and not pipeline.outstanding:
             pipeline.replacement = Replacement(self._opening, anew=True)
 
     async def _resume(self, pipeline: Pipeline, command: Command) -> bool:

@@ -115,12 +115,13 @@ class Transfer:
     @property
     def answered_by_a_reply(self) -> Answers:
         """What a reply to these mail data answers that was read just now: them all, or as many as had arrived."""
-        leg = self.receiver.leg
-        at_end = self._octets_out_at_end
-        # A chunk may have others after it, in the clear: those that are under way came after these.
-        written_later = leg.octets_out - at_end if at_end is not None else 0
-        under_way = max(0, leg.unacknowledged_octets - written_later)
-        return about_mail_data(ended=at_end is not None, unacknowledged_octets=under_way)
+        leg, at_end = self.receiver.leg, self._octets_out_at_end
+        if at_end is None:
+            return about_mail_data(ended=False, unacknowledged_octets=0)
+        under_way = leg.driver.unacknowledged_octets(leg)
+        if under_way:  # a chunk may have others after it, in the clear: those that are under way came after these
+            under_way = max(0, under_way - (leg.octets_out - at_end))
+        return about_mail_data(ended=True, unacknowledged_octets=under_way)
 
     def _look(self) -> bool:
         """Hear what the receiver has said; whether that is nothing, and it is there."""

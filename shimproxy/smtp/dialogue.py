@@ -52,6 +52,8 @@ class Then(enum.Enum):
 # What every reply is held against: from their classes they take ten times as long, in Python 3.11.
 RELAY: Final = Verdict.RELAY
 COMMANDS: Final = Then.COMMANDS
+_IN_MAIL_DATA: Final = Answers.IN_MAIL_DATA
+_END_OF_DATA: Final = Answers.END_OF_DATA
 
 Row = tuple[Verdict, Then]
 
@@ -118,7 +120,7 @@ def about_mail_data(*, ended: bool, unacknowledged_octets: int) -> Answers:
         ended: whether the end was written to the receiver.
         unacknowledged_octets: how many octets of these mail data the receiver's host has not acknowledged.
     """
-    return Answers.END_OF_DATA if ended and not unacknowledged_octets else Answers.IN_MAIL_DATA
+    return _END_OF_DATA if ended and not unacknowledged_octets else _IN_MAIL_DATA
 
 
 def ruling(what: Answers, reply: Reply) -> Row:
