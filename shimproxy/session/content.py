@@ -30,6 +30,8 @@ from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Command, Verb, chunk_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from shimproxy.session.notes import Notes
     from shimproxy.session.pipeline import Pipeline
     from shimproxy.session.policy import Policy
@@ -50,12 +52,12 @@ class Content:
     notes: Notes
     policy: Policy
 
-    async def take_mail_data(self) -> None:
+    def take_mail_data(self) -> Awaitable[None]:
         """Pass on mail data, and relay their reply.
 
         Raises Over, LegBroken, DeadlinePassed, Interrupted.
         """
-        await self._pass_on(Intake.of_mail(self.sender, self.policy, self.pipeline.measure), last=True)
+        return self._pass_on(Intake.of_mail(self.sender, self.policy, self.pipeline.measure), last=True)
 
     async def take_chunk(self, command: Command) -> None:
         """Forward BDAT and its chunk, or drain and refuse it.

@@ -70,7 +70,8 @@ class Delivery:
     @property
     def verdicts_left(self) -> int:
         """How many replies are still to be given."""
-        return self.transfer.pipeline.verdicts_due - self._given
+        due = self.transfer.pipeline.verdicts_due if self.policy.lmtp else 1
+        return due - self._given
 
     def answer(self, *verdicts: Reply | Own) -> None:
         """Put these as the replies that are still to be given, see `_for_all`."""
@@ -86,8 +87,9 @@ class Delivery:
         """Put a reply to the mail data, the only one unless they have several (RFC 2033 section 4.2)."""
         self.transfer.tell()
         self._given += 1
-        self._accepted = self._accepted or verdict.severity == 2
-        if verdict.severity != 2:
+        if verdict.severity == 2:
+            self._accepted = True
+        else:
             self.transfer.pipeline.mail_refused = True
             if isinstance(verdict, Reply):
                 self._lone_refusal, self.transfer.pipeline.has_refused = verdict, True

@@ -258,7 +258,7 @@ class Pipeline:
         entry = self.outstanding[0]
         if isinstance(entry, Delivery):
             if verdicts := entry.ruled(reply):
-                if len(verdicts) == entry.verdicts_left or self.receiver.gone:
+                if not self.policy.lmtp or len(verdicts) == entry.verdicts_left or self.receiver.gone:
                     self._answer_mail(entry, *verdicts)
                 else:
                     entry.give(verdicts[0])
