@@ -1,4 +1,4 @@
-# shimproxy as a container: `docker build -t shimproxy .`; README tells how to run it ("In a container").
+# shimproxy as a container: `docker build -t shimproxy .`; docs/install.md tells how to run it.
 
 FROM python:3.13-slim AS base
 
@@ -18,7 +18,7 @@ LABEL org.opencontainers.image.title="shimproxy" \
 COPY --from=build /installed /usr/local
 # Nothing can be compiled under a read-only root: what is loaded is now, of the standard library too. A health check
 # takes a third of the CPU then. Afterwards there is nothing left to install with.
-RUN ["python", "-c", "import shimproxy.cli, shimproxy.ops.worker"]
+RUN ["python", "-c", "import shimproxy.daemon.worker; from shimproxy.cli.parser import COMMANDS, parser_of; parser_of(COMMANDS)"]
 RUN ["pip", "uninstall", "--yes", "--root-user-action=ignore", "pip"]
 # A new volume that is mounted here is its user's.
 COPY --from=build --chown=65532:65532 /build/records /records

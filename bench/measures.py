@@ -36,12 +36,13 @@ MIB: Final = 1024 * 1024
 GIB: Final = 1024 * MIB
 SMALL_MAIL_OCTETS: Final = 1000
 PARALLEL_SESSIONS: Final = 10
+PARALLEL_MAILS: Final = 4
+"""Large ones, which together are as large as one alone."""
 ROUND_TRIP_MILLISECONDS: Final = 20
 REFUSE_AFTER_OCTETS: Final = 64 * 1024
 
 Values = dict[str, float]
-Samples = dict[str, dict[str, list[float]]]
-"""Figure, path, one value a round."""
+"""Figure, value, of one turn."""
 
 
 @attrs.frozen(kw_only=True)
@@ -54,10 +55,19 @@ class Sizes:
     serial_mails: int = 1000
     far_mails: int = 25
     idle_sessions: int = 2000
+    warm_up_mails: int = 50
 
 
 FULL: Final = Sizes()
-QUICK: Final = Sizes(session_mails=500, kept_mails=1000, mail_octets=256 * MIB, serial_mails=300)
+QUICK: Final = Sizes(
+    session_mails=400,
+    kept_mails=1000,
+    mail_octets=64 * MIB,
+    serial_mails=200,
+    far_mails=10,
+    idle_sessions=500,
+    warm_up_mails=20,
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -73,8 +83,6 @@ class Setup:
     """With its key; made if a measure is of TLS."""
     before: Path | None = None
     """The folder of another copy of the package, measured as the path `before`."""
-    told: Callable[[str], None] = lambda _: None
-    """Is given a line for each measure that begins."""
 
     @property
     def postfix(self) -> bool:
@@ -119,6 +127,8 @@ class Measure:
     about: str
     take: Callable[[Turn], Values]
     receiver: Callable[[Setup], AbstractContextManager[Running]]
+    turn_seconds: tuple[float, float]
+    """About how long a turn takes, as it is and with --quick, with its share of what is started before."""
     paths: frozenset[str] = frozenset((DIRECT, SHIMPROXY, BEFORE, HAPROXY))
     fresh: bool = False
     tls: bool = False
@@ -155,7 +165,7 @@ def _tls_receiver(setup: Setup) -> AbstractContextManager[Running]:
 
 def warm_up(turn: Turn) -> Values:
     """A few mails that count for nothing; short ones pass the refusing receiver too."""
-    return turn.own_sender("mails", "--mails", "50", "--sessions", "5")
+    return turn.own_sender("mails", "--mails", str(turn.sizes.warm_up_mails), "--sessions", "5")
 
 
 def _send_small(turn: Turn, mails: int, kept: bool) -> Values:
@@ -198,17 +208,22 @@ def _far(turn: Turn) -> Values:
 # -- mail data
 
 
-def _send_large(turn: Turn, kind: str, code: int) -> Values:
-    octets = str(turn.sizes.mail_octets)
-    return turn.own_sender("send", "--octets", octets, "--kind", kind, "--expect", str(code))
+def _send_large(turn: Turn, kind: str, code: int, sessions: int = 1) -> Values:
+    octets, parallel = str(turn.sizes.mail_octets), str(sessions)
+    return turn.own_sender("send", "--octets", octets, "--kind", kind, "--expect", str(code), "--sessions", parallel)
 
 
-def _large_figures(turn: Turn, name: str, kind: str, code: int) -> Values:
-    values, cpu_seconds = turn.cpu_around(lambda: _send_large(turn, kind, code))
+def _large_figures(turn: Turn, name: str, kind: str, code: int = 250, sessions: int = 1) -> Values:
+    values, cpu_seconds = turn.cpu_around(lambda: _send_large(turn, kind, code, sessions))
     figures = {f"{name} MiB/s": values["octets"] / MIB / values["seconds"]}
     if cpu_seconds is not None:
         figures[f"{name} CPU s/GiB"] = cpu_seconds / (values["octets"] / GIB)
     return figures
+
+
+def _mixed(turn: Turn) -> Values:
+    alone = _large_figures(turn, "mixed", "mixed")
+    return alone | _large_figures(turn, f"{PARALLEL_MAILS} x mixed", "mixed", sessions=PARALLEL_MAILS)
 
 
 # -- TLS
@@ -216,7 +231,7 @@ def _large_figures(turn: Turn, name: str, kind: str, code: int) -> Values:
 
 def _tls(turn: Turn) -> Values:
     sessions = _small_figures(turn, turn.sizes.session_mails, False, "TLS sessions/s", "CPU s/1000 TLS sessions")
-    return sessions | _large_figures(turn, "TLS base64", "base64", 250)
+    return sessions | _large_figures(turn, "TLS base64", "base64")
 
 
 # -- memory
@@ -246,27 +261,63 @@ ALL: Final = frozenset((DIRECT, SHIMPROXY, PASSING, BEFORE, HAPROXY))
 ALONE: Final = frozenset((SHIMPROXY, BEFORE))
 PROXIES: Final = frozenset((SHIMPROXY, BEFORE, HAPROXY))
 MEASURES: Final = (
-    Measure(name="sessions", about="a session for each small mail", take=_sessions, receiver=_any_receiver),
-    Measure(name="kept", about="small mails on kept sessions", take=_kept, receiver=_any_receiver),
+    Measure(
+        name="sessions",
+        about="a session for each small mail",
+        take=_sessions,
+        receiver=_any_receiver,
+        turn_seconds=(1.7, 0.4),
+    ),
+    Measure(
+        name="kept",
+        about="small mails on kept sessions",
+        take=_kept,
+        receiver=_any_receiver,
+        turn_seconds=(1.4, 0.3),
+    ),
+    Measure(
+        name="mixed",
+        about="a large mail of headers, text, quoted-printable and base64, then four such mails at a time",
+        take=_mixed,
+        receiver=_own_receiver,
+        turn_seconds=(3.0, 0.65),
+    ),
     Measure(
         name="base64",
         about="a large mail of base64",
-        take=lambda turn: _large_figures(turn, "base64", "base64", 250),
+        take=lambda turn: _large_figures(turn, "base64", "base64"),
         receiver=_own_receiver,
+        turn_seconds=(1.2, 0.3),
         paths=ALL,
     ),
     Measure(
         name="prose",
         about="a large mail of prose, with dots",
-        take=lambda turn: _large_figures(turn, "prose", "prose", 250),
+        take=lambda turn: _large_figures(turn, "prose", "prose"),
         receiver=_own_receiver,
+        turn_seconds=(2.2, 0.5),
         paths=ALL,
+    ),
+    Measure(
+        name="quoted-printable",
+        about="a large mail in quoted-printable",
+        take=lambda turn: _large_figures(turn, "quoted-printable", "quoted-printable"),
+        receiver=_own_receiver,
+        turn_seconds=(2.2, 0.45),
+    ),
+    Measure(
+        name="long-lines",
+        about="a large mail of HTML in long lines",
+        take=lambda turn: _large_figures(turn, "long lines", "long-lines"),
+        receiver=_own_receiver,
+        turn_seconds=(1.9, 0.45),
     ),
     Measure(
         name="drain",
         about="a large mail that is answered early",
         take=lambda turn: _large_figures(turn, "drain", "base64", 552),
         receiver=refusing_receiver,
+        turn_seconds=(1.6, 0.4),
         paths=ALONE,
     ),
     Measure(
@@ -274,6 +325,7 @@ MEASURES: Final = (
         about="TLS on both legs: a session for each small mail, then a large mail of base64",
         take=_tls,
         receiver=_tls_receiver,
+        turn_seconds=(6.0, 1.1),
         tls=True,
     ),
     Measure(
@@ -281,6 +333,7 @@ MEASURES: Final = (
         about="small mails one by one on a kept session",
         take=_latency,
         receiver=_own_receiver,
+        turn_seconds=(0.7, 0.25),
         added=("latency p50 us", "latency p99 us"),
     ),
     Measure(
@@ -288,12 +341,14 @@ MEASURES: Final = (
         about="small mails of a pipelining sender to a receiver 20 ms away",
         take=_far,
         receiver=_far_receiver,
+        turn_seconds=(2.0, 0.7),
     ),
     Measure(
         name="peak-pass",
         about="peak memory while a large mail passes",
         take=lambda turn: _peak(turn, "mail passes", 250),
         receiver=_own_receiver,
+        turn_seconds=(2.0, 0.7),
         paths=PROXIES,
         fresh=True,
     ),
@@ -302,6 +357,7 @@ MEASURES: Final = (
         about="peak memory while a large mail is drained",
         take=lambda turn: _peak(turn, "mail drained", 552),
         receiver=refusing_receiver,
+        turn_seconds=(2.0, 0.8),
         paths=ALONE,
         fresh=True,
     ),
@@ -310,6 +366,7 @@ MEASURES: Final = (
         about="memory of open sessions",
         take=_idle,
         receiver=_own_receiver,
+        turn_seconds=(2.2, 0.7),
         paths=PROXIES,
         fresh=True,
     ),

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from bench.figures import percentile
 from bench.mail_data import BLOCK_OCTETS, BLOCKS, END_OF_DATA, small_mail
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ class Unexpected(Exception):
     """A peer answered something else than the benchmark needs."""
 
 
+class Cut(Unexpected):
+    """The connection ended where a reply was due."""
+
+
 def _check_cipher(sock: ssl.SSLSocket) -> None:
     cipher, *_ = sock.cipher() or ("none",)
     if cipher != TLS_CIPHER:
@@ -58,8 +63,8 @@ def _check_cipher(sock: ssl.SSLSocket) -> None:
 class SenderSession:
     """One session of a sender, greeted and past EHLO once it is made."""
 
-    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
-        self.sock = socket.create_connection((HOST, port), WAIT_SECONDS)
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None, source: str = "") -> None:
+        self.sock = socket.create_connection((HOST, port), WAIT_SECONDS, (source, 0) if source else None)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls:
             self.sock = secured = tls.wrap_socket(self.sock)
@@ -73,6 +78,8 @@ class SenderSession:
         line = self._replies.readline()
         while line[3:4] == b"-":
             line = self._replies.readline()
+        if not line.endswith(b"\n"):
+            raise Cut(f"the connection ended where {what} was to be answered")
         if line[:3] != b"%d" % code:
             raise Unexpected(f"{what} was answered by {line.decode('ascii', 'replace').rstrip()!r}, not by {code}")
 
@@ -80,15 +87,15 @@ class SenderSession:
         self.sock.sendall(line + b"\r\n")
         self.expect(code, line.decode())
 
-    def envelope(self) -> None:
+    def envelope(self, sender: bytes = b"sender") -> None:
         """MAIL, RCPT and DATA: mail data is next."""
-        self.command(b"MAIL FROM:<sender@bench.example>", 250)
+        self.command(b"MAIL FROM:<%s@bench.example>" % sender, 250)
         self.command(b"RCPT TO:<recipient@bench.example>", 250)
         self.command(b"DATA", 354)
 
-    def mail(self, data: bytes) -> None:
+    def mail(self, data: bytes, sender: bytes = b"sender") -> None:
         """One mail whose data, with its end, is small."""
-        self.envelope()
+        self.envelope(sender)
         self.sock.sendall(data)
         self.expect(250, "mail data")
 
@@ -119,20 +126,48 @@ def _sender_tls() -> ssl.SSLContext:
     return context
 
 
-def send(connect: Callable[[], SenderSession], kind: str, size_octets: int, code: int) -> dict[str, float]:
-    """One large mail in blocks; `code` is what has to answer it."""
-    block = BLOCKS[kind]()
-    count = max(1, size_octets // len(block))
-    session = connect()
-    session.envelope()
-    started = time.perf_counter()
-    for _ in range(count):
-        session.sock.sendall(block)
-    session.sock.sendall(END_OF_DATA[2:])
-    session.expect(code, "mail data")
-    seconds = time.perf_counter() - started
-    session.quit()
-    return {"seconds": seconds, "octets": count * len(block)}
+def send(
+    connect: Callable[[], SenderSession], kind: str, size_octets: int, code: int, sessions: int
+) -> dict[str, float]:
+    """A large mail in blocks over each of the parallel sessions, together of `size_octets`; `code` has to answer it."""
+    block = BLOCKS[kind](BLOCK_OCTETS)
+    count = max(1, size_octets // len(block) // sessions)
+    begun: list[float] = []
+
+    def share() -> None:
+        session = connect()
+        session.envelope()
+        ready.wait()
+        for _ in range(count):
+            session.sock.sendall(block)
+        session.sock.sendall(END_OF_DATA[2:])
+        session.expect(code, "mail data")
+        ended.append(time.perf_counter())
+        session.quit()
+
+    ended: list[float] = []
+    ready = threading.Barrier(sessions, lambda: begun.append(time.perf_counter()), WAIT_SECONDS)
+    _in_parallel([share] * sessions)
+    return {"seconds": max(ended) - begun[0], "octets": sessions * count * len(block)}
+
+
+def _in_parallel(shares: Sequence[Callable[[], None]]) -> None:
+    """Call each in a thread of its own. Raises what the first that failed has raised: OSError, Unexpected."""
+    failures: list[BaseException] = []
+
+    def caught(share: Callable[[], None]) -> None:
+        try:
+            share()
+        except (OSError, Unexpected, threading.BrokenBarrierError) as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=caught, args=(share,)) for share in shares]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
 
 
 def send_mails(
@@ -140,33 +175,22 @@ def send_mails(
 ) -> dict[str, float]:
     """Small mails over parallel sessions, one mail a session unless `kept`: for machines without smtp-source."""
     data = small_mail(size_octets)
-    failures: list[BaseException] = []
 
     def share(count: int) -> None:
-        try:
-            session: SenderSession | None = None
-            for _ in range(count):
-                session = session or connect()
-                session.mail(data)
-                if not kept:
-                    session.quit()
-                    session = None
-            if session:
+        session: SenderSession | None = None
+        for _ in range(count):
+            session = session or connect()
+            session.mail(data)
+            if not kept:
                 session.quit()
-        except (OSError, Unexpected) as error:
-            failures.append(error)
+                session = None
+        if session:
+            session.quit()
 
     shares = [mails // sessions + (number < mails % sessions) for number in range(sessions)]
-    threads = [threading.Thread(target=share, args=(count,)) for count in shares]
     started = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    seconds = time.perf_counter() - started
-    if failures:
-        raise failures[0]
-    return {"seconds": seconds}
+    _in_parallel([partial(share, count) for count in shares])
+    return {"seconds": time.perf_counter() - started}
 
 
 def send_serially(
@@ -184,8 +208,7 @@ def send_serially(
             session.mail(data)
         microseconds.append((time.perf_counter() - started) * 1e6)
     session.quit()
-    microseconds.sort()
-    return {"p50": microseconds[mails // 2], "p99": microseconds[min(mails - 1, mails * 99 // 100)]}
+    return {"p50": percentile(microseconds, 50), "p99": percentile(microseconds, 99)}
 
 
 # -- receiving
@@ -198,6 +221,8 @@ class ReceiverSession:
     sock: socket.socket
     greeted: bool = False
     ahead: bytes = b""
+    sender: bytes = b""
+    """The last MAIL command."""
     in_data: bool = False
     discarding: bool = False
     tail: bytes = b""
@@ -210,6 +235,8 @@ class Receiver:
 
     refuse_after_octets: int | None = None
     tls: ssl.SSLContext | None = None
+    take: Callable[[ReceiverSession], None] = lambda session: None
+    """Called for each mail that came to its end, before its 250."""
     _selector: selectors.BaseSelector = attrs.field(factory=selectors.DefaultSelector)
     _buffer: bytearray = attrs.field(factory=lambda: bytearray(2 * BLOCK_OCTETS))
 
@@ -277,6 +304,7 @@ class Receiver:
             session.tail = (session.tail + buffer[max(0, size_octets - 5) : size_octets])[-5:]
             if session.tail == END_OF_DATA:
                 session.in_data = False
+                self.take(session)
                 session.sock.sendall(b"250 2.0.0 taken\r\n")
             elif self.refuse_after_octets is not None and session.data_octets >= self.refuse_after_octets:
                 session.in_data = False
@@ -286,9 +314,12 @@ class Receiver:
             session.ahead += buffer[:size_octets]
             *lines, session.ahead = session.ahead.split(b"\r\n")
             for line in lines:
-                self._answer(session, line[:4].upper())
+                self._answer(session, line)
 
-    def _answer(self, session: ReceiverSession, verb: bytes) -> None:
+    def _answer(self, session: ReceiverSession, line: bytes) -> None:
+        verb = line[:4].upper()
+        if verb == b"MAIL":
+            session.sender = line
         if verb == b"QUIT":
             session.sock.sendall(b"221 2.0.0 bye\r\n")
             self._half_close(session)
@@ -327,7 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         role.add_argument("--mails", type=int, default=1)
         role.add_argument("--kind", choices=list(BLOCKS), default="base64")
         role.add_argument("--expect", type=int, default=250, metavar="CODE")
-        role.add_argument("--sessions", type=int, default=10)
+        role.add_argument("--sessions", type=int, default=1)
         role.add_argument("--kept", action="store_true")
         role.add_argument("--grouped", action="store_true")
     options = parser.parse_args(arguments)
@@ -337,7 +368,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         connect = partial(SenderSession, options.port, _sender_tls() if options.tls else None)
         if options.role == "send":
-            print(json.dumps(send(connect, options.kind, options.octets, options.expect)))
+            print(json.dumps(send(connect, options.kind, options.octets, options.expect, options.sessions)))
         elif options.role == "mails":
             print(json.dumps(send_mails(connect, options.mails, options.sessions, options.octets, options.kept)))
         else:

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -36,6 +37,7 @@ IDLE_SECONDS: Final = 0.001
 # Below the ports that Linux gives to outgoing connections, so that none of the run's own takes it meanwhile.
 FREE_PORTS: Final = range(20_000, 32_000)
 CERTIFICATE_NAME: Final = "bench.example"
+_READY: Final = re.compile("shimproxy ready: listening on (.+), receiver .+, admin (.+)").fullmatch
 APT_PACKAGE: Final = {"smtp-source": "postfix", "smtp-sink": "postfix", "haproxy": "haproxy"}
 
 
@@ -65,13 +67,17 @@ class Running:
     port: int
     log: Path
 
-    def _pids(self) -> list[int]:
-        """The process and its workers. Raises BenchError."""
+    def children(self) -> list[int]:
+        """The process ids of its workers. Raises BenchError."""
         pid = self.process.pid
         try:
-            return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+            return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
         except OSError:
             raise self.failed("has ended") from None
+
+    def pids(self) -> list[int]:
+        """The process and its workers. Raises BenchError."""
+        return [self.process.pid, *self.children()]
 
     @property
     def cpu_seconds(self) -> float:
@@ -79,19 +85,10 @@ class Running:
 
         It is the scheduler's, in nanoseconds: in clock ticks, a round of HAProxy's is told by no more than 3 %.
         """
-        nanoseconds = 0
-        for pid in self._pids():
-            try:
-                stat = Path(f"/proc/{pid}/stat").read_text()
-                threads = [*Path(f"/proc/{pid}/task").iterdir()]
-            except OSError:
-                raise self.failed("has ended") from None
-            if stat.rpartition(")")[2].split()[0] == "Z":  # the name before it may hold spaces
-                raise self.failed("has ended")
-            for thread in threads:
-                with contextlib.suppress(OSError):  # it has ended
-                    nanoseconds += int((thread / "schedstat").read_text().split()[0])
-        return nanoseconds / 1e9
+        seconds = [cpu_seconds_of(pid) for pid in self.pids()]
+        if None in seconds:
+            raise self.failed("has ended")
+        return sum(filter(None, seconds))
 
     def settled_cpu_seconds(self) -> float:
         """The same once it has stopped growing, as sessions may still be closing."""
@@ -107,7 +104,7 @@ class Running:
         """VmRSS or VmHWM, of the largest of its processes. Raises BenchError."""
         found: list[int] = []
         with contextlib.suppress(OSError):
-            for pid in self._pids():
+            for pid in self.pids():
                 status = Path(f"/proc/{pid}/status").read_text().splitlines()
                 found += [int(line.split()[1]) for line in status if line.startswith(f"{field}:")]
         if not found:
@@ -117,12 +114,32 @@ class Running:
     def failed(self, what: str) -> BenchError:
         return BenchError(f"{self.name} {what}{_last_line(self.log)}")
 
-    def check(self) -> None:
-        """Raise BenchError if it has ended, or has logged a traceback."""
+    def check_runs(self) -> None:
+        """Raise BenchError if it has ended."""
         if self.process.poll() is not None:
             raise self.failed(f"has ended with status {self.process.returncode}")
+
+    def check(self) -> None:
+        """Raise BenchError if it has ended, or has logged a traceback."""
+        self.check_runs()
         if b"Traceback" in self.log.read_bytes():
             raise self.failed("has logged a traceback")
+
+
+def cpu_seconds_of(pid: int) -> float | None:
+    """User and system time of a process so far; None once it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        threads = [*Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:
+        return None
+    if stat.rpartition(")")[2].split()[0] == "Z":  # the name before it may hold spaces
+        return None
+    nanoseconds = 0
+    for thread in threads:
+        with contextlib.suppress(OSError):  # it has ended
+            nanoseconds += int((thread / "schedstat").read_text().split()[0])
+    return nanoseconds / 1e9
 
 
 def _last_line(log: Path) -> str:
@@ -173,12 +190,30 @@ def shimproxy(
         *tls,
         *more,
     ]
-    with _started(name, command, folder, cwd=code) as (process, log):
+    with started(name, command, folder, cwd=code) as (process, log):
         line = _ready_line(name, process, log)
         address = line.partition("listening on ")[2].partition(",")[0]
         if not line.startswith("shimproxy ready:") or not address.rpartition(":")[2].isdigit():
             raise BenchError(f"{name}'s ready line can't be read: {line!r}")
         yield Running(name, process, int(address.rpartition(":")[2]), log)
+
+
+@contextlib.contextmanager
+def shimproxy_of(folder: Path, settings: Path, open_files: int = 0) -> Iterator[tuple[Running, list[int], str]]:
+    """The shim with a file of settings: with the ports of its listeners, and its admin address.
+
+    With `open_files`, each of its processes may have no more of them.
+    """
+    command = [sys.executable, "-m", "shimproxy", "run", "--config", str(settings)]
+    if open_files:
+        command = ["sh", "-c", f'ulimit -n {open_files} && exec "$@"', "sh", *command]
+    with started("shimproxy", command, folder) as (process, log):
+        line = _ready_line("shimproxy", process, log)
+        found = _READY(line)
+        if not found:
+            raise BenchError(f"shimproxy's ready line can't be read: {line!r}")
+        ports = [int(address.rpartition(":")[2]) for address in found[1].split(", ")]
+        yield Running("shimproxy", process, ports[0], log), ports, found[2]
 
 
 @contextlib.contextmanager
@@ -216,26 +251,33 @@ def smtp_sink(folder: Path) -> Iterator[Running]:
 @contextlib.contextmanager
 def own_receiver(folder: Path, *arguments: str) -> Iterator[Running]:
     """The receiver of bench.peers."""
-    command = [sys.executable, "-m", "bench.peers", "receive", *arguments]
-    with _started("receiver", command, folder) as (process, log):
-        line = _ready_line("receiver", process, log)
-        yield Running("receiver", process, int(line.removeprefix(READY)), log)
+    with own_peer(folder, "receiver", "bench.peers", "receive", *arguments) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def own_peer(folder: Path, name: str, module: str, *arguments: str) -> Iterator[Running]:
+    """A module of the benchmark as a process whose ready line has a port."""
+    with started(name, [sys.executable, "-m", module, *arguments], folder) as (process, log):
+        line = _ready_line(name, process, log)
+        yield Running(name, process, int(line.removeprefix(READY)), log)
 
 
 @contextlib.contextmanager
 def far_receiver(folder: Path, milliseconds: float) -> Iterator[Running]:
     """The receiver of bench.peers, as many milliseconds away in each direction."""
-    with own_receiver(folder) as receiver:
-        command = [sys.executable, "-m", "bench.far", str(receiver.port), str(milliseconds)]
-        with _started("far", command, folder) as (process, log):
-            line = _ready_line("far", process, log)
-            yield Running("far", process, int(line.removeprefix(READY)), log)
+    with (
+        own_receiver(folder) as receiver,
+        own_peer(folder, "far", "bench.far", str(receiver.port), str(milliseconds)) as far,
+    ):
+        yield far
 
 
 @contextlib.contextmanager
-def _started(
+def started(
     name: str, command: Sequence[str], folder: Path, cwd: Path | None = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A process, with the file that its standard error goes to."""
     log = folder / f"{name}-{time.monotonic_ns()}.log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(
@@ -272,7 +314,7 @@ def _ready_line(name: str, process: subprocess.Popen[bytes], log: Path) -> str:
 @contextlib.contextmanager
 def _on_free_port(name: str, command: Callable[[int], list[str]], folder: Path) -> Iterator[Running]:
     port = _free_port()
-    with _started(name, command(port), folder) as (process, log):
+    with started(name, command(port), folder) as (process, log):
         end = time.monotonic() + START_SECONDS
         while True:
             with contextlib.suppress(OSError), socket.create_connection((HOST, port), 1.0):

@@ -20,12 +20,15 @@ import trio
 
 import shimproxy
 from bench import programs
-from bench.measures import DIRECT, HAPROXY, PASSING, SHIMPROXY, Samples, Setup
+from bench.figures import FIGURES, groups, median, number, spread
+from bench.measures import BEFORE, DIRECT, HAPROXY, PASSING, SHIMPROXY, Setup
 from bench.peers import TLS_CIPHER
 from shimproxy.net.driver import BLOCK_OCTETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from bench.figures import Samples
 
 
 # -- targets
@@ -74,10 +77,6 @@ def verdicts(samples: Samples) -> Iterator[tuple[Target, float | None, bool | No
 # -- figures
 
 
-def median(values: Sequence[float]) -> float | None:
-    return statistics.median(values) if values else None
-
-
 def ratio(paths: dict[str, list[float]], path: str, to: str = HAPROXY) -> float | None:
     """The median of a path's values divided by those of `to` in the same rounds, if that can be said."""
     pairs = list(zip(paths.get(path, []), paths.get(to, []), strict=False))
@@ -92,6 +91,7 @@ def as_json(samples: Samples, machine: dict[str, str], setup: Setup) -> dict[str
         "machine": machine,
         "rounds": setup.rounds,
         "sizes": attrs.asdict(setup.sizes),
+        "better": {figure: FIGURES[figure].better.value for figure in samples},
         "figures": {
             figure: {
                 path: {
@@ -112,13 +112,19 @@ def as_json(samples: Samples, machine: dict[str, str], setup: Setup) -> dict[str
 # -- the machine
 
 
-def machine_lines(setup: Setup) -> dict[str, str]:
-    """What was measured where: name, value."""
-    lines = {
+def host_lines() -> dict[str, str]:
+    """The machine, the interpreter and the package: name, value."""
+    return {
         "machine": f"{_cpu_model()}, {len(os.sched_getaffinity(0))} CPUs, Linux {platform.release()}",
         "load": " ".join(f"{load:.2f}" for load in os.getloadavg()),
         "Python": f"{platform.python_version()}, trio {trio.__version__}, {ssl.OPENSSL_VERSION}",
         "shimproxy": f"{shimproxy.__version__} in {Path(shimproxy.__file__).parent}",
+    }
+
+
+def machine_lines(setup: Setup) -> dict[str, str]:
+    """What was measured where: name, value."""
+    lines = host_lines() | {
         "read size": f"{BLOCK_OCTETS // 1024} KiB",
         "haproxy": _haproxy_version() if HAPROXY in setup.paths else "not measured",
         "small mails": _small_mail_peers(setup),
@@ -153,48 +159,68 @@ def _small_mail_peers(setup: Setup) -> str:
 
 # -- the table
 
+MOST_COLUMNS: Final = 109
 
-def table(samples: Samples, setup: Setup) -> list[str]:
-    """One line for each figure: each path's median and spread, then the ratios to HAProxy's."""
-    compared = [path for path in setup.paths if path != HAPROXY] if HAPROXY in setup.paths else []
-    compared.sort(key=lambda path: path == DIRECT)
-    rows = [["", *setup.paths, *(f"{path}/{HAPROXY}" for path in compared)]]
-    for figure, paths in samples.items():
-        cells = [_cell(paths.get(path, [])) for path in setup.paths]
-        rows.append([figure, *cells, *(_ratio_cell(ratio(paths, path)) for path in compared)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if not at else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "-" * max(map(len, lines)))
+
+def table(samples: Samples, setup: Setup, columns: int = MOST_COLUMNS) -> list[str]:
+    """A heading, then a line for each figure: which way is better, each path's median, and shimproxy beside others.
+
+    How far the rounds are apart stands with each median, where `columns` are enough for that.
+    """
+    lines = _table(samples, setup, with_spread=True)
+    if max(map(len, lines)) > min(columns, MOST_COLUMNS):
+        lines = _table(samples, setup, with_spread=False)
     return lines
 
 
-def _cell(values: list[float]) -> str:
+def legend(rows: Sequence[str]) -> str:
+    """What the cells of a table say."""
+    spread_words = "; ± says how far the farthest round was from it" if any("±" in row for row in rows) else ""
+    return f"A cell is the median of the rounds{spread_words}. A ratio is the median of the rounds' own ratios."
+
+
+def _table(samples: Samples, setup: Setup, *, with_spread: bool) -> list[str]:
+    beside = [path for path in (HAPROXY, BEFORE) if path in setup.paths]
+    shown = [path for path in setup.paths if any(path in by_path for by_path in samples.values())]
+    rows = [["", "better", *shown, *(f"vs {path}" for path in beside)]]
+    for _, figures in groups(samples):
+        rows.append([])
+        for figure in figures:
+            paths = samples[figure.name]
+            cells = [_cell(paths.get(path, []), with_spread) for path in shown]
+            rows.append(
+                [
+                    figure.short,
+                    figure.better.value,
+                    *cells,
+                    *(_ratio_cell(ratio(paths, SHIMPROXY, to)) for to in beside),
+                ]
+            )
+    widths = [max(len(row[column]) for row in rows if row) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if at < 2 else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _cell(values: list[float], with_spread: bool) -> str:
     if not values:
         return "-"
-    middle, low, high = (_number(value) for value in (statistics.median(values), min(values), max(values)))
-    return f"{middle} ({low}..{high})"
+    apart = f" ±{spread(values):.0%}" if with_spread and len(values) > 1 else ""
+    return number(statistics.median(values)) + apart
 
 
 def _ratio_cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _number(value: float) -> str:
-    if abs(value) >= 100:
-        return f"{value:.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+    return "-" if value is None else f"{value:.2f} x"
 
 
 def check_lines(samples: Samples) -> list[str]:
     """One line for each target."""
     words = {True: "met", False: "MISSED", None: "not measured"}
     return [
-        f"{words[met]:>12}  {target}" + ("" if value is None else f": {_number(value)}")
+        f"{words[met]:>12}  {target}" + ("" if value is None else f": {number(value)}")
         for target, value, met in verdicts(samples)
     ]

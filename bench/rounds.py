@@ -15,11 +15,15 @@ import resource
 from typing import TYPE_CHECKING, Final
 
 from bench import programs
-from bench.measures import BEFORE, DIRECT, HAPROXY, PASSING, Measure, Samples, Setup, Turn, Values, warm_up
+from bench.measures import BEFORE, DIRECT, HAPROXY, PASSING, Measure, Setup, Turn, Values, warm_up
 from bench.programs import BenchError, Running
+from bench.progress import Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from bench.figures import Samples
+    from bench.progress import Progress
 
 MEMORY_ROUNDS: Final = 3
 """Peak memory hardly varies: no more rounds than these."""
@@ -33,14 +37,25 @@ def raise_file_limit(sessions: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard == resource.RLIM_INFINITY:
         return sessions
-    return min(sessions, (hard - SPARE_FILES) // 2)
+    return min(sessions, (hard - SPARE_FILES) // 4)  # one network has no more of shimproxy
 
 
-def run_measure(measure: Measure, setup: Setup) -> Samples:
-    """All rounds of one measure over those of the paths that it has. Raises BenchError."""
+def step(measure: Measure, setup: Setup, *, quick: bool) -> Step:
+    """The measure as a step of a plan."""
+    paths, rounds = _turns(measure, setup)
+    return Step(measure.name, measure.about, len(paths) * rounds, measure.turn_seconds[quick])
+
+
+def _turns(measure: Measure, setup: Setup) -> tuple[list[str], int]:
+    """The paths that take turns, and the rounds."""
     paths = [path for path in setup.paths if path in measure.paths]
-    rounds = min(setup.rounds, MEMORY_ROUNDS) if measure.fresh else setup.rounds
-    setup.told(f"{measure.name}: {measure.about} ({rounds} x {', '.join(paths)})")
+    return paths, min(setup.rounds, MEMORY_ROUNDS) if measure.fresh else setup.rounds
+
+
+def run_measure(measure: Measure, setup: Setup, progress: Progress) -> Samples:
+    """All rounds of one measure over those of the paths that it has. Raises BenchError."""
+    paths, rounds = _turns(measure, setup)
+    progress.begin_step(rounds, paths)
     samples: Samples = {}
     with contextlib.ExitStack() as stack:
         receiver = stack.enter_context(measure.receiver(setup))
@@ -54,9 +69,11 @@ def run_measure(measure: Measure, setup: Setup) -> Samples:
         for number in range(rounds):
             values: dict[str, Values] = {}
             for path in _rotated(paths, number):
+                progress.begin_turn(number + 1, rounds, path)
                 with contextlib.ExitStack() as once:
                     proxy = lasting[path] if lasting else once.enter_context(_proxy(measure, setup, path, receiver))
                     values[path] = _blamed(measure, path, measure.take, _turn(measure, setup, receiver, proxy))
+                progress.end_turn()
             _add_differences(measure.added, values)
             for path in paths:
                 for figure, value in values[path].items():

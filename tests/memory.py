@@ -1,307 +1,38 @@
-"""A session in memory: sockets without a kernel, so that time is virtual and every segmentation can be tried.
-
-`Stage` holds one session between two `MemorySocket`s. A test feeds octets, FIN or RST to either, settles, and looks
-at what came out on both. Nothing here waits for real time.
-"""
+"""The stage of `shimproxy explain`, for tests: outcomes are compared, and each trace is held to what the legs count."""
 
 from __future__ import annotations
 
-import select
-import socket
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 import trio.testing
 
-from shimproxy.net.driver import Block, Standing
-from shimproxy.net.errors import DialFailed
-from shimproxy.net.leg import Leg
-from shimproxy.net.origin import Origin
-from shimproxy.net.watch import Watch, Watchdog
-from shimproxy.ops.record_text import read, written
-from shimproxy.session.farewell import Beside
-from shimproxy.session.limits import Deadlines, Limits
-from shimproxy.session.notes import Notes
+from shimproxy.help.explain import stage
+from shimproxy.help.explain.stage import AMPLE_OCTETS, Account, MemoryRoute, MemorySocket
+from shimproxy.records.text import read, record_text_of
+from shimproxy.session.limits import Limits
 from shimproxy.session.policy import Policy
-from shimproxy.session.record import Repair, SessionRecord
-from shimproxy.session.sender import Sender
-from shimproxy.session.session import Session
-from shimproxy.session.trace import RECEIVER, SENDER, SHIM, Tracer
+from shimproxy.session.trace import RECEIVER, SENDER, SHIM
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from shimproxy.net.receivers import Route
-    from shimproxy.smtp.catalogue import Violation
+    from shimproxy.session.record import SessionRecord
 
-AMPLE_OCTETS = 1 << 40
-
-
-@attrs.define(eq=False)
-class MemorySocket:
-    """The shim's end of a connection; the other end is the test."""
-
-    leg: Leg | None = None
-    written: bytearray = attrs.field(factory=bytearray)
-    """All that the shim wrote."""
-    writes: int = 0
-    """In how many calls."""
-    room_octets: int = AMPLE_OCTETS
-    """How much the peer still takes."""
-    got_fin: bool = False
-    """Whether the shim half-closed or closed it."""
-    got_rst: bool = False
-    """Whether the shim reset it."""
-    closed: bool = False
-    unacknowledged_octets: int = 0
-    """How much of what was written the peer's host has not acknowledged."""
-    _waiting: bytearray = attrs.field(factory=bytearray)
-    _fin: bool = False
-    _rst: bool = False
-    _linger_is_reset: bool = False
-
-    # -- the test's side
-
-    def feed(self, octets: bytes) -> None:
-        """The peer sends octets."""
-        self._waiting += octets
-        self._notice(select.EPOLLIN)
-
-    def feed_fin(self) -> None:
-        """The peer sends FIN."""
-        self._fin = True
-        self._notice(select.EPOLLIN | select.EPOLLRDHUP)
-
-    def feed_rst(self) -> None:
-        """The peer sends RST; what it sent before can still be read, as on Linux."""
-        self._rst = True
-        self._notice(select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR)
-
-    def stand_for_unix(self) -> None:
-        """From now on it is a socket in the file system, which knows no reset."""
-        assert self.leg
-        self.leg.resettable = False
-
-    def take(self, octets: int) -> None:
-        """The peer makes room for more."""
-        self.room_octets += octets
-        self._notice(select.EPOLLOUT)
-
-    def _notice(self, events: int) -> None:
-        if self.leg is not None and not self.closed:
-            self.leg.notice(events)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the peer acknowledges nothing more."""
-        return self._rst or (self._fin and self.got_fin and not self.unacknowledged_octets)
-
-    @property
-    def unread_octets(self) -> int:
-        """How much of what the peer sent the shim has not read."""
-        return len(self._waiting)
-
-    # -- what a leg calls
-
-    def recv(self, size_octets: int, flags: int = 0) -> bytes:
-        octets = bytes(self._waiting[:size_octets])
-        if not octets:
-            if self._rst:
-                raise ConnectionResetError
-            if not self._fin:
-                raise BlockingIOError
-        if flags != socket.MSG_PEEK:
-            del self._waiting[:size_octets]
-        return octets
-
-    def recv_into(self, buffer: memoryview, size_octets: int) -> int:
-        octets = self.recv(size_octets)
-        buffer[: len(octets)] = octets
-        return len(octets)
-
-    def send(self, octets: bytes | memoryview) -> int:
-        assert not self.got_fin, "written to after FIN"
-        if self._rst:
-            raise BrokenPipeError
-        taken = bytes(octets[: self.room_octets])
-        if octets and not taken:
-            raise BlockingIOError
-        self.room_octets -= len(taken)
-        self.writes += 1
-        self.written += taken
-        return len(taken)
-
-    def shutdown(self, _how: int) -> None:
-        self.got_fin = True
-
-    def setsockopt(self, _level: int, option: int, _value: object) -> None:
-        if option == socket.SO_LINGER:
-            self._linger_is_reset = True
-
-    def close(self) -> None:
-        self.closed = True
-        self.got_rst = self._linger_is_reset
-        self.got_fin = not self.got_rst
-
-    def fileno(self) -> int:
-        return -1
+__all__ = ["AMPLE_OCTETS", "Account", "MemoryRoute", "MemorySocket", "Stage", "offered", "staged", "up_to_mail_data"]
 
 
 @attrs.define(eq=False)
-class MemoryDriver:
-    """Events come from the sockets themselves."""
-
-    block: Block = attrs.field(factory=Block)
-
-    def add(self, leg: Leg) -> None:
-        cast("MemorySocket", leg.sock).leg = leg
-
-    def tell_when_writable(self, leg: Leg) -> None:
-        if cast("MemorySocket", leg.sock).room_octets:
-            leg.notice(select.EPOLLOUT)
-
-    def remove(self, leg: Leg) -> None:
-        """Nothing is held of it."""
-
-    def unacknowledged_octets(self, leg: Leg) -> int:
-        return cast("MemorySocket", leg.sock).unacknowledged_octets
-
-    def standing(self, leg: Leg) -> Standing:
-        sock = cast("MemorySocket", leg.sock)
-        return Standing(leg.octets_out - sock.unacknowledged_octets, leg.ended is not None, sock.is_over)
-
-
-@attrs.define(eq=False)
-class Account:
-    """An observer that keeps what it is told."""
-
-    wants_dialogue: bool = True
-    dialogue: list[tuple[str, bytes]] = attrs.field(factory=list)
-    repairs: list[Repair] = attrs.field(factory=list)
-    records: list[SessionRecord] = attrs.field(factory=list)
-
-    def said(self, record: SessionRecord, who: str, octets: bytes) -> None:
-        self.dialogue.append((who, octets))
-
-    def repaired(self, record: SessionRecord, repair: Repair) -> None:
-        self.repairs.append(repair)
-
-    def ended(self, record: SessionRecord) -> None:
-        self.records.append(record)
-
-    def failed(self, record: SessionRecord, error: BaseException) -> None:
-        raise error
-
-
-@attrs.define(eq=False)
-class MemoryRoute:
-    """The way to the receiver of a stage."""
-
-    stage: Stage
-    driver: MemoryDriver
-    has_more: bool = False
-    blamed: int = 0
-    """How often the receiver was said to be of no use, to others too."""
-    tells_sender: bool = False
-    origin: Origin = attrs.field(factory=lambda: Origin(("192.0.2.1", 1), ("192.0.2.3", 25)))
-
-    async def dial(self, watch: Watch, _connect_seconds: float) -> Leg:
-        stage = self.stage
-        if not stage.reachable:
-            raise DialFailed("192.0.2.2:25: Connection refused")
-        if stage.receiver.leg is not None:
-            stage.earlier_receivers.append(stage.receiver)
-            stage.receiver = MemorySocket()
-        sock = cast("socket.socket", stage.receiver)
-        return Leg("receiver", sock, self.driver, watch, "192.0.2.2:25", never_short=stage.never_short)
-
-    def begin_anew(self) -> None:
-        """There is but one receiver."""
-
-    go_back = begin_anew
-
-    def was_of_no_use(self, *, told: bool = False) -> None:
-        self.blamed += not (told or self.tells_sender)
-
-    def was_of_use(self) -> None:
-        """There is but one receiver."""
-
-
-@attrs.define(eq=False)
-class Stage:
-    """One session and its two peers, which the test plays."""
-
-    nursery: trio.Nursery
-    clock: trio.testing.MockClock
-    deadlines: Deadlines = attrs.field(factory=Deadlines)
-    limits: Limits = attrs.field(factory=Limits)
-    policy: Policy = attrs.field(factory=Policy)
-    reachable: bool = True
-    never_short: bool = False
-    """Whether the legs never say that a read came back short, as legs with TLS don't."""
-    sender: MemorySocket = attrs.field(factory=MemorySocket)
-    receiver: MemorySocket = attrs.field(factory=MemorySocket)
-    earlier_receivers: list[MemorySocket] = attrs.field(factory=list)
-    """Those of the connections before, where it was dialled more than once."""
-    notes: Account = attrs.field(factory=Account)
-    tracer: Tracer | None = attrs.field(factory=lambda: Tracer(keeps_mail_data=True))
-    session: Session = attrs.field(init=False)
-
-    async def start(self) -> None:
-        """Begin the session, up to its first wait."""
-        watchdog, driver = Watchdog(), MemoryDriver()
-        await self.nursery.start(watchdog.run)
-        sock = cast("socket.socket", self.sender)
-        leg = Leg("sender", sock, driver, watchdog.watch(), "192.0.2.1:1", never_short=self.never_short)
-        notes = Notes(SessionRecord("test", "192.0.2.1:1"), self.notes, tracer=self.tracer)
-        policy = attrs.evolve(self.policy, deadlines=self.deadlines, limits=self.limits)
-        sender = Sender(leg, policy.command_reader(), notes, self.deadlines)
-
-        route = cast("Route", MemoryRoute(self, driver))
-        self.session = Session(sender, notes, policy, route, Beside(self.nursery, watchdog))
-        self.nursery.start_soon(self.session.run)
-        await self.settle()
-
-    async def settle(self) -> None:
-        """Let the session go on until it waits."""
-        await trio.testing.wait_all_tasks_blocked()
-
-    async def feed(self, sock: MemorySocket, octets: bytes, piece_octets: int = 0) -> None:
-        """Feed octets in pieces (whole if 0), settling after each."""
-        step = piece_octets or max(1, len(octets))
-        for start in range(0, len(octets), step):
-            sock.feed(octets[start : start + step])
-            await self.settle()
-
-    async def pass_time(self, seconds: float) -> None:
-        """Let that much time pass, a watchdog's tick at a time at most."""
-        self.clock.jump(seconds)
-        await self.settle()
-        self.clock.jump(2.0)  # deadlines are up to two ticks late
-        await self.settle()
-
-    @property
-    def over(self) -> bool:
-        """Whether the session has ended and been recorded."""
-        return bool(self.notes.records)
-
-    @property
-    def repaired(self) -> list[Violation]:
-        """The violations that were repaired, in order."""
-        return [repair.violation for repair in self.notes.repairs]
-
-    @property
-    def record(self) -> SessionRecord:
-        """The session's record, complete once it is over."""
-        return self.session.notes.record
+class Stage(stage.Stage):
+    """A stage whose outcome can be compared with another's."""
 
     def check_trace(self) -> None:
         """Once the session is over, its trace is whole, and its text can be read back."""
         if self.over and self.record.trace and self.session.notes.telling:
             check_octets(self.record)
-            text = written(self.record)
-            assert written(read(text)) == text
+            text = record_text_of(self.record)
+            assert record_text_of(read(text)) == text
 
     def outcome(self) -> tuple[object, ...]:
         """All that both peers saw and the record says, for comparing two runs."""

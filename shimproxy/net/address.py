@@ -27,10 +27,16 @@ _MOST_PATH_OCTETS: Final = 107  # unix(7): sun_path with the NUL at its end
 
 @attrs.frozen
 class Address:
-    """A host and a port; the host is a name, a literal, or empty for all addresses."""
+    """A host and a port; the host is a name, a literal, or empty for all addresses. Raises AddressError."""
 
     host: str
     port: int
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.host, str) or type(self.port) is not int:
+            raise AddressError(
+                f"{self.host!r}, {self.port!r}: write a text and a number, as in Address('127.0.0.1', 25)"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -45,7 +51,7 @@ class Address:
         elif ":" in host:
             raise AddressError(f"{text!r}: write an IPv6 address in brackets, as in [::1]:25")
         if any(character.isspace() or not character.isprintable() or character in "[]/@" for character in host):
-            raise AddressError(f"{text!r}: {host!r} is no host name or address")
+            raise AddressError(f"{text!r}: {host!r} is not a host name or an address")
         return cls(host, int(port))
 
     @property
@@ -68,8 +74,8 @@ class UnixPath:
         """The socket that `text` writes as unix:PATH. Raises AddressError."""
         path = text.removeprefix(UNIX)
         if not (text.startswith(UNIX) and path.startswith("/") and "\0" not in path):
-            raise AddressError(f"{text!r} has no path from the root on; write unix:/run/shimproxy/smtp")
-        if len(path.encode()) > _MOST_PATH_OCTETS:
+            raise AddressError(f"{text!r} has no absolute path; write unix:/run/shimproxy/smtp")
+        if len(os.fsencode(path)) > _MOST_PATH_OCTETS:
             raise AddressError(
                 f"{text!r}: the path of a socket has {_MOST_PATH_OCTETS} octets at most; give a shorter one"
             )
@@ -80,6 +86,32 @@ class UnixPath:
 
 
 Endpoint = Address | UnixPath
+
+
+@attrs.frozen(eq=False, repr=False)
+class BoundAddress(str):
+    """Where connections are accepted: a text, HOST:PORT or unix:PATH, that has its parts as attributes."""
+
+    host: str
+    """The IP address, without brackets; empty for a path."""
+    port: int
+    """0 for a path."""
+    path: str = ""
+
+    def __new__(cls, host: str, port: int, path: str = "") -> Self:
+        """The text of these parts."""
+        return super().__new__(cls, address_text((host, port) if host else path))
+
+    def __getnewargs__(self) -> tuple[str, int, str]:  # type: ignore[override]
+        return self.host, self.port, self.path
+
+    @classmethod
+    def of(cls, sockaddr: object) -> Self:
+        """The address of a listening socket."""
+        if isinstance(sockaddr, tuple):
+            host, port = sockaddr[:2]
+            return cls(_unmapped(host), port)
+        return cls("", 0, os.fsdecode(sockaddr) if isinstance(sockaddr, str | bytes) else "")
 
 
 def parse_endpoint(text: str) -> Endpoint:
@@ -111,18 +143,20 @@ def is_in(host: str, networks: Iterable[Network]) -> bool:
     return address is not None and any(address in network for network in networks)
 
 
-def written(sockaddr: object) -> str:
+def address_text(sockaddr: object) -> str:
     """A socket's address as HOST:PORT or unix:PATH, in printable ASCII."""
     if not isinstance(sockaddr, tuple):
         if not (isinstance(sockaddr, str) and sockaddr):
             return "local"
         # A peer's path is the peer's choice, and must not write a line of its own into the log.
         return UNIX + os.fsencode(sockaddr).decode("latin-1").encode("unicode_escape").decode("ascii")
-    host, port = sockaddr[:2]
-    if host.startswith("::ffff:") and "." in host:
-        # An IPv4 peer on a socket for both families is still an IPv4 peer to whoever reads the log.
-        host = host.removeprefix("::ffff:")
+    host, port = _unmapped(sockaddr[0]), sockaddr[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _unmapped(host: str) -> str:
+    """An IPv4 peer on a socket for both families is still an IPv4 peer to whoever reads the log."""
+    return host.removeprefix("::ffff:") if host.startswith("::ffff:") and "." in host else host
 
 
 def network_of(sockaddr: object, ipv4_prefix: int, ipv6_prefix: int) -> str | None:

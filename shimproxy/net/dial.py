@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from shimproxy.net.address import written
+from shimproxy.net.address import address_text
 from shimproxy.net.errors import OUT_OF_MEANS, DeadlinePassed, DialFailed, NoMeans
 from shimproxy.net.leg import Leg
 from shimproxy.net.origin import make_transparent
@@ -71,13 +71,20 @@ async def dial(
     connect_seconds: float,
     source: Source = ANYWHERE,
     failed: Callable[[Place], None] | None = None,
+    *,
+    speaks_first: bool = False,
 ) -> tuple[Leg, Place]:
     """A leg to the first of the places that answers, and that place; `failed` is told of those that did not before it.
 
-    Each place has at least so many seconds. Raises DialFailed with the reason of each, NoMeans, Interrupted.
+    Each place has at least so many seconds. With `speaks_first`, what is written to the leg at once arrives with the
+    handshake. Raises DialFailed with the reason of each, NoMeans, Interrupted.
     """
     waiting = [*places] if source is ANYWHERE else [place for place in places if source.serves(place[0])]
-    reasons = [] if waiting else ["no address in a family that it can be dialled from (--source, --spoof-sender)"]
+    reasons = (
+        []
+        if waiting
+        else ["the receiver has no address in the family of the source address (--source, --spoof-sender)"]
+    )
     begun: dict[Leg, Place] = {}
 
     def give_up(place: Place, reason: str) -> None:
@@ -90,7 +97,7 @@ async def dial(
             if waiting:
                 place = waiting.pop(0)
                 try:
-                    leg = _begin(place, driver, watch, source)
+                    leg = _begin(place, driver, watch, source, speaks_first=speaks_first)
                     if leg is None:
                         leg = await _begin_with_room(place, driver, watch, source, connect_seconds)
                 except NoMeans:
@@ -165,7 +172,7 @@ async def _begin_with_room(
             with trio.move_on_after(pause_seconds):
                 await watch.wait()
         except DeadlinePassed:
-            raise DialFailed(f"{_late(written(place[1]), connect_seconds)}: its queue is full") from None
+            raise DialFailed(f"{_late(address_text(place[1]), connect_seconds)}: its queue is full") from None
         pause_seconds = min(2 * pause_seconds, _NEXT_SECONDS)
     return leg
 
@@ -174,14 +181,14 @@ def _late(where: str, seconds: float) -> str:
     return f"{where}: no connection within {seconds:g} s"
 
 
-def _begin(place: Place, driver: Readiness, watch: Watch, source: Source) -> Leg | None:
+def _begin(place: Place, driver: Readiness, watch: Watch, source: Source, *, speaks_first: bool = False) -> Leg | None:
     """A leg whose connection has begun, and stands if it is writable; None if a socket's queue in the file system is
     full (unix(7), EAGAIN).
 
     Raises DialFailed, NoMeans.
     """
     family, sockaddr = place
-    where = written(sockaddr)
+    where = address_text(sockaddr)
     try:
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     except OSError as error:
@@ -190,6 +197,10 @@ def _begin(place: Place, driver: Readiness, watch: Watch, source: Source) -> Leg
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             source.bind(sock, family)
+            if speaks_first:
+                # The kernel keeps the last segment of the handshake back for what is written next, so that a receiver
+                # can't have accepted the connection, let alone greeted, before that is there (tcp(7)).
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
         code = sock.connect_ex(sockaddr)
         if code in _PENDING:
             code = sock.connect_ex(sockaddr)  # on loopback it is there already

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import ssl
 from typing import Final
 
 OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
@@ -33,6 +35,12 @@ class LegBroken(NetError):
         super().__init__(f"{name}: {reason}")
         self.name = name
         self.reason = reason
+
+    @property
+    def is_reset(self) -> bool:
+        """Whether this write has met the peer's RST. For one after its FIN the system says that the pipe is broken."""
+        cause = self.__cause__
+        return isinstance(cause, OSError) and not isinstance(cause, BrokenPipeError | ssl.SSLError)
 
 
 class DialFailed(NetError):
@@ -74,3 +82,12 @@ class TlsFailed(NetError):
 
 class TlsUnusable(NetError, ValueError):
     """A certificate, key or fingerprint that can't be used; the text names it and the mend."""
+
+
+def reason(error: BaseException | None) -> str:
+    """What the system says of an OSError, or of the first one that lies under it; trio wraps those of connect."""
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__
+    return ""

@@ -16,7 +16,6 @@ It does not know what the octets mean, nor which of the two legs it is, but for 
 from __future__ import annotations
 
 import contextlib
-import enum
 import select
 import socket
 import ssl
@@ -26,29 +25,22 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from shimproxy.net.driver import JUST_OCTETS, NEVER_SHORT, READABLE, WRITABLE
-from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken, TlsFailed
+from shimproxy.net.errors import LegBroken, TlsFailed
 from shimproxy.net.records import WOULD_BLOCK, receive_records, send_records, tls_reason
 from shimproxy.net.tap import Ended
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from shimproxy.net.driver import Readiness
     from shimproxy.net.tap import Tap
     from shimproxy.net.watch import Watch
 
 READ_OCTETS: Final = 4096
 LEAST_BLOCK_OCTETS: Final = 64 * 1024
+_BLOCK_OCTETS_IN_COMPANY: Final = 256 * 1024
+_OCTETS_A_STEP: Final = 32 * 1024
+_STEPS_OF_A_FULL_READ: Final = 16
+"""It may be full of short commands or lines: more than one of them at a stretch is too much."""
 _RESET: Final = struct.pack("ii", 1, 0)
-
-
-class Parted(enum.Enum):
-    """How a leg was closed."""
-
-    CLOSED = "closed"
-    RESET_BY_PEER = "reset by the peer"
-    LINGERED_OUT = "reset, as the peer stayed open"
-    INTERRUPTED = "reset, as there was no time to linger"
 
 
 @attrs.define(eq=False)
@@ -85,7 +77,7 @@ class Leg:
     _never_short: bool = False
     """Whether a read that comes back short may leave something behind, so that it is tried again."""
     _told_when_writable: bool = False
-    _deaf: bool = False
+    deaf: bool = False
     """Whether what comes can't be read any more, only taken, so that the peer's end is met."""
     _block_octets: int = LEAST_BLOCK_OCTETS
 
@@ -101,6 +93,9 @@ class Leg:
         if events != JUST_OCTETS:  # which it is nearly always
             self._never_short = self._never_short or bool(events & NEVER_SHORT)
             self.writable = self.writable or bool(events & WRITABLE)
+            if self._told_when_writable and events & ~self.wanted & select.EPOLLOUT:
+                self._told_when_writable = False
+                self.driver.tell_when_writable(self, tell=False)
         if events & self.wanted:
             self.wanted = 0
             self.watch.wake()
@@ -130,9 +125,9 @@ class Leg:
     def _want_writable(self, wanted: int) -> None:
         self.wanted = wanted
         if not self._told_when_writable:
-            # Few legs are ever full, and an event for each that is not would wake the driver for nothing.
+            # Few legs are ever full, and those seldom: an event that no task waits for wakes the driver for nothing.
             self._told_when_writable = True
-            self.driver.tell_when_writable(self)
+            self.driver.tell_when_writable(self, tell=True)
 
     async def speaks_or(self, other: Leg) -> None:
         """Wait until this peer or that of `other` has sent something. Raises DeadlinePassed, Interrupted."""
@@ -166,7 +161,7 @@ class Leg:
         if self.ended:
             return b""
         try:
-            octets = socket.socket.recv(self.sock, READ_OCTETS) if self._deaf else self.sock.recv(READ_OCTETS)
+            octets = socket.socket.recv(self.sock, READ_OCTETS) if self.deaf else self.sock.recv(READ_OCTETS)
         except WOULD_BLOCK:
             self.readable = False
             return None
@@ -174,9 +169,11 @@ class Leg:
             self._end(Ended.RST)
             return b""
         size_octets = len(octets)
-        if not size_octets:
+        if size_octets == READ_OCTETS:
+            self.watch.stretched(_STEPS_OF_A_FULL_READ)
+        elif not size_octets:
             self._end(Ended.FIN)
-        elif size_octets < READ_OCTETS and not self._never_short:
+        elif not self._never_short:
             self.readable = False
         self.octets_in += size_octets
         if self.tap:
@@ -223,6 +220,8 @@ class Leg:
         """
         if self.ended:
             return 0
+        if self._block_octets > LEAST_BLOCK_OCTETS:
+            self._bound_blocks()
         asked_octets = min(self._block_octets, most_octets or self._block_octets)
         try:
             size_octets = self._receive_block(asked_octets)
@@ -240,6 +239,8 @@ class Leg:
             self._block_octets = min(2 * size_octets, self.driver.block.size_octets)
         elif not self._never_short:
             self.readable = False
+        if size_octets > _OCTETS_A_STEP:
+            self.watch.stretched(size_octets // _OCTETS_A_STEP)
         self.octets_in += size_octets
         if self.tap:
             self.tap.received(size_octets)
@@ -254,6 +255,11 @@ class Leg:
     def slow_down(self, taken_octets: int) -> None:
         """Read blocks of about twice what the other leg takes at a time, as the rest has to be copied."""
         self._block_octets = max(LEAST_BLOCK_OCTETS, min(2 * taken_octets, self.driver.block.size_octets))
+
+    def _bound_blocks(self) -> None:
+        """Read little at once while others have something to do, too."""
+        if self.watch.has_company:
+            self._block_octets = min(self._block_octets, _BLOCK_OCTETS_IN_COMPANY)
 
     # -- writing
 
@@ -341,56 +347,6 @@ class Leg:
 
     # -- closing
 
-    async def part(
-        self, idle_seconds: float, total_seconds: float, heard: Callable[[bytes], None] | None = None
-    ) -> Parted:
-        """Half-close, read until the peer has closed too, close; a peer that stays is reset.
-
-        Args:
-            idle_seconds: how long the peer may be silent.
-            total_seconds: how long it may stay in all.
-            heard: is given what the peer still says; without it, that is dropped.
-        """
-        if self.closed:
-            return Parted.CLOSED
-        if self.readable and heard is None:
-            self.look()
-        if not self.ended:
-            self.half_close()
-        try:
-            gone = await self.linger(idle_seconds, total_seconds, heard)
-        except Interrupted:
-            self.reset()
-            return Parted.INTERRUPTED
-        if not gone:
-            self.reset()
-            return Parted.LINGERED_OUT
-        self.close()
-        return Parted.RESET_BY_PEER if self.ended is Ended.RST else Parted.CLOSED
-
-    async def linger(
-        self,
-        idle_seconds: float,
-        total_seconds: float,
-        heard: Callable[[bytes], None] | None = None,
-        enough: Callable[[], bool] | None = None,
-    ) -> bool:
-        """Read until the peer has ended or there is `enough`; whether that was within its time. See `part`.
-
-        Raises Interrupted.
-        """
-        watch = self.watch
-        end = watch.now + total_seconds
-        try:
-            while not (self.ended or (enough and enough())):
-                watch.allow(min(idle_seconds, end - watch.now), "FIN")
-                octets = await self.read()
-                if heard and not self._deaf:
-                    heard(octets)
-        except DeadlinePassed:
-            return False
-        return True
-
     def half_close(self) -> None:
         """Send FIN, once; nothing more is written."""
         if self._finished:
@@ -424,7 +380,7 @@ class Leg:
         except WOULD_BLOCK:
             return  # the peer may go on sending
         except (OSError, ValueError):
-            self._deaf = True
+            self.deaf = True
         else:
             self.ended = self.ended or Ended.FIN
 
@@ -438,7 +394,7 @@ class Leg:
             self.close()
 
     def close(self) -> None:
-        """Close without ceremony; `part` and `reset` are what peers are owed."""
+        """Close without ceremony; `part` (lingering.py) and `reset` are what peers are owed."""
         if not self.closed:
             self.closed = self.broken = True
             self.ended = self.ended or Ended.FIN

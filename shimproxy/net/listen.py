@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import socket
 import stat
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -111,7 +113,7 @@ def open_unix_listener(path: str, mode: int) -> UnixListener:
         with contextlib.suppress(FileNotFoundError):
             left = _file_at(path)
             if not stat.S_ISSOCK(os.lstat(path).st_mode):
-                raise FileExistsError(errno.EEXIST, "what is there is no socket")
+                raise FileExistsError(errno.EEXIST, "the file there is not a socket")
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
                 try:
                     probe.connect(path)
@@ -127,9 +129,9 @@ def open_unix_listener(path: str, mode: int) -> UnixListener:
     except OSError as error:
         close_listener(sock)
         mend = (
-            "somebody does; stop it or choose another path"
+            "another program listens there; stop it or choose another path"
             if error.errno == errno.EADDRINUSE
-            else f"{error.strerror}; check the path, and who may write there"
+            else f"{error.strerror}; check the path and its permissions"
         )
         raise ListenFailed(f"cannot listen on unix:{path}: {mend}") from error
     return sock
@@ -169,8 +171,8 @@ def _mend(error: OSError, address: Address) -> str:
     match error.errno:
         case errno.EADDRINUSE:
             return (
-                f"the port is taken; stop what listens there (ss -ltnp 'sport = {address.port}') or choose another; if "
-                "it is this shimproxy, at another address, that takes a restart"
+                f"the port is taken; stop the program that listens there (ss -ltnp 'sport = {address.port}') or "
+                "choose another port; or restart this shimproxy, if it has the port"
             )
         case errno.EACCES:
             return "not permitted; use a port from 1024 on, or give the process CAP_NET_BIND_SERVICE"
@@ -180,6 +182,17 @@ def _mend(error: OSError, address: Address) -> str:
             return "this machine has no such address; 'ip address' shows those it has"
         case _:
             return error.strerror or str(error)
+
+
+def descriptors_left() -> int:
+    """How many more file descriptors this process may open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return sys.maxsize
+    taken = 0
+    with contextlib.suppress(OSError):  # there is no /proc, or no descriptor for it
+        taken = len(os.listdir("/proc/self/fd"))
+    return max(0, soft - taken)
 
 
 @attrs.define(eq=False)
@@ -234,7 +247,7 @@ def turn_away(sock: socket.socket, octets: bytes) -> None:
 
 
 async def accept_forever(
-    listener: socket.socket, take: Take, refuse: Take, spare: Spare, trouble: Callable[[str], None]
+    listener: socket.socket, take: Take, refuse: Take, spare: Spare, trouble: Callable[[OSError], None]
 ) -> None:
     """Accept connections, as many at a time as there are, and have each taken with its peer's address.
 
@@ -254,7 +267,7 @@ async def accept_forever(
             except BlockingIOError:
                 break
             except OSError as error:
-                trouble(f"accept: {error.strerror}")
+                trouble(error)
                 if error.errno in OUT_OF_MEANS:
                     await trio.sleep(_PAUSE_SECONDS)
                 break

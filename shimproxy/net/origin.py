@@ -120,7 +120,8 @@ class Allowed:
             raise AddressError(f"{text!r}: the port must be a number from 1 to 65535")
         if not text or (colon and not port and network != text):
             raise AddressError(
-                f"{text!r}: write a network, as in 192.0.2.0/24, with ':PORT' behind it or ':PORT' alone"
+                f"{text!r}: write a network as in 192.0.2.0/24, a network with a port as in 192.0.2.0/24:25, or "
+                "':PORT' alone"
             )
         inside = network[1:-1] if network.startswith("[") and network.endswith("]") else network
         if inside is network and ":" in network and "/" not in network:

@@ -84,7 +84,9 @@ async def look_up(address: Address, seconds: float) -> list[Place]:
     except (OSError, UnicodeError) as error:
         raise DialFailed(f"unknown host {host!r}; check the name, or give an address") from error
     except trio.TooSlowError:
-        raise DialFailed(f"no answer about the host {host!r} within {seconds:g} s; check the resolver") from None
+        raise DialFailed(
+            f"the resolver gave no answer about host {host!r} within {seconds:g} s; check the resolver"
+        ) from None
     return _by_turns([(family, sockaddr) for family, _, _, _, sockaddr in found])
 
 

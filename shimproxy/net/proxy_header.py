@@ -111,7 +111,7 @@ def length_octets(octets: bytes) -> int | None:
     end = line.find(b"\r\n")
     text = line.removesuffix(b"\r") if end < 0 else line[:end]
     if b"\r" in text or b"\n" in text:
-        raise HeaderInvalid("CR or LF alone, where the line may only end with CRLF")
+        raise HeaderInvalid("CR or LF alone; the line must end with CRLF")
     if end >= 0:
         return end + len(b"\r\n")
     if len(line) == LINE_OCTETS_LIMIT:
@@ -220,7 +220,7 @@ def _check_vectors(header: bytes, at: int) -> None:
             raise HeaderInvalid("the last TLV is cut off")
         if header[at] == _CRC32C_TYPE:
             if checked or end - value != _CRC32C_OCTETS:  # a second one would cost as much again, and so would a 500th
-                raise HeaderInvalid(f"more than one checksum, or one that has not {_CRC32C_OCTETS} octets")
+                raise HeaderInvalid(f"more than one checksum, or one without {_CRC32C_OCTETS} octets")
             blanked = header[:value] + bytes(_CRC32C_OCTETS) + header[end:]
             if _crc32c(blanked).to_bytes(_CRC32C_OCTETS, "big") != header[value:end]:
                 raise HeaderInvalid("the checksum is wrong")
@@ -258,10 +258,10 @@ def local(version: Version, own: Party | None, peer: Party | None) -> bytes:
 
     Version 1 can't say so, and is given the ends, as section 2.1 wants it: Postfix 3.7 answers UNKNOWN with 421.
     """
-    return _UNSAID[version] if version is Version.V2 else written(version, own, peer)
+    return _UNSAID[version] if version is Version.V2 else encoded_header(version, own, peer)
 
 
-def written(version: Version, sender: Party | None, destination: Party | None) -> bytes:
+def encoded_header(version: Version, sender: Party | None, destination: Party | None) -> bytes:
     """The header that says whom a connection is from and where it was to go.
 
     Without one of them it says that the connection's own count. The hosts are as sockets have them: zones are cut
@@ -286,5 +286,5 @@ def written(version: Version, sender: Party | None, destination: Party | None) -
 def _packed(host: str) -> bytes:
     address = ip_address(host)
     if address is None:
-        raise ValueError(f"{host!r} is no IP address")
+        raise ValueError(f"{host!r} is not an IP address")
     return address.packed

@@ -178,15 +178,15 @@ class Route:
         of_network = any(family != socket.AF_UNIX for family, _ in places)
         if of_network and address and address.version == 6 and address.is_link_local:
             raise SenderUnusable(
-                f"{sender[0]} is link-local, of use on its own link alone, so that no connection can leave from there "
-                "(--spoof-sender)"
+                f"{sender[0]} is a link-local address, which cannot be the source of "
+                "connections from here (--spoof-sender)"
             )
         family = socket.AF_INET6 if ":" in sender[0] else socket.AF_INET
         return Source({family: (sender[0], 0)}, foreign=True)
 
     def _send_header(self, leg: Leg, version: proxy_header.Version) -> None:
         """Say whom the connection is from. Raises DialFailed."""
-        octets = proxy_header.written(version, self.origin.sender, self.origin.destination)
+        octets = proxy_header.encoded_header(version, self.origin.sender, self.origin.destination)
         try:
             taken_octets = leg.sock.send(octets)
         except OSError as error:
@@ -194,7 +194,7 @@ class Route:
             raise DialFailed(f"{leg.peer}: {error.strerror}") from error
         if taken_octets < len(octets):  # never seen: a new socket has room
             leg.close()
-            raise DialFailed(f"{leg.peer}: does not take the PROXY header")
+            raise DialFailed(f"{leg.peer}: the receiver does not accept the PROXY header")
 
 
 def _host(origin: Origin) -> str:

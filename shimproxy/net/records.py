@@ -5,7 +5,6 @@ It knows no leg: what would block is raised as ssl has it, see WOULD_BLOCK.
 
 from __future__ import annotations
 
-import contextlib
 import ssl
 from typing import TYPE_CHECKING, Final
 
@@ -37,15 +36,21 @@ def receive_records(sock: socket.socket, room: memoryview, most_octets: int) -> 
 
 
 def send_records(sock: socket.socket, octets: bytes | memoryview) -> int:
-    """Send record by record, so that what was taken is known; how much that is. Raises OSError.
+    """Send record by record, so that what was taken is known; how much that is.
 
-    A record that was not taken must be tried again as it is.
+    A record that was not taken must be tried again as it is. Raises OSError if not even the first was taken: else the
+    error is met again at the next write.
     """
     taken_octets = 0
     view = memoryview(octets)
-    with contextlib.suppress(*WOULD_BLOCK):
+    try:
         while taken_octets < len(view):
             taken_octets += sock.send(view[taken_octets : taken_octets + _RECORD_OCTETS])
+    except WOULD_BLOCK:
+        pass
+    except OSError:
+        if not taken_octets:
+            raise
     return taken_octets
 
 

@@ -59,8 +59,8 @@ def sender_context(
     except (ssl.SSLError, ValueError) as error:
         what = str(certificate) if key is None else f"{certificate} and {key}"
         raise TlsUnusable(
-            f"{what}: no certificate with its key ({tls_reason(error)}); give a PEM file of the certificate and its "
-            "chain, and the key that it was made with, without a password"
+            f"{what}: no certificate with its key ({tls_reason(error)}); give a PEM file of the certificate with "
+            "its chain, and its key without a password"
         ) from error
     return context
 
@@ -113,7 +113,7 @@ class ReceiverSecurity:
             found = hashlib.sha256(leg.sock.getpeercert(binary_form=True) or b"").digest()
             if not hmac.compare_digest(found, pinned):
                 leg.broken = True
-                raise TlsFailed(leg.name, f"the certificate's SHA-256 is {found.hex()}, not the pinned one")
+                raise TlsFailed(leg.name, f"the certificate's SHA-256 is {found.hex()}, which is not the pinned one")
 
 
 def fingerprint(text: str) -> bytes:
@@ -125,7 +125,7 @@ def fingerprint(text: str) -> bytes:
         octets = b""
     if len(octets) != hashlib.sha256().digest_size:
         raise TlsUnusable(
-            f"{text!r} is no SHA-256 fingerprint: write 64 hexadecimal digits, as in the output of "
+            f"{text!r} is not a SHA-256 fingerprint: write 64 hexadecimal digits, as in the output of "
             "'openssl x509 -noout -fingerprint -sha256'"
         )
     return octets

@@ -10,31 +10,45 @@ Invariants:
 2. A watch that is interrupted raises Interrupted from the wait it is in, or else from its next one, once.
 3. A task that always finds something to do, so that it never waits, pauses instead: the others get their turn, and
    its own deadline and interruption reach it there.
+4. A task that has had many turns is busy: until it rests, or is renewed, it waits for each at the turnstile
+   (turnstile.py). An interruption reaches it there, too. What it waited for has come by then, so no deadline does.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Final, cast
+import types
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
 import trio
 
 from shimproxy.net.errors import DeadlinePassed, Interrupted
+from shimproxy.net.turnstile import Turnstile
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 _STRETCH_STEPS: Final = 8
+_SWIFT_TURNS: Final = 32
+"""With so many turns a session is not busy yet: a mail to ten recipients has fewer. A pause counts as its steps do."""
 _wait_task_rescheduled = trio.lowlevel.wait_task_rescheduled
 _reschedule = trio.lowlevel.reschedule
 
 
-class _Woken:
-    """What a wait ends with, in place of trio's outcome of None: that is an object for each, and 3 % of a session."""
-
-    def unwrap(self) -> None:
-        """As outcome.Outcome has it."""
+_WOKEN: Final = cast("Any", object())
+"""What a wait ends with, in place of trio's outcome of None: that is an object for each, and 3 % of a session."""
 
 
-_WOKEN: Final = cast("Any", _Woken())
+def _message_of_waiting(watch: Watch) -> object:
+    """What trio's loop is told by a task that waits through `watch`.
+
+    It is the same at each wait. To have it made anew each time, with two coroutines on the way, was 3 % of a mail.
+    """
+    waiting = _wait_task_rescheduled(watch._abandon)
+    message: object = waiting.send(None)
+    waiting.close()
+    return message
 
 
 @attrs.define(eq=False)
@@ -46,11 +60,20 @@ class Watch:
     """What the deadline was allowed for: named when it passes."""
     deadline: float = math.inf
     _task: trio.lowlevel.Task | None = None
+    _message: Any = None
+    _turnstile: Turnstile = attrs.field(init=False)
     _steps_at_a_stretch: int = 0
+    _turns: int = 0
+    """How many it has had since it was renewed."""
+    _last_busy: float = -math.inf
+    """When it has had a turn as a busy one; as `now`."""
     _waiting: trio.lowlevel.Task | None = None
     """The task, while it waits."""
     _cut_short: DeadlinePassed | Interrupted | None = None
     """What the wait in progress, or the next one, is to raise."""
+
+    def __attrs_post_init__(self) -> None:
+        self._turnstile = self._dog.turnstile
 
     @property
     def now(self) -> float:
@@ -62,28 +85,51 @@ class Watch:
         self.deadline = self._dog.now + seconds
         self.doing = doing
 
-    async def wait(self) -> None:
+    @types.coroutine
+    def wait(self) -> Generator[Any, Any, None]:
         """Wait until woken. Raises DeadlinePassed, Interrupted."""
         if self._cut_short is None:
             if self._task is None:
                 self._task = trio.lowlevel.current_task()
+                self._message = _message_of_waiting(self)
             self._waiting = self._task
             self._steps_at_a_stretch = 0
-            await _wait_task_rescheduled(self._abandon)
+            outcome = yield self._message
+            if outcome is not _WOKEN:
+                outcome.unwrap()  # which raises Cancelled
             if self._cut_short is None:
                 return
         cut_short, self._cut_short = self._cut_short, None
         raise cut_short
 
-    def stretched(self) -> bool:
-        """Count a step that was made without waiting; whether it is time for a pause."""
-        self._steps_at_a_stretch += 1
+    def stretched(self, steps: int = 1) -> bool:
+        """Count steps that were made without waiting; whether it is time for a pause."""
+        self._steps_at_a_stretch += steps
         return self._steps_at_a_stretch > _STRETCH_STEPS
+
+    @property
+    def has_company(self) -> bool:
+        """Whether sessions that are not busy have something to do, too."""
+        return self._turnstile.has_company
+
+    def renew(self) -> None:
+        """Have it count as not busy: it has done what it is there for."""
+        self._turns = 0
 
     async def pause(self) -> None:
         """Let the other tasks run. Raises DeadlinePassed, Interrupted."""
+        self._turns += self._steps_at_a_stretch
         self._steps_at_a_stretch = 0
-        await trio.lowlevel.checkpoint()
+        if self._turns < _SWIFT_TURNS:
+            await trio.lowlevel.checkpoint()
+        elif self._turnstile.admits(self):
+            self._turnstile.look()
+            await trio.lowlevel.checkpoint()
+        else:
+            self._last_busy = self._dog.now
+            if self._cut_short is None:
+                self._turnstile.enter(self)
+            await self.wait()
         if self._cut_short:
             cut_short, self._cut_short = self._cut_short, None
             raise cut_short
@@ -94,26 +140,55 @@ class Watch:
         """End the wait in progress, if there is one: what it waited for has come."""
         task = self._waiting
         if task is not None:
+            turns = self._turns = self._turns + 1
+            if turns < _SWIFT_TURNS:
+                self._waiting = None
+                turnstile = self._turnstile
+                turnstile.turns_alone = 0
+                turnstile.turns_of_others += 1
+                _reschedule(task, _WOKEN)
+            else:
+                self._wake_in_turn()
+
+    def _wake_in_turn(self) -> None:
+        now = self._dog.now
+        if self._dog.has_passed(self._last_busy + self._dog.tick_seconds) and now > 0:
+            self.renew()  # it was at rest
+            self._turnstile.turns_alone = 0
+            self.let_in()
+        elif self not in self._turnstile.queue and self._turnstile.admits(self):
+            self.let_in()
+        else:
+            self._turnstile.enter(self)
+        self._last_busy = now
+
+    def let_in(self) -> None:
+        """End the wait in progress, if there is one, now."""
+        task = self._waiting
+        if task is not None:
             self._waiting = None
             _reschedule(task, _WOKEN)
 
     def interrupt(self) -> None:
         """Make the wait in progress, or else the next one, raise Interrupted."""
         self._cut_short = Interrupted()
-        self.wake()
+        self._turnstile.leave(self)
+        self.let_in()
 
     def expire(self) -> None:
         """Make the wait in progress raise DeadlinePassed."""
-        if self._waiting:
+        if self._waiting and self not in self._turnstile.queue:
             self._cut_short = DeadlinePassed(self.doing)
-            self.wake()
+            self.let_in()
 
     def close(self) -> None:
         """Forget this watch; it has no deadline any more."""
-        self._dog.watches.discard(self)
+        self._task = self._message = None  # the message refers to the watch
+        self._dog.watches.pop(self, None)
 
     def _abandon(self, _: object) -> trio.lowlevel.Abort:
         self._waiting = None
+        self._turnstile.leave(self)
         return trio.lowlevel.Abort.SUCCEEDED
 
 
@@ -124,7 +199,10 @@ class Watchdog:
     tick_seconds: float = 1.0
     now: float = 0.0
     """The time as of which deadlines count: never behind the clock, at most one tick before it."""
-    watches: set[Watch] = attrs.field(factory=set)
+    watches: dict[Watch, None] = attrs.field(factory=dict)
+    """Those that are not closed, in the order in which they were made: it is the order in which they expire."""
+    turnstile: Turnstile = attrs.field(factory=Turnstile)
+    """Where the busy ones wait for a turn."""
 
     def has_passed(self, deadline: float) -> bool:
         """Whether `deadline` has passed for certain."""
@@ -133,16 +211,18 @@ class Watchdog:
     def watch(self) -> Watch:
         """A new watch, to be closed by its owner."""
         watch = Watch(self)
-        self.watches.add(watch)
+        self.watches[watch] = None
         return watch
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Expire what is late, once a tick, until cancelled."""
+        """Expire what is late, once a tick, and let in who is busy, until cancelled."""
         self.now = trio.current_time() + self.tick_seconds
-        task_status.started()
-        while True:
-            await trio.sleep(self.tick_seconds)
-            self.now = trio.current_time() + self.tick_seconds
-            for watch in list(self.watches):
-                if self.has_passed(watch.deadline):
-                    watch.expire()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.turnstile.run)
+            task_status.started()
+            while True:
+                await trio.sleep(self.tick_seconds)
+                self.now = trio.current_time() + self.tick_seconds
+                for watch in list(self.watches):
+                    if self.has_passed(watch.deadline):
+                        watch.expire()

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.net import proxy_header
-from shimproxy.net.address import written
+from shimproxy.net.address import address_text
 from shimproxy.net.errors import DeadlinePassed, HeaderInvalid, Interrupted
 from shimproxy.net.kernel import is_of_this_user, is_own
 from shimproxy.net.origin import Origin, party, redirected_from
-from shimproxy.session.delivery import Over
+from shimproxy.session.closing import Closing, SessionEnded
 from shimproxy.session.opening import Unopened
 from shimproxy.session.replies import DESTINATION_REFUSED
 from shimproxy.smtp.catalogue import Violation
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from shimproxy.net.origin import Allowed, OwnLegs, Party
     from shimproxy.net.receivers import Route
     from shimproxy.session.notes import Notes
-    from shimproxy.smtp.reply import Own
+    from shimproxy.smtp.reply import LocalReply
 
 
 @attrs.frozen(kw_only=True)
@@ -66,13 +66,13 @@ class Arrival:
     """Whether that is a proxy which has to say whom it connects for."""
     route: Route
     notes: Notes
-    enter: Callable[[Party], Own | None]
+    enter: Callable[[Party], LocalReply | None]
     """Lets a sender behind a proxy in, or gives the reply that it gets instead."""
     _is_a_check: bool = False
     """Whether the proxy connects for itself."""
 
     async def begin(self, leg: Leg, header_seconds: float) -> None:
-        """Find out whom the connection is from. Raises Over if that is not said as it has to be, or not yet."""
+        """Find out whom the connection is from. Raises SessionEnded if that is not said as it has to be, or not yet."""
         connected = Origin(party(self.sockaddr), party(leg.sock.getsockname()))
         self.route.origin = connected
         if not self.headed:
@@ -81,48 +81,47 @@ class Arrival:
         try:
             await leg.wait_to_read()
             if leg.peek(1) == b"":
-                self.notes.ended("sender")
-                raise Over  # it only wanted to see whether somebody is there
+                raise SessionEnded(Closing.BY_SENDER)  # it only wanted to see whether somebody is there
             header = await proxy_header.read(leg)
         except (HeaderInvalid, DeadlinePassed) as failed:
-            reason = failed.reason if isinstance(failed, HeaderInvalid) else "not whole in time"
+            reason = failed.reason if isinstance(failed, HeaderInvalid) else "not complete in time"
             self.notes.repaired(Violation.PROXY_HEADER, reason=reason)
-            self.notes.ended("sender")
-            raise Over from None
+            raise SessionEnded(Closing.BY_SENDER) from None
         except Interrupted:
-            self.notes.ended("shim")
-            raise Over from None  # a 421 is no word for whoever may be about to begin TLS
+            # A 421 is no word for a sender that may be about to begin TLS.
+            raise SessionEnded(Closing.BY_SHIM) from None
         leg.octets_in = 0  # what counts is SMTP
         # Version 1 can't say LOCAL: HAProxy gives a check's own ends there.
         self._is_a_check = header.local or (header.sender is not None and header.sender == connected.sender)
         if header.sender and not self._is_a_check:
             self.route.origin = Origin(header.sender, header.destination)
             record = self.notes.record
-            record.via, record.sender = record.sender, written(header.sender)
+            record.via, record.sender = record.sender, address_text(header.sender)
 
     def settle(self, sock: socket.socket) -> None:
         """See whether the sender may go where it wants to, and have it go there. Raises Unopened."""
         origin = self.route.origin
         if self.headed and origin.sender and not self._is_a_check and (reply := self.enter(origin.sender)):
-            raise Unopened(reply, "shim")
+            raise Unopened(reply, Closing.BY_SHIM)
         if not self.arrivals.original:
             return
         own = party(sock.getsockname())
         destination = own if self.arrivals.tproxy else redirected_from(sock)
         if why_not := self._why_refused(origin.sender, destination):
-            self.notes.repaired(Violation.DESTINATION_REFUSED, destination=written(destination or own), reason=why_not)
-            raise Unopened(DESTINATION_REFUSED, "shim")
+            shown = address_text(destination or own)
+            self.notes.repaired(Violation.DESTINATION_REFUSED, destination=shown, reason=why_not)
+            raise Unopened(DESTINATION_REFUSED, Closing.BY_SHIM)
         assert destination is not None
         self.route.origin = Origin(origin.sender, destination)
         self.route.aim(destination)
-        self.notes.record.receiver = written(destination)  # also of one that can't be reached
+        self.notes.record.receiver = address_text(destination)  # also of one that can't be reached
 
     def _why_refused(self, sender: Party | None, destination: Party | None) -> str:
         arrivals = self.arrivals
         if destination is None or (destination[1] in arrivals.ports and is_own(destination[0])):
-            return "the listener was dialled directly"
+            return "a direct connection to the listener"
         if sender and is_own(sender[0]) and self._has_come_back(sender, destination):
-            return "a loop: it is a connection of this shimproxy's own that has come back"
+            return "a loop: the connection comes from this shimproxy"
         if not any(each.includes(destination) for each in arrivals.allowed):
             return "not in --allow-destination"
         return ""

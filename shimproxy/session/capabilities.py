@@ -9,28 +9,22 @@ It does not know when a reply is given, nor what the sender makes of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from shimproxy.session.security import STARTTLS
-from shimproxy.smtp.ehlo import keeps, keywords, offering, size_offered
+from shimproxy.session.keywords import DECIDED, KEYWORDS, Offering, keeps
+from shimproxy.smtp.ehlo import keywords, offering
 
 if TYPE_CHECKING:
     from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Policy
     from shimproxy.session.receiver import Receiver
-    from shimproxy.session.security import Security
     from shimproxy.session.sender import Sender
     from shimproxy.smtp.ehlo import Keywords
     from shimproxy.smtp.reply import Reply
 
-_PIPELINING = b"PIPELINING"
-_CHUNKING = b"CHUNKING"
-# How many replies a refused last chunk has in LMTP is for each receiver to say: some give one, some none.
-_OF_CHUNKS = (_CHUNKING, b"BINARYMIME")
-_SIZE = b"SIZE"
-_ENHANCED = b"ENHANCEDSTATUSCODES"
+_SWITCHES: Final = tuple((each.name, each.switches) for each in KEYWORDS if each.switches)
 
 
 @attrs.define(eq=False)
@@ -41,7 +35,6 @@ class Capabilities:
     _receiver: Receiver
     _notes: Notes
     _policy: Policy
-    _security: Security
     pipelining: bool = False
     """Whether the sender was told that it need not wait for each reply (RFC 2920)."""
     chunks: bool = False
@@ -55,11 +48,7 @@ class Capabilities:
         offered = self._offering(reply)
         if offered is not reply:
             self._notes.said(offered)
-        found = self._keywords = keywords(offered)
-        self.pipelining = _PIPELINING in found
-        self.tls = STARTTLS in found
-        self._sender.enhanced_codes = _ENHANCED in found
-        self.chunks = _CHUNKING in found
+        self._note(keywords(offered))
         return offered
 
     def offers_as_before(self, reply: Reply) -> bool:
@@ -68,19 +57,28 @@ class Capabilities:
 
     def forget(self) -> None:
         """What the sender was offered counts no more: it said HELO, or went over to TLS (RFC 3207 4.2)."""
-        self.pipelining = self.tls = self.chunks = False
-        self._sender.enhanced_codes = False
-        self._keywords = {}
+        self._note({})
+
+    def _note(self, offered: Keywords) -> None:
+        """The sender is offered these keywords, and no others."""
+        self._keywords = offered
+        for name, switch in _SWITCHES:
+            setattr(self, switch, name in offered)
+
+    def _switch_enhanced_codes(self, told: bool) -> None:
+        self._sender.enhanced_codes = told
+
+    enhanced_codes = property(fset=_switch_enhanced_codes)
+    """Whether the sender was told that replies have enhanced codes (RFC 2034): so have shimproxy's own then."""
 
     def _offering(self, reply: Reply) -> Reply:
         """The EHLO reply as it is given to the sender."""
-        policy = self._policy
-        removed, added = self._security.offer(self._receiver)
-        if not policy.pipelining:
-            removed = (*removed, _PIPELINING)
-        if policy.lmtp:
-            removed = (*removed, *_OF_CHUNKS)
-        largest_octets = policy.sizes.largest_octets if policy.sizes else None
-        if largest_octets is not None and (size := size_offered(keywords(reply), largest_octets)):
-            removed, added = (*removed, _SIZE), (*added, size)
+        decides = Offering(self._policy, self._sender.leg.secured, self._receiver.leg.secured, reply)
+        removed, added = [], []
+        for name, offered in DECIDED:
+            how = offered(decides)
+            if how is not True:
+                removed.append(name)
+            if isinstance(how, bytes):
+                added.append(how)
         return offering(reply, removed, added)

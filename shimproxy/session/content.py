@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import attrs
 
-from shimproxy.net.errors import DeadlinePassed
-from shimproxy.session.delivery import Delivery, Over
-from shimproxy.session.intake import Intake
-from shimproxy.session.replies import NOT_OFFERED, SENT_TOO_SOON, TOO_BIG
-from shimproxy.session.transfer import Transfer
+from shimproxy.net.errors import DeadlinePassed, Interrupted
+from shimproxy.session.closing import Closing, SessionEnded
+from shimproxy.session.mail_data_reader import MailDataReader
+from shimproxy.session.mail_data_reply import MailDataReply
+from shimproxy.session.phase import SessionPhase
+from shimproxy.session.replies import NOT_OFFERED, SENDER_LATE, SENT_TOO_SOON, SHUTTING_DOWN, TOO_BIG
+from shimproxy.session.transfer import ForwardResult, Transfer
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Command, Verb, chunk_of
 
@@ -33,11 +35,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from shimproxy.session.notes import Notes
-    from shimproxy.session.pipeline import Pipeline
+    from shimproxy.session.pending import PendingReplies
     from shimproxy.session.policy import Policy
+    from shimproxy.session.reply_waits import ReplyWaits
     from shimproxy.session.sender import Sender
     from shimproxy.smtp.command import Chunk
-    from shimproxy.smtp.reply import Own, Reply
+    from shimproxy.smtp.reply import LocalReply, Reply
 
 
 _EMPTY_CHUNK: Final = Command(Verb.BDAT, b"BDAT 0\r\n")
@@ -48,79 +51,79 @@ class Content:
     """The mail data and chunks of one session, on their way."""
 
     sender: Sender
-    pipeline: Pipeline
+    pending: PendingReplies
+    waits: ReplyWaits
     notes: Notes
     policy: Policy
 
     def take_mail_data(self) -> Awaitable[None]:
         """Pass on mail data, and relay their reply.
 
-        Raises Over, LegBroken, DeadlinePassed, Interrupted.
+        Raises SessionEnded, LegBroken, DeadlinePassed, Interrupted.
         """
-        return self._pass_on(Intake.of_mail(self.sender, self.policy, self.pipeline.measure), last=True)
+        return self._carry(MailDataReader.of_mail(self.sender, self.policy, self.pending.transaction.size), last=True)
 
     async def take_chunk(self, command: Command) -> None:
         """Forward BDAT and its chunk, or drain and refuse it.
 
-        Raises Over, LegBroken, DeadlinePassed, Interrupted.
+        Raises SessionEnded, LegBroken, DeadlinePassed, Interrupted.
         """
         chunk = chunk_of(command.line) if command.forwardable else None
-        pipeline = self.pipeline
-        receiver = pipeline.receiver
+        pending = self.pending
+        receiver, transaction = pending.receiver, pending.transaction
         self.notes.phase = command.verb
-        if chunk is None or pipeline.measure or pipeline.chunks_in_doubt or pipeline.chunk_refusal:
+        if chunk is None or pending.transaction.size or transaction.chunks_in_doubt or transaction.chunk_refusal:
             # What a mail may measure is known when its recipients are ruled on, and whether it is refused likewise.
-            await pipeline.settle()
-            pipeline.chunks_in_doubt = False
-        if pipeline.refused_between_chunks:
+            await self.waits.settle()
+            transaction.chunks_in_doubt = False
+        if transaction.refused_between_chunks:
             await self._ask_whether_chunks_are_taken()
         if chunk is None:
             if command.forwardable:  # or it is told already what was wrong with it
                 self.notes.repaired(Violation.CHUNK_OF_NO_SIZE, said=command.line)
-            await self._end()
-        elif pipeline.chunk_refusal:
-            await self._refuse(chunk, pipeline.chunk_refusal)
-        elif not pipeline.capabilities.chunks:
-            await pipeline.settle()
+            raise SessionEnded(Closing.BY_SHIM, SENT_TOO_SOON)
+        if transaction.chunk_refusal:
+            await self._refuse(chunk, transaction.chunk_refusal)
+        elif not pending.capabilities.chunks:
+            await self.waits.settle()
             if not receiver.gone:
                 self.notes.withheld(command.word)
-                pipeline.tally.answered(NOT_OFFERED.plain.code)
+                pending.quota.answered(NOT_OFFERED.plain.code)
             await self._refuse(chunk, receiver.last_words if receiver.gone else NOT_OFFERED)
         elif self._is_too_much(chunk):
-            await pipeline.settle()
+            await self.waits.settle()
             self.notes.repaired(Violation.OVERSIZE, chunk_octets=chunk.size_octets)
             if not receiver.gone:
-                receiver.mail_data_open = True  # of the chunks before this one, it must make no mail
                 receiver.drop()
-            pipeline.chunk_refusal = TOO_BIG
+            transaction.chunk_refusal = TOO_BIG
             await self._refuse(chunk, TOO_BIG)
-        elif not pipeline.outstanding and not await receiver.in_step():
+        elif not pending.outstanding and not await receiver.in_step():
             await self._refuse(chunk, receiver.last_words)
         else:
             receiver.queue(command)
             if await self._flush_chunk_command():
-                receiver.mail_data_open = True
-                pipeline.note_chunk(last=chunk.last)
-                pipeline.chunks_in_doubt = not (chunk.size_octets or chunk.last)  # BDAT 0, which Exim refuses
-                await self._pass_on(Intake.of_chunk(self.sender, self.policy, chunk.size_octets), last=chunk.last)
+                receiver.data.begin_chunk()
+                transaction.forward_chunk(last=chunk.last, outstanding=len(pending.outstanding))
+                transaction.chunks_in_doubt = not (chunk.size_octets or chunk.last)  # BDAT 0, which Exim refuses
+                await self._carry(MailDataReader.of_chunk(self.sender, self.policy, chunk.size_octets), last=chunk.last)
             else:
                 await self._refuse(chunk, receiver.last_words)
 
     async def _flush_chunk_command(self) -> bool:
         """Write BDAT and what was queued before it; whether the receiver took it. Raises Interrupted."""
-        pipeline, receiver = self.pipeline, self.pipeline.receiver
+        pending, receiver = self.pending, self.pending.receiver
         if receiver.flush_now():
             return True
         receiver.leg.watch.allow(self.policy.deadlines.reply, Verb.BDAT)
         try:
-            await pipeline.flush_slowly(not_entered=1)
+            await self.waits.flush_slowly(not_entered=1)
         except DeadlinePassed:
             self.notes.repaired(Violation.NO_REPLY, to=str(Verb.BDAT))
             receiver.give_up()
-        if not (pipeline.outstanding or receiver.gone) and (reply := receiver.reply_at_hand()):
+        if not (pending.outstanding or receiver.gone) and (reply := receiver.reply_at_hand()):
             receiver.give_up_in_disorder(Violation.EXTRA_REPLY, reply)
         if receiver.gone:
-            pipeline.answer_earlier()
+            pending.answer_earlier()
         return not receiver.gone
 
     async def _ask_whether_chunks_are_taken(self) -> None:
@@ -128,8 +131,8 @@ class Content:
 
         Raises Interrupted.
         """
-        pipeline, receiver = self.pipeline, self.pipeline.receiver
-        refusal, pipeline.refused_between_chunks = pipeline.refused_between_chunks, None
+        receiver, transaction = self.pending.receiver, self.pending.transaction
+        refusal, transaction.refused_between_chunks = transaction.refused_between_chunks, None
         try:
             reply = await receiver.ask(_EMPTY_CHUNK)
         except DeadlinePassed:
@@ -137,71 +140,90 @@ class Content:
             receiver.give_up()
             reply = None
         if reply is None or reply.kind != 2:
-            pipeline.chunk_refusal = pipeline.chunk_refusal or refusal
+            transaction.chunk_refusal = transaction.chunk_refusal or refusal
 
     def _is_too_much(self, chunk: Chunk) -> bool:
-        measure = self.pipeline.measure
-        if not measure:
+        size = self.pending.transaction.size
+        if not size:
             return False
-        measure.octets += chunk.size_octets
-        return measure.exceeded
+        size.octets += chunk.size_octets
+        return size.exceeded
 
-    async def _pass_on(self, intake: Intake, *, last: bool) -> None:
-        pipeline = self.pipeline
-        transfer = Transfer(pipeline, intake, self.policy)
-        delivery = Delivery(self.sender, self.notes, self.policy, transfer, last)
-        whole = await delivery.pass_on()
-        if last or intake.octets_taken:
-            pipeline.tally.passed(last=last)
-        if whole:
-            pipeline.await_verdict(delivery)
+    async def _carry(self, reader: MailDataReader, *, last: bool) -> None:
+        """Forward mail data or a chunk to the end, and relay their reply (RFC 5321 4.1.1.4, RFC 3030).
+
+        What the receiver is not to have, or does not take, is read and dropped up to the end. Raises SessionEnded,
+        LegBroken, DeadlinePassed, Interrupted.
+        """
+        notes, pending, transaction = self.notes, self.pending, self.pending.transaction
+        transfer = Transfer(pending, reader, self.policy)
+        owed = MailDataReply(self.sender, notes, self.policy, transfer, last)
+        notes.phase = SessionPhase.MAIL_DATA
+        try:
+            result = await transfer.forward()
+            if result is ForwardResult.STOPPED:
+                owed.give_up_receiver()
+                notes.phase = SessionPhase.DRAINING
+                if not await reader.drain():
+                    result = ForwardResult.SENDER_GONE
+        except DeadlinePassed as late:
+            notes.repaired(Violation.SENDER_STALLED, waited_for=late.what)
+            owed.end_in_mail_data(SENDER_LATE)
+        except Interrupted:
+            owed.end_in_mail_data(SHUTTING_DOWN)
+        finally:
+            owed.tell_what_was_repaired()
+        if result is ForwardResult.SENDER_GONE:
+            owed.end_without_sender()
+        notes.heard_mail_data(reader.octets_taken)
+        if last or reader.octets_taken:
+            pending.quota.passed(last=last)
+        if result is ForwardResult.COMPLETE:
+            if notes.tracer:
+                notes.tracer.has_given_the_end()
+            transfer.receiver.data.end()
+            notes.phase = SessionPhase.END_OF_MAIL_DATA
+            pending.await_verdict(owed)
         else:
-            pipeline.answer_earlier()
-            verdicts = await delivery.verdicts_without_the_end()
+            pending.answer_earlier()
+            verdicts = await owed.verdicts_without_the_end()
             for verdict in verdicts:
-                delivery.give(verdict)
+                owed.give(verdict)
             await self.sender.pour()
-            pipeline.end_transaction()
-            pipeline.chunk_refusal = None if last else verdicts[0]
+            transaction.end()
+            transaction.chunk_refusal = None if last else verdicts[0]
         # With TLS, or a Unix socket, it can't be told which chunk it is of which octets are under way.
-        leg = pipeline.receiver.leg
-        if last or intake.outrun or not pipeline.goes_on or leg.secured or not leg.resettable:
-            await pipeline.settle()
-        if intake.outrun:
-            await self._end_outrun()
+        leg = pending.receiver.leg
+        if last or reader.outrun or not pending.goes_on or leg.secured or not leg.resettable:
+            await self.waits.settle()
+        if reader.outrun:
+            self._end_outrun()
 
-    async def _refuse(self, chunk: Chunk, reply: Reply | Own) -> None:
+    async def _refuse(self, chunk: Chunk, reply: Reply | LocalReply) -> None:
         """Read and drop the chunk, and give its reply; the last reply of the session if that says so."""
-        pipeline = self.pipeline
-        receiver = pipeline.receiver
-        ends = receiver.gone and not pipeline.chunk_refusal
-        intake = Intake.of_chunk(self.sender, self.policy, chunk.size_octets)
-        if not await intake.drain():
+        receiver, transaction = self.pending.receiver, self.pending.transaction
+        ends = receiver.gone and not transaction.chunk_refusal
+        reader = MailDataReader.of_chunk(self.sender, self.policy, chunk.size_octets)
+        if not await reader.drain():
             receiver.note_departure(self.sender.leg.ended)
-            raise Over
-        if pipeline.chunk_refusal or pipeline.chunks_open:
+            raise SessionEnded(Closing.BY_SENDER)
+        if transaction.chunk_refusal or transaction.chunks_open or ends:
             self._count(chunk)
-        pipeline.mail_refused = True
+        transaction.mail_refused = True
         if chunk.last and receiver.gone:
-            pipeline.reset()
+            transaction.reset()
         await self.sender.say(reply)
-        if intake.outrun:
-            await self._end_outrun()
+        if reader.outrun:
+            self._end_outrun()
         if ends:
-            self.notes.ended("receiver")
-            raise Over
+            raise SessionEnded(Closing.BY_RECEIVER)
 
     def _count(self, chunk: Chunk) -> None:
         """A chunk of a mail was dropped: it counts as one does that was passed on."""
         if chunk.last or chunk.size_octets:
-            self.pipeline.tally.passed(last=chunk.last)
+            self.pending.quota.passed(last=chunk.last)
         self.notes.record.transactions += chunk.last
 
-    async def _end_outrun(self) -> NoReturn:
+    def _end_outrun(self) -> NoReturn:
         self.notes.repaired(Violation.OUTRUN)
-        await self._end()
-
-    async def _end(self) -> NoReturn:
-        self.notes.ended("shim")
-        await self.sender.say(SENT_TOO_SOON)
-        raise Over
+        raise SessionEnded(Closing.BY_SHIM, SENT_TOO_SOON)

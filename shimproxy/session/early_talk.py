@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Policy
     from shimproxy.session.sender import Sender
-    from shimproxy.smtp.reply import Own
+    from shimproxy.smtp.reply import LocalReply
 
 _MOST_OCTETS = 4096
 
 
-async def instead_of_tls(sender: Sender, notes: Notes, policy: Policy) -> Own | None:
+async def instead_of_tls(sender: Sender, notes: Notes, policy: Policy) -> LocalReply | None:
     """What answers a sender that was to begin with TLS, and says in the clear what is known to be none of SMTP's.
 
     Raises DeadlinePassed, Interrupted.
@@ -46,7 +46,7 @@ async def instead_of_tls(sender: Sender, notes: Notes, policy: Policy) -> Own | 
     return _instead_of_commands(sender, notes)
 
 
-async def while_unanswered(sender: Sender, notes: Notes, receiver: Leg) -> Own | None:
+async def while_unanswered(sender: Sender, notes: Notes, receiver: Leg) -> LocalReply | None:
     """Wait until the receiver speaks; what answers a sender that says what is none of SMTP's meanwhile.
 
     A receiver may let it wait for minutes. Raises DeadlinePassed, Interrupted.
@@ -65,7 +65,7 @@ async def while_unanswered(sender: Sender, notes: Notes, receiver: Leg) -> Own |
     return None
 
 
-def instead_of_greeting(sender: Sender, notes: Notes, policy: Policy) -> Own | None:
+def instead_of_greeting(sender: Sender, notes: Notes, policy: Policy) -> LocalReply | None:
     """What answers a sender that has spoken already, if it is not greeted. What it has said is held."""
     leg = sender.leg
     if not (leg.readable and (octets := leg.look())):
@@ -77,7 +77,7 @@ def instead_of_greeting(sender: Sender, notes: Notes, policy: Policy) -> Own | N
     return SPOKE_EARLY if policy.early_talk is EarlyTalk.REFUSE else None
 
 
-def _instead_of_commands(sender: Sender, notes: Notes) -> Own | None:
+def _instead_of_commands(sender: Sender, notes: Notes) -> LocalReply | None:
     command = sender.commands.next_foreign()
     if command is None:
         return None

@@ -15,65 +15,21 @@ It does not know what a keyword is good for.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import attrs
 
+from shimproxy.session.answered_hello import AnsweredHello
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import HELLOS, Verb, hello_like, name_given
+from shimproxy.smtp.command import hello_like, name_given
 from shimproxy.smtp.dialogue import RELAY, answers, ruling
-from shimproxy.smtp.ehlo import keywords
-from shimproxy.smtp.reply import Reply
 
 if TYPE_CHECKING:
     from shimproxy.session.policy import Policy
     from shimproxy.session.receiver import Receiver
     from shimproxy.smtp.command import Command
     from shimproxy.smtp.ehlo import Keywords
-
-_ALREADY_SAID: Final = 503
-_UNKNOWN_WORD: Final = (500, 502, 504)
-
-
-@attrs.frozen
-class AnsweredHello:
-    """A hello, and what the receiver has said to it."""
-
-    hello: Command
-    reply: Reply
-
-    @property
-    def is_extended(self) -> bool:
-        """Whether it asks what the receiver offers."""
-        return self.hello.verb is not Verb.HELO
-
-    @property
-    def offers(self) -> Keywords:
-        """The extensions that the receiver has."""
-        return keywords(self.reply) if self.reply.code == 250 and self.is_extended else {}
-
-    @property
-    def is_unknown_word(self) -> bool:
-        """Whether the receiver knows no such command, whoever says it."""
-        return self.reply.code in _UNKNOWN_WORD
-
-    def reply_to(self, command: Command) -> Reply | None:
-        """What answers this hello of the sender's, if it says the same."""
-        if command.verb not in HELLOS or name_given(command) != name_given(self.hello):
-            return None
-        return self._reply_to(command.verb)
-
-    def instead_of(self, refusal: Reply, verb: Verb) -> Reply:
-        """What answers the sender's first hello, where the receiver has refused it for being its second."""
-        return (self._reply_to(verb) if refusal.code == _ALREADY_SAID and self.reply.kind == 2 else None) or refusal
-
-    def _reply_to(self, verb: Verb) -> Reply | None:
-        if verb is self.hello.verb:
-            return self.reply
-        if verb is not Verb.HELO or self.reply.kind != 2:
-            return None
-        first = self.reply.octets.splitlines(keepends=True)[0]
-        return Reply(self.reply.code, first[:3] + b" " + first[4:])
+    from shimproxy.smtp.reply import Reply
 
 
 @attrs.define(eq=False)
@@ -81,7 +37,7 @@ class Hellos:
     """What is said to the receivers of one session of who the sender is."""
 
     policy: Policy
-    _refused_at: set[tuple[str, bytes]] = attrs.field(factory=set)
+    _refused_at: tuple[tuple[str, bytes], ...] = ()
     """Who has refused EHLO with which name, so that only the sender may say it there: a name may be the reason."""
 
     async def offers(
@@ -118,8 +74,9 @@ class Hellos:
 
     def note_refusal(self, receiver: Receiver) -> None:
         """Give the receiver that has refused EHLO none with that name again, but the sender's own."""
-        if receiver.answered_hello:
-            self._refused_at.add((receiver.leg.peer, name_given(receiver.answered_hello.hello)))
+        answered = receiver.answered_hello
+        assert answered is not None
+        self._refused_at = (*self._refused_at, (receiver.leg.peer, name_given(answered.hello)))
 
     def reply_to(self, receiver: Receiver, command: Command) -> Reply | None:
         """What the receiver has said already to what the sender says now, if that is a hello. A refusal counts once."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from shimproxy.session.policy import Policy
     from shimproxy.session.receiver import Receiver
     from shimproxy.smtp.command import Command
-    from shimproxy.smtp.reply import Own, Reply
+    from shimproxy.smtp.reply import LocalReply, Reply
 
 _TAKEN: Final = (220, 250)
 """Postfix before 2.3 said 250, and did not go back to its greeting."""
@@ -59,7 +59,7 @@ class Introduction:
         leg = receiver.leg
         return not self.policy.xclient or self._made_on == (leg, leg.secured)
 
-    async def refusal(self, receiver: Receiver, command: Command) -> Reply | Own | None:
+    async def refusal(self, receiver: Receiver, command: Command) -> Reply | LocalReply | None:
         """Tell the receiver, before the sender's `command` is forwarded; what the sender gets instead, if that fails.
 
         A receiver that does not offer XCLIENT has had an EHLO; one that has gone is for the caller to see. Raises

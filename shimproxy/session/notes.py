@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from shimproxy.session.phase import SessionPhase
 from shimproxy.session.record import MOST_REPAIRS_KEPT, Repair
 from shimproxy.session.trace import OWN, Kind
 from shimproxy.smtp.catalogue import Violation
@@ -21,12 +22,12 @@ from shimproxy.smtp.command import Command, Verb
 
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
+    from shimproxy.session.closing import Closing
+    from shimproxy.session.phase import Phase
     from shimproxy.session.record import Observer, SessionRecord
-    from shimproxy.session.trace import Tracer
+    from shimproxy.session.tracer import Tracer
     from shimproxy.smtp.reply import Reply
 
-FIRST_COMMAND = "first command"
-AFTER_421 = "after 421"
 _OF_SECRETS = (Verb.AUTH, Verb.OTHER)
 
 
@@ -36,8 +37,10 @@ class Notes:
 
     record: SessionRecord
     observer: Observer
-    phase: str = "greeting"
-    """What the session is doing, for the record."""
+    phase: Phase = SessionPhase.GREETING
+    """What the session is doing."""
+    _withheld: str = ""
+    """The word of the command that was withheld last."""
     tracer: Tracer | None = None
     """Who writes the session's trace, if it has one."""
     telling: bool = attrs.field(init=False)
@@ -127,11 +130,11 @@ class Notes:
         """Count a repair and tell of it."""
         if self.secret:
             detail = {name: b"..." if isinstance(value, bytes) else value for name, value in detail.items()}
-        self._tell(Repair(violation, self.phase, detail))
+        self._tell(Repair(violation, self._label, detail))
 
     def repaired_a_habit(self, violation: Violation, **detail: int | str) -> None:
         """Count a minor repair and tell of it."""
-        self._tell(Repair(violation, self.phase, {**detail}, minor=True))
+        self._tell(Repair(violation, self._label, {**detail}, minor=True))
 
     def _tell(self, repair: Repair) -> None:
         record = self.record
@@ -145,13 +148,18 @@ class Notes:
 
     def withheld(self, verb: str) -> None:
         """A command is for no receiver, although nothing is wrong with it."""
-        self.phase = verb
+        self.phase, self._withheld = SessionPhase.WITHHELD, verb
         self.repaired(Violation.WITHHELD_COMMAND, verb=verb)
 
-    def ended(self, who: str) -> None:
-        """`who` has ended the session; only the first time counts."""
+    @property
+    def _label(self) -> str:
+        """The word for the phase in the log."""
+        return self._withheld if self.phase is SessionPhase.WITHHELD else self.phase
+
+    def ended(self, by: Closing) -> None:
+        """`by` has ended the session; only the first time counts."""
         if self.record.ended_by == "-":
-            self.record.ended_by, self.record.ended_in = who, self.phase
+            self.record.ended_by, self.record.ended_in = by, self._label
 
 
 def _traced(command: Command, *, hidden: bool) -> bytes:

@@ -16,10 +16,12 @@ import attrs
 
 from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken
 from shimproxy.net.tap import Ended
+from shimproxy.session.phase import SessionPhase
 
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
     from shimproxy.session.notes import Notes
+    from shimproxy.session.policy import Policy
     from shimproxy.session.receiver import Receiver
     from shimproxy.session.security import Security
     from shimproxy.session.sender import Sender
@@ -58,15 +60,16 @@ class _Direction:
         return bool(self._held)
 
 
-async def take_over(sender: Sender, receiver: Receiver, security: Security, notes: Notes, idle_seconds: float) -> None:
+async def take_over(sender: Sender, receiver: Receiver, security: Security, notes: Notes, policy: Policy) -> None:
     """Both peers speak TLS with each other from here on, until one of them ends that or both say nothing for long."""
     security.discard_plaintext(receiver)
-    notes.record.sender_tls = notes.record.receiver_tls = notes.phase = "opaque"
+    notes.phase = SessionPhase.OPAQUE
+    notes.record.sender_tls = notes.record.receiver_tls = "opaque"
     receiver.passes_unread()
     if notes.tracer:
         notes.tracer.passes_unread()
     try:
-        await relay(sender.leg, receiver.leg, idle_seconds)
+        await relay(sender.leg, receiver.leg, policy.deadlines.opaque)
     except (LegBroken, DeadlinePassed, Interrupted):
         sender.leg.reset()
         receiver.leg.reset()

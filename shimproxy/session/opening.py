@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.net.errors import DeadlinePassed, DialFailed, NoMeans, SenderUnusable
+from shimproxy.session.closing import Closing
 from shimproxy.session.early_talk import while_unanswered
 from shimproxy.session.introduction import Introduction
 from shimproxy.session.receiver import Receiver
@@ -33,31 +34,31 @@ from shimproxy.session.replies import (
 )
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import RESET
-from shimproxy.smtp.dialogue import OUT_OF_STEP, Answers, ruling
+from shimproxy.smtp.dialogue import OUT_OF_STEP, ReplyTo, ruling
 from shimproxy.smtp.reply import ReplyReader
 
 if TYPE_CHECKING:
     from shimproxy.net.receivers import Route
     from shimproxy.net.watch import Watch
-    from shimproxy.session.farewell import Beside
+    from shimproxy.session.lingering_close import BackgroundCloser
     from shimproxy.session.notes import Notes
-    from shimproxy.session.pipeline import Pipeline
+    from shimproxy.session.pending import PendingReplies
     from shimproxy.session.policy import Policy
     from shimproxy.session.security import Security
     from shimproxy.smtp.command import Command
-    from shimproxy.smtp.reply import Own, Reply
+    from shimproxy.smtp.reply import LocalReply, Reply
 
 
 class Unopened(Exception):
-    """There is no receiver for the sender, because of `who`; `reply` is the last of its session.
+    """There is no receiver for the sender, because of `by`; `reply` is the last of its session.
 
     `told` is whether it was told who the sender is, and may have refused that one alone.
     """
 
-    def __init__(self, reply: Reply | Own, who: str = "receiver", *, told: bool = False) -> None:
+    def __init__(self, reply: Reply | LocalReply, by: Closing = Closing.BY_RECEIVER, *, told: bool = False) -> None:
         super().__init__(reply)
         self.reply = reply
-        self.who = who
+        self.by = by
         self.told = told
 
 
@@ -70,7 +71,7 @@ class Opening:
     watch: Watch
     """What the session waits under."""
     route: Route
-    beside: Beside
+    closer: BackgroundCloser
     security: Security
     receiver: Receiver | None = None
     """Once it is dialled, and whatever becomes of it."""
@@ -90,7 +91,7 @@ class Opening:
             try:
                 greeting = await self._greeting_of_next()
             except Unopened as failed:
-                if failed.who == "shim":
+                if failed.by is Closing.BY_SHIM:
                     raise
                 route.was_of_no_use()
                 if not route.has_more:
@@ -112,10 +113,10 @@ class Opening:
             leg = await self.route.dial(self.watch, deadlines.connect)
         except NoMeans as failed:
             notes.repaired(Violation.LIMIT_REACHED, limit="descriptors", reason=str(failed))
-            raise Unopened(NO_MEANS, "shim") from None
+            raise Unopened(NO_MEANS, Closing.BY_SHIM) from None
         except SenderUnusable as failed:
             notes.repaired(Violation.UNREACHABLE, reason=str(failed))
-            raise Unopened(SENDER_UNUSABLE, "shim") from None
+            raise Unopened(SENDER_UNUSABLE, Closing.BY_SHIM) from None
         except DialFailed as failed:
             notes.repaired(Violation.UNREACHABLE, reason=str(failed))
             raise Unopened(NO_CONNECTION) from None
@@ -127,7 +128,7 @@ class Opening:
             receiver.begin_anew(leg)
         else:
             replies = ReplyReader(self.policy.limits.reply_octets)
-            receiver = self.receiver = Receiver(leg, replies, notes, deadlines, self.beside)
+            receiver = self.receiver = Receiver(leg, replies, notes, deadlines, self.closer)
         if notes.tracer:
             notes.tracer.follow_receiver(leg, partial(_unread_octets, receiver.replies))
         if not await self.security.secure_at_once(leg):
@@ -139,7 +140,7 @@ class Opening:
         try:
             # Once there was a greeting, or another receiver, what the sender has said is its commands.
             if is_first and (refusal := await while_unanswered(self.security.sender, notes, leg)):
-                raise Unopened(refusal, "shim")
+                raise Unopened(refusal, Closing.BY_SHIM)
             reply = await receiver.next_reply()
         except DeadlinePassed as late:
             reply = None
@@ -148,7 +149,7 @@ class Opening:
             self.security.note_lost_inside(leg)
             receiver.give_up()
             raise Unopened(RECEIVER_NOT_SECURE)
-        if reply is None or ruling(Answers.GREETING, reply) is OUT_OF_STEP:
+        if reply is None or ruling(ReplyTo.GREETING, reply) is OUT_OF_STEP:
             said = reply.octets if reply else b""
             notes.repaired(Violation.NO_GREETING, said=said, waited_for=waited_for)
             receiver.give_up()
@@ -173,17 +174,17 @@ class Opening:
         elif blameless and self.watch.now - self._greeted_at < self.policy.deadlines.connect:
             self.route.was_of_no_use(told=self._tells_sender)
 
-    async def another(self, pipeline: Pipeline, command: Command) -> bool:
+    async def another(self, pending: PendingReplies, command: Command) -> bool:
         """Open a leg to one of the receivers that are left, for what the last one has not answered.
 
         Whether `command`, the first of that, can be forwarded. Raises Unopened, Interrupted.
         """
         await self._another()
         self.notes.record.resumed += 1
-        if pipeline.hello:
-            await self.as_before(pipeline, pipeline.hello)
+        if pending.hello:
+            await self.as_before(pending, pending.hello)
             return True
-        return self.policy.receiver_needs_nothing or await self.prepare(pipeline.receiver, command)
+        return self.policy.receiver_needs_nothing or await self.prepare(pending.receiver, command)
 
     async def prepare(self, receiver: Receiver, command: Command) -> bool:
         """Before a command of the sender's is forwarded: TLS, XCLIENT and the login, where they have to be.
@@ -220,7 +221,7 @@ class Opening:
                 return self._introduction.is_made_at(receiver)
             self.security.hellos.note_refusal(receiver)
             receiver.give_up()  # it may be about to close, as it does not know the word
-            await receiver.see_some_off()
+            await receiver.earlier.see_off()
             await self._again()
 
     async def _failure(self, receiver: Receiver, command: Command) -> Unopened | None:
@@ -253,18 +254,18 @@ class Opening:
 
         Raises Unopened, Interrupted.
         """
-        await receiver.see_some_off()
+        await receiver.earlier.see_off()
         self.was_left_by_itself(blameless=blameless)
         self.route.begin_anew()
         await self._another()
         self.notes.record.resumed += 1
 
-    async def as_before(self, pipeline: Pipeline, hello: Command) -> bool:
+    async def as_before(self, pending: PendingReplies, hello: Command) -> bool:
         """See to it that MAIL finds a fresh leg as it would have found the last one.
 
         Whether no more can be to do before the next command. Raises Unopened, Interrupted.
         """
-        receiver = pipeline.receiver
+        receiver = pending.receiver
         while True:
             done = await self.prepare(receiver, hello)
             try:
@@ -273,7 +274,7 @@ class Opening:
                 self.notes.repaired(Violation.NO_REPLY, to=str(hello.verb))
                 reply = None
             else:
-                if reply and reply.kind == 2 and pipeline.capabilities.offers_as_before(reply):
+                if reply and reply.kind == 2 and pending.capabilities.offers_as_before(reply):
                     return done
                 self._note_difference(hello, reply)
             if (reply is None or reply.kind != 2) and not (reply and self._tells_sender):
@@ -287,7 +288,7 @@ class Opening:
         """The receiver has not said to the sender's hello what it was to say."""
         said = reply.octets if reply else b""
         if reply and reply.kind == 2:
-            self.notes.repaired(Violation.NOT_AS_BEFORE, reason="what it offers is not what it was", said=said)
+            self.notes.repaired(Violation.NOT_AS_BEFORE, reason="its capabilities have changed", said=said)
         else:
             reason = f"reply to {hello.verb}" if reply else f"lost at {hello.verb}"
             self.notes.repaired(Violation.NOT_AS_BEFORE, reason=reason, said=said)

@@ -9,6 +9,7 @@ import attrs
 
 from shimproxy.session.limits import Deadlines, Limits
 from shimproxy.session.replies import EARLY_SUCCESS
+from shimproxy.session.setting import Group, setting
 from shimproxy.smtp.command import REFUSED, REFUSED_IN_LMTP, CommandReader
 from shimproxy.smtp.newlines import Newlines
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import ssl
 
     from shimproxy.net.tls import ReceiverSecurity
-    from shimproxy.smtp.reply import Own
+    from shimproxy.smtp.reply import LocalReply
 
 
 class SenderTls(enum.StrEnum):
@@ -82,45 +83,117 @@ class Sizes:
 
 
 @attrs.frozen(kw_only=True)
-class Policy:
-    """The decisions for the senders of one listener."""
+class SessionSettings:
+    """The settings that a session goes by as they were given: part of Settings and of every Policy."""
 
-    deadlines: Deadlines = attrs.field(factory=Deadlines)
-    limits: Limits = attrs.field(factory=Limits)
-    early_success: Own = EARLY_SUCCESS
+    xclient: bool = attrs.field(
+        default=False,
+        metadata=setting("xclient", Group.ROUTE, "send the sender's address to a receiver that offers XCLIENT"),
+    )
+    lmtp: bool = attrs.field(
+        default=False,
+        metadata=setting("lmtp", Group.ROUTE, "speak LMTP on both sides, with a reply for each recipient of a mail"),
+    )
+    """Senders and the receiver say LHLO (RFC 2033)."""
+    early_talk: EarlyTalk = attrs.field(
+        default=EarlyTalk.HOLD,
+        converter=EarlyTalk,
+        metadata=setting(
+            "early-talk",
+            Group.MAIL,
+            "when a sender talks before the greeting: hold its commands, so that receivers do not treat it as a bot, "
+            "or refuse it with 554",
+        ),
+    )
+    newlines: Newlines = attrs.field(
+        default=Newlines.NORMALISE,
+        converter=Newlines,
+        metadata=setting(
+            "newlines",
+            Group.MAIL,
+            "bare CR, bare LF and NUL in commands and mail data: replace them by CRLF or blanks, or refuse them; or "
+            "pass them unchanged, which allows SMTP smuggling into a lax receiver",
+        ),
+    )
+    tidy: bool = attrs.field(
+        default=False,
+        metadata=setting("tidy", Group.MAIL, "correct blanks, brackets and HELO names that strict receivers refuse"),
+    )
+    pipelining: bool = attrs.field(
+        default=True,
+        metadata=setting(
+            "pipelining",
+            Group.MAIL,
+            "offer PIPELINING if the receiver does; turn it off for receivers that lose commands that arrive together",
+        ),
+    )
+    """RFC 2920."""
+    resume: bool | None = attrs.field(
+        default=None,
+        metadata=setting(
+            "resume",
+            Group.MAIL,
+            "when the receiver has disconnected, open a new connection for the sender's next command instead of "
+            "replying 421; default: only after a refused mail; never after the sender has logged in",
+        ),
+    )
+    receiver_tls: ReceiverTls = attrs.field(
+        default=ReceiverTls.OFF,
+        converter=ReceiverTls,
+        metadata=setting(
+            "receiver-tls",
+            Group.TLS,
+            "TLS between shimproxy and the receiver: opportunistic (STARTTLS if it works), required (STARTTLS or no "
+            "mail), or implicit (from the start)",
+            after="key",
+        ),
+    )
+    clear_allowed: bool = attrs.field(
+        default=False,
+        metadata=setting(
+            "allow-clear",
+            Group.TLS,
+            "forward mail without TLS to the receiver even if the sender used TLS",
+            after="receiver-verify",
+        ),
+    )
+    deadlines: Deadlines = attrs.field(
+        factory=Deadlines,
+        metadata=setting(
+            "deadline", Group.BOUNDS, "change a deadline, in seconds", metavar="NAME=SECONDS", of_listener=True
+        ),
+    )
+    limits: Limits = attrs.field(
+        factory=Limits, metadata=setting("limit", Group.BOUNDS, "change a limit", metavar="NAME=NUMBER")
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Policy(SessionSettings):
+    """The decisions for the senders of one listener: the settings as given, and what others of them come to."""
+
+    early_success: LocalReply = EARLY_SUCCESS
     """What answers mail data that the receiver accepted before its end (guarantee 3)."""
-    pipelining: bool = True
-    """Whether PIPELINING is offered where the receiver offers it (RFC 2920)."""
     sender_tls: SenderTls = SenderTls.OPAQUE
     sender_context: ssl.SSLContext | None = None
     """With what TLS is terminated."""
-    receiver_tls: ReceiverTls = ReceiverTls.OFF
     receiver_security: ReceiverSecurity | None = None
     """How TLS with the receiver is made."""
-    xclient: bool = False
-    """Whether a receiver that offers XCLIENT is told who the sender is."""
     login: Login | None = None
-    clear_allowed: bool = False
-    """Whether the mail of a sender that used TLS may go to the receiver in the clear."""
-    resume: bool = False
-    """Whether a sender whose receiver has gone finds a fresh leg with its next command, instead of 421."""
-    resumes_after_refusal: bool = True
-    """Whether that is so after a mail that was refused, at least."""
     fails_over: bool = False
-    """Whether that is so before its first MAIL, as there are other receivers."""
-    lmtp: bool = False
-    """Whether the peers speak LMTP (RFC 2033)."""
+    """Whether a sender whose receiver has gone finds a fresh leg before its first MAIL: there are other receivers."""
     sizes: Sizes | None = None
-    tidy: bool = False
-    """Whether commands that strict receivers refuse for their form are put in order."""
     helo_name: bytes = b"localhost"
-    """What stands in for a sender's name that can't be one."""
-    early_talk: EarlyTalk = EarlyTalk.HOLD
-    newlines: Newlines = Newlines.NORMALISE
+    """What stands in for a sender's name that can't be one, with `tidy`."""
     lf_only_devices: bool = False
     """Whether senders end lines with LF alone, and mail data with LF.LF; what they send is normalised."""
     receiver_needs_nothing: bool = attrs.field(init=False)
     """Whether the sender's commands can be forwarded from the greeting on."""
+
+    @property
+    def resumes_after_refusal(self) -> bool:
+        """Whether a sender whose receiver has gone finds a fresh leg after a mail that was refused, at least."""
+        return self.resume is not False
 
     def command_reader(self) -> CommandReader:
         """What reads a sender's commands."""

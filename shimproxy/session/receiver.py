@@ -3,7 +3,7 @@
 Invariants:
 
 1. What it says while no command is outstanding answers nothing.
-2. Once it is given up, nothing more is written to it; it is seen off beside the session (farewell.py).
+2. Once it is given up, nothing more is written to it; it is seen off beside the session (lingering_close.py).
 3. It is never sent QUIT or FIN where it could take them for mail data, or for their end (guarantees 5 and 6).
 
 It does not know which command comes after which, nor what becomes of a reply.
@@ -11,30 +11,32 @@ It does not know which command comes after which, nor what becomes of a reply.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken
-from shimproxy.session.farewell import MOST_LOOKS, Beside, Farewell, see_off
-from shimproxy.session.notes import AFTER_421, FIRST_COMMAND
+from shimproxy.session.data_state import MailDataState
+from shimproxy.session.earlier_legs import EarlierLegs
+from shimproxy.session.lingering_close import MOST_LOOKS, BackgroundCloser, LingeringClose, see_off
+from shimproxy.session.phase import conduct
 from shimproxy.session.record import Dropped
 from shimproxy.session.replies import IN_DISORDER, MAIL_STOPPED, RECEIVER_LOST
 from shimproxy.session.trace import LATE, UNASKED
+from shimproxy.session.transaction import Transaction
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import DATA, Command, Verb
-from shimproxy.smtp.dialogue import GREETED, Answers, Verdict, is_greeting_again, unasked
-from shimproxy.smtp.reply import Own, Reply, ReplyReader
+from shimproxy.smtp.dialogue import GREETED, OUT_OF_STEP, NextRead, ReplyTo, is_greeting_again, unasked
+from shimproxy.smtp.reply import LINE_LIMIT_OCTETS, LocalReply, Reply, ReplyReader
 
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
     from shimproxy.net.tap import Ended
-    from shimproxy.session.delivery import Delivery
-    from shimproxy.session.hello import AnsweredHello
+    from shimproxy.session.answered_hello import AnsweredHello
     from shimproxy.session.limits import Deadlines
     from shimproxy.session.notes import Notes
 
-_MOST_FAREWELLS: Final = 4
 _QUIT = Command(Verb.QUIT, b"QUIT\r\n")
 
 
@@ -46,21 +48,18 @@ class Receiver:
     replies: ReplyReader
     notes: Notes
     _deadlines: Deadlines
-    _beside: Beside
-    mail_data_open: bool = False
-    """Whether it may be in the midst of mail data: if the session ends here, it is reset, so that no mail is cut short
-    (guarantee 5)."""
-    outstanding: list[Verb | Delivery] = attrs.field(factory=list)
-    """What it has got whole and not answered, in order: commands, and mail data."""
-    in_transaction: bool = False
-    """Whether it has accepted MAIL, and mail data have no verdict yet."""
-    refused_in_transaction: bool = False
-    """Whether it has refused anything since."""
+    _closer: BackgroundCloser
+    data: MailDataState = attrs.field(factory=MailDataState)
+    """How far it is in mail data: while these are open, it is reset where the session ends (guarantee 5)."""
+    outstanding: list[Any] = attrs.field(factory=list)
+    """What it has got whole and not answered, in order: verbs of commands, and what stands for mail data."""
+    transaction: Transaction = attrs.field(factory=Transaction)
+    """What the sender has begun with it."""
     gone: bool = False
     """Whether it was given up."""
     failed: bool = False
     """Whether that was for what it left undone."""
-    farewell: Farewell | None = None
+    lingering: LingeringClose | None = None
     """Set once it is given up, but for one that was dropped."""
     _answer: Reply | None = None
     """Its reply to what it was asked last, if it has come; none, too, where it is to be told nothing more."""
@@ -72,11 +71,9 @@ class Receiver:
     _unasked: Dropped | None = None
     _unasked_octets: int = 0
     _last_421: Reply | None = None
-    _last_own_words: Own = RECEIVER_LOST
-    _earlier: list[Farewell] = attrs.field(factory=list)
-    """Farewells to legs before this one that may still go on."""
-    _earlier_octets_in: int = 0
-    _earlier_octets_out: int = 0
+    _last_own_words: LocalReply = RECEIVER_LOST
+    earlier: EarlierLegs = attrs.field(factory=EarlierLegs)
+    """Those before this one."""
 
     # -- what is said
 
@@ -91,7 +88,7 @@ class Receiver:
         self._answer = None
         self.asked = command
         if command.verb is DATA:
-            self.mail_data_open = True  # it may say 354 at any moment from here
+            self.data.ask()
         self._unwritten = self._unwritten + command.line if self._unwritten else command.line
 
     def flush_now(self) -> bool:
@@ -165,14 +162,13 @@ class Receiver:
 
     def begin_anew(self, leg: Leg) -> None:
         """Go on with another leg to the same receiver, which has said nothing yet."""
-        if self.farewell:
-            self._earlier.append(self.farewell)
-        else:
-            self._count(self.leg)
+        self.earlier.add(self.leg, self.lingering)
         self.leg = leg
         self.replies = ReplyReader(self.replies.limit_octets)
-        self.gone = self.failed = self.mail_data_open = self.in_transaction = False
-        self.farewell = None
+        self.gone = self.failed = False
+        self.transaction.lose()
+        self.data = MailDataState()  # the leg before may still be taking its leave with its own
+        self.lingering = None
         self._unwritten, self.asked, self._answer = b"", None, None
         self.answered_hello = None
         self._last_421, self._last_own_words = None, RECEIVER_LOST
@@ -215,7 +211,7 @@ class Receiver:
         if reply.code == 421:
             self._last_421 = reply
         if self.notes.telling:
-            asked = self.asked.verb if self.asked else Answers.GREETING
+            asked = self.asked.verb if self.asked else ReplyTo.GREETING
             answered = self.outstanding[0] if self.outstanding else asked
             self.notes.heard_reply(self.leg, reply, f"answers {answered}")
         return reply
@@ -231,9 +227,9 @@ class Receiver:
         return self._last_421 is not None
 
     @property
-    def last_words(self) -> Reply | Own:
+    def last_words(self) -> Reply | LocalReply:
         """What answers a command when it is gone: its own 421, if it has sent one."""
-        return (self.farewell and self.farewell.last_421) or self._last_421 or self._last_own_words
+        return (self.lingering and self.lingering.last_421) or self._last_421 or self._last_own_words
 
     # -- what no command has asked for
 
@@ -245,55 +241,59 @@ class Receiver:
         """
         return not (self.gone or self.leg.readable) and self.replies.empty
 
-    def look(self) -> None:
-        """Drop what the receiver said unasked; give it up if it is going, or does not stop."""
-        replies = self.replies
+    def look(self) -> bool:
+        """Drop what the receiver said unasked; give it up if it is going, or does not stop.
+
+        Whether there may be more at hand, for which a pause is due.
+        """
+        replies, leg = self.replies, self.leg
         self._drop_unasked()
-        while not self.gone and (octets := self.leg.look()):
+        while not (self.gone or leg.watch.stretched(0)) and (octets := leg.look()):
             self._unasked_octets += len(octets)
             replies.feed(octets)
             self._drop_unasked()
             if self._unasked_octets > replies.limit_octets and not self.gone:
                 self.give_up_in_disorder(Violation.EXTRA_REPLY, Reply(0, octets))
+        if not self.gone and leg.watch.stretched(0):
+            return True
         if self.leg.ended and not self.gone:
             if cut_off := replies.cut_off():
                 self._drop(cut_off)
-            phase = self.notes.phase
-            if phase != AFTER_421:
-                violation = Violation.GREETING_THEN_CLOSE if phase == FIRST_COMMAND else Violation.CLOSED_WHILE_IDLE
+            if violation := conduct(self.notes.phase).receiver_disconnects:
                 self.notes.repaired(violation, how=self.leg.ended.value)
             self.give_up()
+        return False
 
     async def in_step(self) -> bool:
         """Whether the next reply can only be one to the next command; if not, it is given up."""
         if self.gone:
             return False
-        self.look()
+        has_more = self.look()
         # If a part of a reply lies there, its rest must not answer the next command.
         self.leg.watch.allow(self._deadlines.linger_idle, "the rest of a reply")
         try:
-            while not (self.replies.empty or self.gone):
-                await self.leg.wait_to_read()
-                self.look()
+            while not self.gone and (has_more or not self.replies.empty):
+                await (self.leg.watch.pause() if has_more else self.leg.wait_to_read())
+                has_more = self.look()
         except DeadlinePassed:
             self.give_up_in_disorder(Violation.NOT_A_REPLY, self.replies.cut_off() or Reply(0, b""))
         return not self.gone
 
     def _drop_unasked(self) -> None:
-        while not self.gone and (reply := self.replies.next_reply()):
+        while not (self.gone or self.leg.watch.stretched(0)) and (reply := self.replies.next_reply()):
+            self.leg.watch.stretched()
             self._drop(reply)
 
     def _drop(self, reply: Reply) -> None:
         self._unasked = self._unasked or Dropped(Violation.EXTRA_REPLY)
         self._unasked.count(reply)
         self.notes.heard_dropped(self.leg, reply, UNASKED)
-        if reply.code == 421:
+        row = unasked(reply, in_transaction=self.transaction.is_open, refused=self.transaction.has_refusal)
+        if row is OUT_OF_STEP:
+            self._give_up_out_of_step(reply)
+        elif row[1] is NextRead.CLOSE:
             self._last_421 = reply
             self.give_up()
-        elif (
-            unasked(reply, in_transaction=self.in_transaction, refused=self.refused_in_transaction) is not Verdict.DROP
-        ):
-            self._give_up_out_of_step(reply)
 
     def _tell_unasked(self) -> None:
         self._unasked_octets = 0
@@ -308,14 +308,13 @@ class Receiver:
         Whether it was `served`: it has had a verdict, and has begun nothing since.
         """
         notes, told = self.notes, {"how": how.value if how else ""}
-        if not self.gone and notes.phase not in (Verb.QUIT, AFTER_421):
-            if self.mail_data_open:
+        if not self.gone and conduct(notes.phase).closing is None:
+            if self.data.is_open:
                 notes.repaired(Violation.VANISHED_IN_DATA, **told, octets=0)
             elif served:
                 notes.repaired_a_habit(Violation.CLOSED_WITHOUT_QUIT, **told)
             else:
                 notes.repaired(Violation.CLOSED_WITHOUT_QUIT, **told)
-        notes.ended("sender")
 
     def give_up(self, early: Reply | None = None, verdicts_due: int = 1, *, noted: bool = False) -> None:
         """Begin to see it off.
@@ -329,12 +328,14 @@ class Receiver:
             return
         self.gone = True
         self._tell_unasked()
-        in_mail = self.mail_data_open or early is not None
+        if early is not None:
+            self.data.doubt()
         # While it owes other replies, nobody can tell which one is the verdict on mail data that are on their way.
         decides = early is not None or not self.outstanding
-        self.farewell = Farewell(self.leg, self.replies, self._deadlines, self.notes, in_mail, decides, verdicts_due)
-        if not self.farewell.begin(early, noted=noted):
-            self._beside.start(self.farewell)
+        notes, data = self.notes, self.data
+        self.lingering = LingeringClose(self.leg, self.replies, self._deadlines, notes, data, decides, verdicts_due)
+        if not self.lingering.begin(early, noted=noted):
+            self._closer.start(self.lingering)
 
     def fail(self, *, blamed: bool = True) -> None:
         """Give it up, as it has left or is silent where it owes a reply, or does not take mail data to their end."""
@@ -344,58 +345,44 @@ class Receiver:
     def drop(self) -> None:
         """Reset it in the midst of a mail which the operator does not want it to have."""
         self.gone = True
+        self.data.doubt()
         self._last_own_words = MAIL_STOPPED
         self._tell_unasked()
         self.leg.reset()
 
     def give_up_in_disorder(self, violation: Violation, reply: Reply) -> None:
         """Give it up for a reply that cannot stand where it stands."""
-        self.notes.repaired(violation, reply=reply.octets)
+        self.notes.repaired(violation, reply=reply.octets[:LINE_LIMIT_OCTETS])  # it may have no end
         self._give_up_out_of_step(reply)
 
     def _give_up_out_of_step(self, reply: Reply) -> None:
         # Whatever it answers, a receiver that has said 354 takes what comes for mail data.
-        self.mail_data_open = self.mail_data_open or reply.asks_for_data
+        if reply.asks_for_data:
+            self.data.doubt()
         self._last_own_words = IN_DISORDER
         self.give_up()
 
     @property
     def octets_in(self) -> int:
         """What came on its leg, and on those before."""
-        return self._earlier_octets_in + sum(each.leg.octets_in for each in self._earlier) + self.leg.octets_in
+        return self.earlier.octets_in + self.leg.octets_in
 
     @property
     def octets_out(self) -> int:
         """What went out on them."""
-        return self._earlier_octets_out + sum(each.leg.octets_out for each in self._earlier) + self.leg.octets_out
-
-    def _count(self, leg: Leg) -> None:
-        self._earlier_octets_in += leg.octets_in
-        self._earlier_octets_out += leg.octets_out
-
-    async def see_some_off(self) -> None:
-        """Return when few farewells go on, so that no session has any number of connections open."""
-        while len(self._earlier) >= _MOST_FAREWELLS:
-            await self._see_off_the_first()
-
-    async def _see_off_the_first(self) -> None:
-        farewell = self._earlier[0]
-        await farewell.over()
-        del self._earlier[0]
-        self._count(farewell.leg)
+        return self.earlier.octets_out + self.leg.octets_out
 
     def hurry(self) -> None:
-        """Nobody needs the verdict of a farewell any more."""
-        for farewell in (*self._earlier, self.farewell):
-            if farewell:
-                farewell.hurry()
+        """Nobody needs the verdict of a lingering close any more."""
+        for lingering in (*self.earlier.lingering_closes, self.lingering):
+            if lingering:
+                lingering.hurry()
 
     async def seen_off(self) -> None:
-        """Return when every farewell is over."""
-        while self._earlier:
-            await self._see_off_the_first()
-        if self.farewell:
-            await self.farewell.over()
+        """Return when every lingering close is over."""
+        await self.earlier.see_off(all_but=0)
+        if self.lingering:
+            await self.lingering.over()
 
     @property
     def _awaits_a_command(self) -> bool:
@@ -405,31 +392,45 @@ class Receiver:
             return False
         return asked is None or asked.verb is not Verb.QUIT or answer.refuses
 
-    def _hear_unread(self) -> None:
-        """Hear what lies unread before a half-close: a 354 in it makes that the end of a mail."""
-        replies = self.replies
-        for _ in range(MOST_LOOKS):
-            while not self.gone and (reply := replies.next_reply()):
-                if reply.asks_for_data:
-                    self._drop(reply)
-                else:
-                    self.notes.heard_dropped(self.leg, reply, LATE)
-            if self.gone or not (octets := self.leg.look()):
-                return
-            replies.feed(octets)
+    async def _has_heard_unread(self) -> bool:
+        """Hear what lies unread before a half-close: a 354 in it makes that the end of a mail; whether that was all."""
+        replies, watch = self.replies, self.leg.watch
+        with suppress(DeadlinePassed, Interrupted):
+            for _ in range(MOST_LOOKS):
+                while not self.gone and (reply := replies.next_reply()):
+                    if reply.asks_for_data:
+                        self._drop(reply)
+                    else:
+                        self.notes.heard_dropped(self.leg, reply, LATE)
+                    if watch.stretched():
+                        await watch.pause()
+                if self.gone or not (octets := self.leg.look()):
+                    return True
+                replies.feed(octets)
+        return False
+
+    async def _has_looked_to_the_end(self) -> bool:
+        """Drop all that it said unasked; whether there was time for that."""
+        with suppress(DeadlinePassed, Interrupted):
+            while self.look():
+                await self.leg.watch.pause()
+            return True
+        return False
 
     async def part(self) -> None:
-        """Close the leg as politely as its state lets it; a farewell goes on, but for a verdict that nobody needs."""
-        may_quit = self._awaits_a_command and not (self.outstanding or self.mail_data_open)
+        """Close the leg as its state lets it; a lingering close goes on, but for a verdict that nobody needs."""
+        may_quit = self._awaits_a_command and not (self.outstanding or self.data.is_open)
+        heard_all = True
+        self.leg.watch.allow(self._deadlines.linger_idle, "the receiver's last words")
         if may_quit and not self.gone:
-            self.look()
-        elif not self.mail_data_open:
-            self._hear_unread()
+            heard_all = not self.look() or await self._has_looked_to_the_end()
+        elif not self.data.is_open:
+            heard_all = await self._has_heard_unread()
         self._tell_unasked()
         self.hurry()
-        if self.farewell:
+        if self.lingering:
             return
-        if self.mail_data_open or self.replies.may_ask_for_data:
+        if self.data.is_open or self.replies.may_ask_for_data or not heard_all:
             self.leg.reset()  # or it was dropped
         else:
             try:
@@ -438,4 +439,4 @@ class Receiver:
                     await self.leg.write(_QUIT.line)
             except (LegBroken, DeadlinePassed, Interrupted):
                 self.leg.reset()
-            await see_off(self.leg, self._deadlines, self.notes)
+            await see_off(self.leg, self._deadlines, self.notes, self.replies.most_octets)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
+from shimproxy.session.counter import counter
+
 if TYPE_CHECKING:
-    from shimproxy.net.leg import Leg
-    from shimproxy.session.receiver import Receiver
+    from collections.abc import Iterator
+
     from shimproxy.session.trace import Trace
     from shimproxy.smtp.catalogue import Violation
     from shimproxy.smtp.reply import Reply
@@ -30,9 +32,35 @@ class Repair:
     """Whether it is somebody's habit, and nothing can come of it: it is told, and nobody is warned."""
 
 
+class Counted(Protocol):
+    """One side of a session, which counts what passes there."""
+
+    @property
+    def octets_in(self) -> int:
+        """What came from its peer."""
+
+    @property
+    def octets_out(self) -> int:
+        """What went to it."""
+
+
+_CODES: Final = tuple((f"{digit}xx",) for digit in range(6))
+
+
+def _by_code(record: SessionRecord) -> Iterator[tuple[tuple[str, ...], int]]:
+    return ((code, count) for code, count in zip(_CODES, record.replies, strict=True) if count)
+
+
+def _by_violation(record: SessionRecord) -> Iterator[tuple[tuple[str, ...], int]]:
+    return (((violation.value, record.receiver), count) for violation, count in record.repairs.items())
+
+
+_OCTETS: Final = "Octets on the legs, as seen from shimproxy."
+
+
 @attrs.define(eq=False)
 class SessionRecord:
-    """One session, from its greeting to the end of both legs."""
+    """One session, from its greeting to the end of both legs; a field with a counter is shown to monitors too."""
 
     id: str
     """Unique in the process and, by its random first half, across restarts."""
@@ -40,21 +68,45 @@ class SessionRecord:
     """The sender's address, HOST:PORT."""
     receiver: str = "-"
     """The receiver's address, HOST:PORT; "-" before there was a connection."""
-    transactions: int = 0
+    resumed: int = attrs.field(
+        default=0,
+        metadata=counter("sessions_resumed_total", "Receiver connections that shimproxy opened again after a repair."),
+    )
+    """How many times a fresh receiver leg was opened after a repair."""
+    transactions: int = attrs.field(default=0, metadata=counter("transactions_total", "Mail data that got a reply."))
     """Mail data that got a reply, whatever it was."""
-    accepted: int = 0
+    accepted: int = attrs.field(default=0, metadata=counter("accepted_total", "Mail data that the receiver accepted."))
     """Mail data that the receiver answered with 2yz, relayed as such."""
     first_repairs: list[Repair] = attrs.field(factory=list)
     """The first of them, MOST_REPAIRS_KEPT at most, with what was seen."""
-    replies: list[int] = attrs.field(factory=lambda: [0] * 6)
+    replies: list[int] = attrs.field(
+        factory=lambda: [0] * 6,
+        metadata=counter(
+            "replies_total", "Replies to senders, by the first digit of their code.", by=("code",), labelled=_by_code
+        ),
+    )
     """How many replies the sender was given, by the first digit of their code; 0 for one without."""
-    resumed: int = 0
-    """How many times a fresh receiver leg was opened after a repair."""
-    octets_from_sender: int = 0
-    octets_to_sender: int = 0
-    octets_from_receiver: int = 0
-    octets_to_receiver: int = 0
-    repairs: Counter[Violation] = attrs.field(factory=lambda: Counter.__new__(Counter))  # __init__ is 1 % of a session
+    octets_from_sender: int = attrs.field(
+        default=0, metadata=counter("octets_total", _OCTETS, leg="sender", direction="in")
+    )
+    octets_to_sender: int = attrs.field(
+        default=0, metadata=counter("octets_total", _OCTETS, leg="sender", direction="out")
+    )
+    octets_from_receiver: int = attrs.field(
+        default=0, metadata=counter("octets_total", _OCTETS, leg="receiver", direction="in")
+    )
+    octets_to_receiver: int = attrs.field(
+        default=0, metadata=counter("octets_total", _OCTETS, leg="receiver", direction="out")
+    )
+    repairs: Counter[Violation] = attrs.field(
+        factory=lambda: Counter.__new__(Counter),  # __init__ is 1 % of a session
+        metadata=counter(
+            "repairs_total",
+            "Violations that shimproxy repaired, by catalogue name and receiver.",
+            by=("violation", "receiver"),
+            labelled=_by_violation,
+        ),
+    )
     minor_repairs: int = 0
     """How many of these are minor."""
     sender_tls: str = "-"
@@ -79,8 +131,8 @@ class SessionRecord:
         """Whether anything was repaired that is not minor."""
         return bool(self.repairs) and self.repairs.total() > self.minor_repairs
 
-    def count_octets(self, sender: Leg, receiver: Receiver | None) -> None:
-        """Take over what the legs have counted."""
+    def count_octets(self, sender: Counted, receiver: Counted | None) -> None:
+        """Take over what both sides have counted; there may have been no receiver."""
         self.octets_from_sender, self.octets_to_sender = sender.octets_in, sender.octets_out
         if receiver is not None:
             self.octets_from_receiver, self.octets_to_receiver = receiver.octets_in, receiver.octets_out

@@ -24,22 +24,23 @@ from shimproxy.smtp.command import DATA, HELLOS, Verb
 
 if TYPE_CHECKING:
     from shimproxy.session.opening import Opening
-    from shimproxy.session.pipeline import Pipeline
+    from shimproxy.session.pending import PendingReplies
     from shimproxy.smtp.command import Command
 
 _MAY_BE_SAID_AGAIN: Final = HELLOS | {Verb.MAIL, Verb.RCPT, DATA, Verb.RSET, Verb.NOOP}
 _BEGINS_ANEW: Final = HELLOS | {Verb.MAIL, Verb.RSET}
+_OF_A_TRANSACTION: Final = {Verb.MAIL, Verb.RCPT, DATA}
 
 
-def resumes(pipeline: Pipeline) -> bool:
+def resumes(pending: PendingReplies) -> bool:
     """Whether a receiver that is gone may be dialled anew: not once the sender was told 421, or has logged in."""
-    policy = pipeline.policy
+    policy = pending.policy
     may = (
         policy.resume
-        or (policy.resumes_after_refusal and pipeline.mail_refused)
-        or (policy.fails_over and not pipeline.has_served)
+        or (policy.resumes_after_refusal and pending.transaction.mail_refused)
+        or (policy.fails_over and not pending.has_served)
     )
-    return may and not (pipeline.sender.told_421 or pipeline.authenticated)
+    return may and not (pending.sender.told_421 or pending.authenticated)
 
 
 @attrs.define(eq=False)
@@ -61,45 +62,46 @@ class Replacement:
 
     @property
     def is_possible(self) -> bool:
-        """Whether there is another receiver for what is unanswered."""
-        return self._opening.route.has_more and all(each.verb in _MAY_BE_SAID_AGAIN for each in self._commands)
+        """Whether there is another receiver for what is unanswered: for a transaction, from its MAIL on."""
+        verbs = [command.verb for command in self._commands]
+        first = next((verb for verb in verbs if verb in _OF_A_TRANSACTION), Verb.MAIL)
+        return self._opening.route.has_more and first is Verb.MAIL and _MAY_BE_SAID_AGAIN.issuperset(verbs)
 
-    def _may_be_anew(self, pipeline: Pipeline) -> bool:
+    def _may_be_anew(self, pending: PendingReplies) -> bool:
         """Whether a receiver that knows nothing of an open transaction can be given what is unanswered."""
         verbs = [command.verb for command in self._commands]
-        begins = verbs[0] in _BEGINS_ANEW or (verbs[0] is Verb.NOOP and not pipeline.in_transaction)
-        return self._anew and begins and pipeline.hello is not None and _MAY_BE_SAID_AGAIN.issuperset(verbs)
+        begins = verbs[0] in _BEGINS_ANEW or (verbs[0] is Verb.NOOP and not pending.transaction.is_open)
+        return self._anew and begins and pending.hello is not None and _MAY_BE_SAID_AGAIN.issuperset(verbs)
 
-    async def made(self, pipeline: Pipeline) -> bool:
+    async def made(self, pending: PendingReplies) -> bool:
         """Give what is unanswered to another receiver, as this one was given up; whether there was one.
 
         Raises Interrupted.
         """
-        if pipeline.authenticated or pipeline.sender.told_421:
+        if pending.authenticated or pending.sender.told_421:
             return False
-        opening, receiver = self._opening, pipeline.receiver
-        if self._may_be_anew(pipeline):
+        opening, receiver = self._opening, pending.receiver
+        if self._may_be_anew(pending):
             self._anew = False
-            await receiver.see_some_off()
-            opening.was_left_by_itself(blameless=pipeline.is_blameless)
+            await receiver.earlier.see_off()
+            opening.was_left_by_itself(blameless=pending.is_blameless)
             opening.route.begin_anew()
-        elif self.is_possible and not (pipeline.has_refused or pipeline.in_transaction):
-            opening.was_left_by_itself(blameless=pipeline.is_blameless)
+        elif self.is_possible and not (pending.has_refused or pending.transaction.is_open):
+            opening.was_left_by_itself(blameless=pending.is_blameless)
         else:
             return False
         # What the other one says at first answers none of them.
-        outstanding, pipeline.outstanding[:] = [*pipeline.outstanding], []
+        outstanding, pending.outstanding[:] = [*pending.outstanding], []
         try:
-            ready = await opening.another(pipeline, self._commands[0])
+            ready = await opening.another(pending, self._commands[0])
         except Unopened as failed:
-            opening.notes.ended(failed.who)
+            opening.notes.ended(failed.by)
             return False
         finally:
-            pipeline.outstanding[:] = outstanding
+            pending.outstanding[:] = outstanding
         if not ready:
             receiver.give_up()
             return False
         for command in self._commands:
             receiver.queue(command)
-        receiver.flush_now()  # it takes a few commands at once
         return True

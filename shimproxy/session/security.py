@@ -46,7 +46,7 @@ class _Start(enum.Enum):
 
     SECURED = "it goes over"
     NOT_OFFERED = "it does not offer it"
-    FAILED = "it fails, or is lost over it"
+    FAILED = "it fails, or disconnects"
 
 
 @attrs.define(eq=False)
@@ -58,24 +58,12 @@ class Security:
     policy: Policy
     hellos: Hellos
     _logged_in: bool = False
-    _lost_at: set[str] = attrs.field(factory=set)
+    _lost_at: tuple[str, ...] = ()
     """Where TLS has failed with a receiver that may be in the clear; it is not tried again there."""
     hello_due: bool = False
     """Whether the sender has to say EHLO again, as it has just gone over to TLS."""
 
     # -- the sender leg
-
-    def offer(self, receiver: Receiver) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-        """The keywords to be taken out of the receiver's EHLO reply, and those to be added to it."""
-        leg = self.sender.leg
-        removed = (_AUTH,) if self.policy.login else ()  # whoever has logged in can't do so again
-        match self.policy.sender_tls:
-            case SenderTls.OPAQUE if not (leg.secured or receiver.leg.secured):
-                return removed, ()
-            case SenderTls.STARTTLS if not leg.secured and (receiver.leg.secured or self.policy.clear_allowed):
-                return (*removed, STARTTLS), (STARTTLS,)
-            case _:
-                return (*removed, STARTTLS), ()
 
     @property
     def terminates(self) -> bool:
@@ -134,7 +122,7 @@ class Security:
                 break
             if how is ReceiverTls.REQUIRED:
                 return False  # also over TLS, with one whom nobody trusts
-            self._lost_at.add(receiver.leg.peer)
+            self._lost_at = (*self._lost_at, receiver.leg.peer)
             if not receiver.gone:
                 receiver.leg.reset()
             await dial_again()  # at the same receiver, or at one whose TLS was not tried yet
@@ -187,14 +175,14 @@ class Security:
 
     async def _start_tls(self, receiver: Receiver, command: Command) -> _Start:
         try:
-            offered = await self.hellos.offers(receiver, command, self._patience)
+            offered = await self.hellos.offers(receiver, command, self._timer)
             if offered is None:
                 if not receiver.gone:  # or it is told why
                     self._note_refusal(hello=True)
                 return _Start.FAILED
             if STARTTLS not in offered:
                 return _Start.NOT_OFFERED
-            reply = await receiver.ask(Command(Verb.STARTTLS, b"STARTTLS\r\n"), self._patience)
+            reply = await receiver.ask(Command(Verb.STARTTLS, b"STARTTLS\r\n"), self._timer)
             if reply is None or reply.kind != 2:
                 self._note_refusal(reply)
                 return _Start.FAILED
@@ -217,7 +205,7 @@ class Security:
             self.notes.repaired(Violation.TLS_FAILED, leg="receiver", reason=reason)
 
     @property
-    def _patience(self) -> float | None:
+    def _timer(self) -> float | None:
         """How long a receiver is waited for that can be dialled again, if that is less than usual."""
         return self.policy.deadlines.tls if self.policy.receiver_tls is ReceiverTls.OPPORTUNISTIC else None
 
@@ -227,14 +215,14 @@ class Security:
         said = leg.look()  # what it says unasked, and not the alert that ends it, is dropped as ever
         if said:
             receiver.replies.feed(said)
-        await self.hellos.offers(receiver, command, self._patience, first=not said)
+        await self.hellos.offers(receiver, command, self._timer, first=not said)
         if leg.octets_in == octets_before:
             self.note_lost_inside(leg)
         return leg.octets_in > octets_before
 
     def note_lost_inside(self, leg: Leg) -> None:
         """The receiver has ended a leg that is over to TLS, and has said nothing in there."""
-        reason = "the receiver has ended it behind the handshake; it may want a certificate of its client's"
+        reason = "the receiver disconnected after the handshake; it may require a client certificate"
         self.notes.repaired(Violation.TLS_FAILED, leg="receiver", reason=reason)
         self.notes.record.receiver_tls = "-"
 

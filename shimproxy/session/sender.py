@@ -15,8 +15,8 @@ import attrs
 from shimproxy.net.acknowledged import have_arrived, place
 from shimproxy.net.errors import Interrupted
 from shimproxy.net.tap import Ended
-from shimproxy.session.farewell import see_off
-from shimproxy.session.notes import AFTER_421
+from shimproxy.session.lingering_close import see_off
+from shimproxy.session.phase import AFTER_421
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.reply import Reply
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from shimproxy.session.limits import Deadlines
     from shimproxy.session.notes import Notes
     from shimproxy.smtp.command import CommandReader
-    from shimproxy.smtp.reply import Own
+    from shimproxy.smtp.reply import LocalReply
 
 
 @attrs.define(eq=False)
@@ -36,6 +36,8 @@ class Sender:
     commands: CommandReader
     notes: Notes
     _deadlines: Deadlines
+    _farewell_octets: int
+    """What it may still say once the session is over."""
     enhanced_codes: bool = False
     """Whether the EHLO reply that it was given offers enhanced status codes (RFC 2034)."""
     told_421: bool = False
@@ -51,7 +53,7 @@ class Sender:
         if self.notes.tracer:
             self.notes.tracer.follow_sender(self.leg, lambda: len(self.commands.ahead))
 
-    def put(self, reply: Reply | Own) -> None:
+    def put(self, reply: Reply | LocalReply) -> None:
         """Relay a reply octet for octet, or give one of the shim's own, with those that follow at once; see `pour`."""
         notes = self.notes
         given = reply if isinstance(reply, Reply) else reply.enhanced if self.enhanced_codes else reply.plain
@@ -62,6 +64,13 @@ class Sender:
             notes.phase = AFTER_421
             self.told_421 = True
         self._unsaid = self._unsaid + given.octets if self._unsaid else given.octets
+
+    def look_ahead(self) -> int:
+        """How much it has sent that is not read as a command yet."""
+        leg, commands = self.leg, self.commands
+        if leg.readable and not commands.ahead and (octets := leg.look()):
+            commands.feed(octets)
+        return len(commands.ahead)
 
     @property
     def unsaid_octets(self) -> int:
@@ -87,7 +96,7 @@ class Sender:
             if self._verdict_until == math.inf:
                 self._verdict_until = place(self.leg)
 
-    def put_verdict(self, reply: Reply | Own) -> None:
+    def put_verdict(self, reply: Reply | LocalReply) -> None:
         """Put the reply to its mail data."""
         self.put(reply)
         self._verdict_until = math.inf
@@ -113,9 +122,10 @@ class Sender:
                 written = until < math.inf
                 if not (written and await have_arrived(self.leg, until, self._deadlines.linger_idle)):
                     self.notes.repaired(Violation.VERDICT_UNREAD, code=self._verdict_code, how=how.value)
-        await see_off(self.leg, self._deadlines, self.notes)
+        await see_off(self.leg, self._deadlines, self.notes, self._farewell_octets)
 
-    async def say(self, reply: Reply | Own) -> None:
-        """Give a reply now. Raises LegBroken, DeadlinePassed, Interrupted."""
-        self.put(reply)
+    async def say(self, *replies: Reply | LocalReply) -> None:
+        """Give a reply now, or several. Raises LegBroken, DeadlinePassed, Interrupted."""
+        for reply in replies:
+            self.put(reply)
         await self.pour()

@@ -2,11 +2,11 @@
 
 Invariants:
 
-1. Mail data are forwarded as the intake gives them, as they come; nothing is kept of them but what a full socket did
+1. Mail data are forwarded as the reader gives them, as they come; nothing is kept of them but what a full socket did
    not take, and the line that is not ended of what goes to a receiver which can't be reset.
 2. Before each block is written the receiver is looked at: any octet of it there is early, as the sender has not
    been read to its end, or that end was not written yet (guarantee 3).
-3. From then on not one octet goes to the receiver (guarantee 6); the sender is for the intake to drain (guarantee 7).
+3. From then on not one octet goes to the receiver (guarantee 6); the sender is for the reader to drain (guarantee 7).
 
 It does not write to the sender: what is answered at the end is the session's matter.
 """
@@ -20,35 +20,35 @@ import attrs
 
 from shimproxy.net.errors import DeadlinePassed, LegBroken
 from shimproxy.net.unsent import UNBOUND_OCTETS, UnsentBound
-from shimproxy.session.intake import Patience
+from shimproxy.session.mail_data_reader import MinRateTimer
 from shimproxy.session.record import Dropped
 from shimproxy.session.trace import EARLY
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.dialogue import Answers, Verdict, about_mail_data, ruling
+from shimproxy.smtp.dialogue import ReplyTo, Verdict, about_mail_data, ruling
 
 if TYPE_CHECKING:
-    from shimproxy.session.intake import Intake
-    from shimproxy.session.pipeline import Pipeline
+    from shimproxy.session.earlier_replies import EarlierReplies
+    from shimproxy.session.mail_data_reader import MailDataReader
     from shimproxy.session.policy import Policy
     from shimproxy.session.receiver import Receiver
     from shimproxy.smtp.reply import Reply
 
 
-class Passage(enum.Enum):
+class ForwardResult(enum.Enum):
     """How far the mail data went."""
 
-    WHOLE = "the end of mail data was written to the receiver"
-    STOPPED = "the receiver spoke, went or stalled before that, or the operator does not want the mail"
-    VANISHED = "the sender went before its end of mail data"
+    COMPLETE = "the end of mail data was written to the receiver"
+    STOPPED = "the receiver replied, disconnected or stalled before that, or the operator does not want the mail"
+    SENDER_GONE = "the sender disconnected before its end of mail data"
 
 
 @attrs.define(eq=False)
 class Transfer:
     """The mail data of one transaction on their way to the receiver."""
 
-    pipeline: Pipeline
+    earlier: EarlierReplies
     """What is outstanding before these."""
-    intake: Intake
+    reader: MailDataReader
     policy: Policy
     early: Reply | None = None
     """The reply that stopped the forwarding, where a reply did."""
@@ -63,37 +63,40 @@ class Transfer:
     _octets_out_at_end: int | None = None
     """What the receiver's leg had been given when their end was written, if it was."""
     _further: Dropped | None = None
-    _patience: Patience | None = None
+    _dropped_octets: int = 0
+    _timer: MinRateTimer | None = None
     _unsent: UnsentBound | None = None
     """Set once they are more than is written without a bound."""
 
     def __attrs_post_init__(self) -> None:
-        self.receiver = self.pipeline.receiver
+        self.receiver = self.earlier.receiver
 
-    async def forward(self) -> Passage:
+    async def forward(self) -> ForwardResult:
         """Pass the mail data on until their end, or until the receiver or the operator's policy stops them.
 
         Raises DeadlinePassed for the sender, Interrupted.
         """
-        intake = self.intake
+        reader = self.reader
         leg = self.receiver.leg
-        while not intake.ended:
-            portion = await intake.next_portion(leg)
+        if self.receiver.replies.unread and await self._receiver_spoke():
+            return ForwardResult.STOPPED  # what it said came with the 354
+        while not reader.ended:
+            portion = await reader.next_portion(leg)
             if portion is None:
-                return Passage.VANISHED
-            if intake.refusal:
-                return Passage.STOPPED
+                return ForwardResult.SENDER_GONE
+            if reader.refusal:
+                return ForwardResult.STOPPED
             if not leg.resettable:
                 portion = self._withhold(portion)
             if portion:
                 if not await self._push(portion):
-                    return Passage.STOPPED
+                    return ForwardResult.STOPPED
             elif leg.readable:
                 self._look()
                 if await self._receiver_spoke():
-                    return Passage.STOPPED
+                    return ForwardResult.STOPPED
         self._octets_out_at_end = leg.octets_out
-        return Passage.WHOLE
+        return ForwardResult.COMPLETE
 
     def _withhold(self, portion: memoryview | bytes) -> memoryview | bytes:
         """What of the next octets goes to a receiver that can't be reset: not a line of which the end is not there.
@@ -104,7 +107,7 @@ class Transfer:
         if self._withheld:
             portion = b"".join((self._withheld, portion))
             self._withheld = b""
-        if portion and not self.intake.ended:
+        if portion and not self.reader.ended:
             last = bytes(portion[-self.policy.limits.held_octets :])
             start = last.rfind(b"\n") + 1
             if start or len(last) == len(portion):
@@ -113,7 +116,7 @@ class Transfer:
         return portion
 
     @property
-    def answered_by_a_reply(self) -> Answers:
+    def answered_by_a_reply(self) -> ReplyTo:
         """What a reply to these mail data answers that was read just now: them all, or as many as had arrived."""
         leg, at_end = self.receiver.leg, self._octets_out_at_end
         if at_end is None:
@@ -146,11 +149,11 @@ class Transfer:
             if self._unsent:
                 self._unsent.took(taken_octets)
             if taken_octets == len(octets):
-                if self._patience:
-                    self._patience.end(taken_octets)
+                if self._timer:
+                    self._timer.end(taken_octets)
                 return True
             if taken_octets < len(now):
-                self.intake.slow_down(taken_octets)
+                self.reader.slow_down(taken_octets)
         # From the first wait on, the block is another session's.
         return await self._push_slowly(bytes(octets[taken_octets:]))
 
@@ -164,7 +167,7 @@ class Transfer:
         """The same with octets that the receiver does not take at once, if it takes them at all."""
         policy = self.policy
         # It lasts from one block to the next: small blocks taken slowly make a slow receiver too.
-        patience = self._patience = self._patience or Patience(
+        timer = self._timer = self._timer or MinRateTimer(
             self.receiver.leg.watch, policy.deadlines.receiver_block, policy.limits.least_octets_per_second
         )
         rest = memoryview(octets)
@@ -172,14 +175,14 @@ class Transfer:
             if not rest:
                 return True
             try:
-                patience.begin("the receiver taking mail data")
+                timer.begin("the receiver taking mail data")
                 taken_octets = await self._push_some(rest)
             except LegBroken:
                 return False
             except DeadlinePassed:
                 self._note_stall()
                 return False
-            patience.end(taken_octets)
+            timer.end(taken_octets)
             self.octets_forwarded += taken_octets
             if self._unsent:
                 self._unsent.took(taken_octets)
@@ -210,21 +213,20 @@ class Transfer:
         leg.watch.allow(self.policy.deadlines.linger_idle, "the rest of a reply")
         while True:
             while reply := replies.next_reply():
-                if self.pipeline.relay_earlier(reply):
+                if self.earlier.relay_earlier(reply):
                     if self.receiver.gone:
                         self.told = True
                         return True
-                    if self.pipeline.sender.unsaid_octets > self.policy.limits.reply_octets:
-                        await self.pipeline.sender.pour()
+                    if self.earlier.sender.unsaid_octets > self.policy.limits.reply_octets:
+                        await self.earlier.sender.pour()
                     leg.watch.allow(self.policy.deadlines.linger_idle, "the rest of a reply")
                 elif ruling(self.answered_by_a_reply, reply)[0] is not Verdict.DROP:
                     self.early = reply
                     return True
-                else:
-                    self.receiver.notes.heard_dropped(leg, reply, EARLY)
-                    self.drop(reply)
+                elif not await self._goes_on_after(reply):
+                    return True
             if leg.ended:
-                if not self.pipeline.outstanding:
+                if not self.earlier.outstanding:
                     self.early = replies.cut_off()
                 return True
             if replies.empty:
@@ -235,24 +237,46 @@ class Transfer:
                 self._note_stall()
                 return True
 
+    async def _goes_on_after(self, reply: Reply) -> bool:
+        """Drop a reply that decides nothing; whether the forwarding goes on. Raises Interrupted."""
+        receiver = self.receiver
+        watch = receiver.leg.watch
+        receiver.notes.heard_dropped(receiver.leg, reply, EARLY)
+        if self.drop(reply):
+            self.told = True
+            receiver.notes.repaired(Violation.IMPLAUSIBLE_REPLY, reply=reply.octets)
+            return False
+        try:
+            if watch.stretched():
+                await watch.pause()
+        except DeadlinePassed:
+            self._note_stall()
+            return False
+        return True
+
     def hear_earlier(self) -> None:
         """Relay the replies to what went before that have come already, as the receiver is about to be given up."""
-        receiver, pipeline = self.receiver, self.pipeline
+        receiver, earlier = self.receiver, self.earlier
         replies, leg = receiver.replies, receiver.leg
-        while pipeline.outstanding and not receiver.gone:
+        while earlier.outstanding and not receiver.gone:
             if reply := replies.next_reply():
-                pipeline.relay_earlier(reply)
+                earlier.relay_earlier(reply)
             elif octets := leg.look():
                 replies.feed(octets)
             elif leg.ended and (cut_off := replies.cut_off()):
-                pipeline.relay_earlier(cut_off)
+                earlier.relay_earlier(cut_off)
             else:
                 return
 
-    def drop(self, reply: Reply) -> None:
-        """Drop a reply that decides nothing; see `tell`."""
+    def drop(self, reply: Reply) -> bool:
+        """Drop a reply that decides nothing, see `tell`; whether the receiver does not stop saying such.
+
+        One for each line of the mail is not too many.
+        """
         self._further = self._further or Dropped(Violation.FURTHER_REPLY)
         self._further.count(reply)
+        self._dropped_octets += len(reply.octets)
+        return self._dropped_octets > self.receiver.replies.most_octets + self.octets_forwarded
 
     def tell(self) -> None:
         """Tell of what was dropped and is not told yet."""

@@ -1,6 +1,6 @@
-"""What the shim itself must know of a command's arguments: SIZE=, and the recipient's domain.
+"""Arguments of commands: what shimproxy must know of a peer's (SIZE=, the recipient's domain), and paths of its own.
 
-Whatever it can't read is no error here: the receiver judges it.
+What a peer says and this can't read is no error here: the receiver judges it.
 """
 
 from __future__ import annotations
@@ -23,3 +23,11 @@ def domain(line: bytes) -> bytes:
     found = _PATH(line)
     _, at, name = (found[1] if found else b"").rpartition(b"@")
     return name.lower().rstrip(b".") if at else b""
+
+
+def path(value: str) -> str:
+    """The mail address in brackets, as MAIL and RCPT have it. Raises ValueError for one that can't stand there."""
+    address = value.removeprefix("<").removesuffix(">")
+    if not (address.isascii() and address.isprintable()) or set(address) & set(" <>"):
+        raise ValueError(f"{value!r} is not a mail address; write LOCAL@DOMAIN")
+    return f"<{address}>"

@@ -48,6 +48,8 @@ class Verb(enum.StrEnum):
 DATA: Final = Verb.DATA
 """What every command is held against: from its class it takes ten times as long, in Python 3.11."""
 HELLOS = frozenset({Verb.HELO, Verb.EHLO, Verb.LHLO})
+GROUPED: Final = frozenset({Verb.MAIL, Verb.RCPT, Verb.RSET})
+"""What a sender may go on after without the reply (RFC 2920 section 3.1); mail data are the other."""
 _FOR_NO_RECEIVER: Final = NEVER_OFFERED | {b"PROXY"}  # which says who the sender is, as XCLIENT does
 REFUSED: Final = _FOR_NO_RECEIVER | {b"LHLO"}
 """Words of the commands that no receiver is given."""
@@ -66,7 +68,7 @@ _UNNAMED = b"[127.0.0.1]"  # RFC 5321 4.1.3: who has no name gives an address
 _CANCELLATION = b"*\r\n"
 _BEGINNING_OCTETS = 64
 _FIRST_WORD = re.compile(rb"[ \t]*([^ \t\r\n\0]*)").match
-_PLAIN = re.compile(rb"([A-Za-z0-9-]+)(?:[ \t][^\r\n\0]*)?\r\n").fullmatch
+_PLAIN = re.compile(rb"([A-Za-z0-9-]++)(?:[ \t][^\r\n\0]*+)?\r\n").fullmatch  # without a way back, so that it is fast
 
 
 _WITHOUT_ARGUMENTS = (Verb.DATA, Verb.RSET, Verb.NOOP, Verb.QUIT)
@@ -213,7 +215,10 @@ class CommandReader:
             return None
         if is_of_a_signature(line, self._empty_lines):
             return _of_none(PROXY, line)
-        self._empty_lines = self._empty_lines + 1 if line == b"\r\n" else 0
+        if line == b"\r\n":
+            self._empty_lines += 1
+        elif self._empty_lines and not _PLAIN(line):
+            self._empty_lines = 0
         if not line:
             verb = _VERBS.get(_first_word(self._beginning), _OTHER)
             violation = Violation.AUTH_TOO_LONG if verb is Verb.AUTH else Violation.LONG_LINE

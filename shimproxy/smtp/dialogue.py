@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from shimproxy.smtp.reply import Reply
 
 
-class Answers(enum.StrEnum):
+class ReplyTo(enum.StrEnum):
     """What a reply answers."""
 
     GREETING = "the connection"
@@ -25,6 +25,7 @@ class Answers(enum.StrEnum):
     QUIT = "QUIT"
     STARTTLS = "STARTTLS"
     IN_MAIL_DATA = "mail data, before its end"
+    AFTER_EARLY_REPLY = "mail data, after an early reply"
     END_OF_DATA = "mail data, after its end"
 
 
@@ -38,7 +39,7 @@ class Verdict(enum.Enum):
     OUT_OF_STEP = "421, close"
 
 
-class Then(enum.Enum):
+class NextRead(enum.Enum):
     """How the sender is read next."""
 
     COMMANDS = "commands"
@@ -51,66 +52,82 @@ class Then(enum.Enum):
 
 # What every reply is held against: from their classes they take ten times as long, in Python 3.11.
 RELAY: Final = Verdict.RELAY
-COMMANDS: Final = Then.COMMANDS
-_IN_MAIL_DATA: Final = Answers.IN_MAIL_DATA
-_END_OF_DATA: Final = Answers.END_OF_DATA
+COMMANDS: Final = NextRead.COMMANDS
+_IN_MAIL_DATA: Final = ReplyTo.IN_MAIL_DATA
+_AFTER_EARLY_REPLY: Final = ReplyTo.AFTER_EARLY_REPLY
+_END_OF_DATA: Final = ReplyTo.END_OF_DATA
 
-Row = tuple[Verdict, Then]
+Row = tuple[Verdict, NextRead]
 
-OUT_OF_STEP: Final[Row] = (Verdict.OUT_OF_STEP, Then.CLOSE)
-_NEXT: Final[Row] = (Verdict.RELAY, Then.COMMANDS)
+OUT_OF_STEP: Final[Row] = (Verdict.OUT_OF_STEP, NextRead.CLOSE)
+_NEXT: Final[Row] = (Verdict.RELAY, NextRead.COMMANDS)
+_HELD: Final[Row] = (Verdict.HOLD, NextRead.DRAIN)
+_DROPPED: Final[Row] = (Verdict.DROP, NextRead.COMMANDS)
+_DROPPED_IN_MAIL_DATA: Final[Row] = (Verdict.DROP, NextRead.DRAIN)
+_DROPPED_AT_THE_END: Final[Row] = (Verdict.DROP, NextRead.CLOSE)
 
 # (what the reply answers, kind of reply) -> (verdict, how to read the sender next)
 # A kind is the first digit of the code; a 3yz stands for itself, and so does 221, which accepts nothing: it ends
 # the connection (RFC 5321 4.2.3), and behind a group it may be the reply to QUIT of a receiver that has left one out.
-DIALOGUE: Final[dict[tuple[Answers, int], Row]] = {
-    (Answers.GREETING, 2): _NEXT,
-    (Answers.GREETING, 4): _NEXT,
-    (Answers.GREETING, 5): _NEXT,
-    (Answers.COMMAND, 2): _NEXT,
-    (Answers.COMMAND, 221): _NEXT,
-    (Answers.COMMAND, 4): _NEXT,
-    (Answers.COMMAND, 5): _NEXT,
-    (Answers.AUTH, 2): _NEXT,
-    (Answers.AUTH, 334): (Verdict.RELAY, Then.AUTH_RESPONSE),
-    (Answers.AUTH, 4): _NEXT,
-    (Answers.AUTH, 5): _NEXT,
-    (Answers.DATA, 354): (Verdict.RELAY, Then.MAIL_DATA),
-    (Answers.DATA, 4): _NEXT,
-    (Answers.DATA, 5): _NEXT,
-    (Answers.IN_MAIL_DATA, 2): (Verdict.NEVER, Then.DRAIN),
-    (Answers.IN_MAIL_DATA, 221): (Verdict.NEVER, Then.DRAIN),
-    (Answers.IN_MAIL_DATA, 354): (Verdict.DROP, Then.MAIL_DATA),
-    (Answers.IN_MAIL_DATA, 4): (Verdict.HOLD, Then.DRAIN),
-    (Answers.IN_MAIL_DATA, 5): (Verdict.HOLD, Then.DRAIN),
-    (Answers.END_OF_DATA, 2): _NEXT,
-    (Answers.END_OF_DATA, 354): (Verdict.DROP, Then.COMMANDS),
-    (Answers.END_OF_DATA, 4): _NEXT,
-    (Answers.END_OF_DATA, 5): _NEXT,
-    (Answers.QUIT, 2): (Verdict.RELAY, Then.CLOSE),
-    (Answers.QUIT, 221): (Verdict.RELAY, Then.CLOSE),
-    (Answers.QUIT, 4): _NEXT,
-    (Answers.QUIT, 421): (Verdict.RELAY, Then.CLOSE),
-    (Answers.QUIT, 5): _NEXT,
-    (Answers.STARTTLS, 2): (Verdict.RELAY, Then.TLS),
-    (Answers.STARTTLS, 4): _NEXT,
-    (Answers.STARTTLS, 5): _NEXT,
+DIALOGUE: Final[dict[tuple[ReplyTo, int], Row]] = {
+    (ReplyTo.GREETING, 2): _NEXT,
+    (ReplyTo.GREETING, 4): _NEXT,
+    (ReplyTo.GREETING, 5): _NEXT,
+    (ReplyTo.COMMAND, 2): _NEXT,
+    (ReplyTo.COMMAND, 221): _NEXT,
+    (ReplyTo.COMMAND, 4): _NEXT,
+    (ReplyTo.COMMAND, 5): _NEXT,
+    (ReplyTo.AUTH, 2): _NEXT,
+    (ReplyTo.AUTH, 334): (Verdict.RELAY, NextRead.AUTH_RESPONSE),
+    (ReplyTo.AUTH, 4): _NEXT,
+    (ReplyTo.AUTH, 5): _NEXT,
+    (ReplyTo.DATA, 354): (Verdict.RELAY, NextRead.MAIL_DATA),
+    (ReplyTo.DATA, 4): _NEXT,
+    (ReplyTo.DATA, 5): _NEXT,
+    (ReplyTo.IN_MAIL_DATA, 2): (Verdict.NEVER, NextRead.DRAIN),
+    (ReplyTo.IN_MAIL_DATA, 221): (Verdict.NEVER, NextRead.DRAIN),
+    (ReplyTo.IN_MAIL_DATA, 354): (Verdict.DROP, NextRead.MAIL_DATA),
+    (ReplyTo.IN_MAIL_DATA, 4): _HELD,
+    (ReplyTo.IN_MAIL_DATA, 5): _HELD,
+    # A refusal takes the place of an early 2yz, and of nothing else. A 421 speaks of the connection.
+    (ReplyTo.AFTER_EARLY_REPLY, 2): _DROPPED_IN_MAIL_DATA,
+    (ReplyTo.AFTER_EARLY_REPLY, 221): _DROPPED_IN_MAIL_DATA,
+    (ReplyTo.AFTER_EARLY_REPLY, 354): _DROPPED_IN_MAIL_DATA,
+    (ReplyTo.AFTER_EARLY_REPLY, 4): _HELD,
+    (ReplyTo.AFTER_EARLY_REPLY, 421): _DROPPED_IN_MAIL_DATA,
+    (ReplyTo.AFTER_EARLY_REPLY, 5): _HELD,
+    (ReplyTo.END_OF_DATA, 2): _NEXT,
+    (ReplyTo.END_OF_DATA, 354): _DROPPED,
+    (ReplyTo.END_OF_DATA, 4): _NEXT,
+    (ReplyTo.END_OF_DATA, 5): _NEXT,
+    (ReplyTo.QUIT, 2): (Verdict.RELAY, NextRead.CLOSE),
+    (ReplyTo.QUIT, 221): (Verdict.RELAY, NextRead.CLOSE),
+    (ReplyTo.QUIT, 4): _NEXT,
+    (ReplyTo.QUIT, 421): (Verdict.RELAY, NextRead.CLOSE),
+    (ReplyTo.QUIT, 5): _NEXT,
+    (ReplyTo.STARTTLS, 2): (Verdict.RELAY, NextRead.TLS),
+    (ReplyTo.STARTTLS, 4): _NEXT,
+    (ReplyTo.STARTTLS, 5): _NEXT,
 }
 
-_ANSWERS = dict.fromkeys(Verb, Answers.COMMAND) | {
-    Verb.DATA: Answers.DATA,
-    Verb.AUTH: Answers.AUTH,
-    Verb.QUIT: Answers.QUIT,
-    Verb.STARTTLS: Answers.STARTTLS,
+_WITH_A_ROW_FOR_421: Final = frozenset(what for what, kind in DIALOGUE if kind == 421)
+DECIDES: Final = frozenset({Verdict.HOLD, Verdict.NEVER})
+"""The verdicts on replies that say before the end of mail data what becomes of the mail."""
+
+_ANSWERS = dict.fromkeys(Verb, ReplyTo.COMMAND) | {
+    Verb.DATA: ReplyTo.DATA,
+    Verb.AUTH: ReplyTo.AUTH,
+    Verb.QUIT: ReplyTo.QUIT,
+    Verb.STARTTLS: ReplyTo.STARTTLS,
 }
 
 
-def answers(verb: Verb) -> Answers:
+def answers(verb: Verb) -> ReplyTo:
     """What the reply to a command with this verb answers."""
     return _ANSWERS[verb]
 
 
-def about_mail_data(*, ended: bool, unacknowledged_octets: int) -> Answers:
+def about_mail_data(*, ended: bool, unacknowledged_octets: int) -> ReplyTo:
     """What a reply to mail data, or to a chunk, answers: it is early as long as any octet of them is under way.
 
     The segment that carries an honest reply acknowledges every octet that it is about: when that reply is read, none is
@@ -123,30 +140,43 @@ def about_mail_data(*, ended: bool, unacknowledged_octets: int) -> Answers:
     return _END_OF_DATA if ended and not unacknowledged_octets else _IN_MAIL_DATA
 
 
-def ruling(what: Answers, reply: Reply) -> Row:
+def about_early_reply(reply: Reply, *, decided: int, due: int) -> ReplyTo:
+    """What a reply answers that comes before the end of mail data, and may not be the first one.
+
+    Args:
+        reply: what came.
+        decided: how many replies to these mail data have come that decide about them.
+        due: how many there are to be: one, or with LMTP one for each recipient.
+    """
+    return _AFTER_EARLY_REPLY if decided and (decided >= due or reply.code == 421) else _IN_MAIL_DATA
+
+
+def ruling(what: ReplyTo, reply: Reply) -> Row:
     """The table's row for `reply` where it answers `what`; OUT_OF_STEP where there is none."""
-    kind = 421 if reply.code == 421 and what is Answers.QUIT else reply.kind
+    kind = 421 if reply.code == 421 and what in _WITH_A_ROW_FOR_421 else reply.kind
     return DIALOGUE.get((what, kind), OUT_OF_STEP)
 
 
-def unasked(reply: Reply, *, in_transaction: bool, refused: bool) -> Verdict:
-    """What becomes of a reply that comes while nothing is to be answered: one too many, or the late one to a command
+def unasked(reply: Reply, *, in_transaction: bool, refused: bool) -> Row:
+    """The row for a reply that comes while nothing is to be answered: one too many, or the late one to a command
     that another was taken to answer.
 
     Outside a transaction that makes no difference. Within one, replies to its recipients may have changed places.
     Where all of them accept, it does not matter. Where one refuses, it is not known which recipient that was, and the
     mail must not be accepted for the others. So each order of late and doubled replies ends out of step, but for those
     where every reply says the same. A reply that is missing has its command wait, and a 354 that comes one command
-    early is implausible there.
+    early is implausible there. A 421 ends the connection, and answers the next command.
 
     Args:
         reply: what came.
         in_transaction: whether MAIL was accepted, and mail data have no verdict yet.
         refused: whether anything in it was refused.
     """
+    if reply.code == 421:
+        return _DROPPED_AT_THE_END
     if reply.asks_for_data or (in_transaction and (reply.refuses or (refused and reply.code))):
-        return Verdict.OUT_OF_STEP
-    return Verdict.DROP
+        return OUT_OF_STEP
+    return _DROPPED
 
 
 GREETED: Final = 220

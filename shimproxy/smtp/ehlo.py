@@ -1,6 +1,6 @@
 """The keywords of the EHLO reply (RFC 5321 4.1.1.1): what a receiver offers, and what is offered through the shim.
 
-It does not know why a keyword is to go, but for those that never pass.
+It does not know why a keyword is to go, but for those that never pass, nor which rule is whose parameters'.
 """
 
 from __future__ import annotations
@@ -76,27 +76,18 @@ def size_offered(receivers: Keywords, limit_octets: int) -> bytes | None:
     return b"SIZE %d" % limit_octets
 
 
-def keeps(now: Keywords, before: Keywords) -> bool:
-    """Whether `now` offers all that `before` has offered, and limits nothing that was not limited."""
-    return before.keys() <= now.keys() and all(
-        _RULES.get(keyword, _has_all)(before.get(keyword, b""), parameters)
-        for keyword, parameters in now.items()
-        if keyword in before or keyword in _LIMITING
-    )
-
-
-def _has_all(before: bytes, now: bytes) -> bool:
-    """AUTH and any other keyword whose parameters are each an offer."""
+def has_all(before: bytes, now: bytes) -> bool:
+    """Whether each parameter is offered still: so it is with AUTH and any keyword whose parameters are offers."""
     return {*before.upper().split()} <= {*now.upper().split()}
 
 
-def _has_no_more(before: bytes, now: bytes) -> bool:
-    """NO-SOLICITING (RFC 3865): what is not taken."""
-    return _has_all(now, before)
+def has_no_more(before: bytes, now: bytes) -> bool:
+    """Whether NO-SOLICITING (RFC 3865) excludes nothing more."""
+    return has_all(now, before)
 
 
-def _is_as_large(before: bytes, now: bytes) -> bool:
-    """SIZE (RFC 1870): none, and 0, is any size."""
+def is_as_large(before: bytes, now: bytes) -> bool:
+    """Whether SIZE (RFC 1870) allows as large a mail: no number, and 0, is any size."""
     return _smallest(now) >= _smallest(before)
 
 
@@ -104,8 +95,8 @@ def _smallest(parameters: bytes) -> float:
     return min((int(each) for each in parameters.split() if _is_number(each) and int(each)), default=math.inf)
 
 
-def _is_as_soon(before: bytes, now: bytes) -> bool:
-    """DELIVERBY (RFC 2852): the shortest time that may be asked for; none, and 0, is any time."""
+def is_as_soon(before: bytes, now: bytes) -> bool:
+    """Whether DELIVERBY (RFC 2852) allows as short a time: no number, and 0, is any time."""
     return _seconds(now) <= _seconds(before)
 
 
@@ -113,16 +104,16 @@ def _seconds(parameters: bytes) -> int:
     return max((int(each) for each in parameters.split() if _is_number(each)), default=0)
 
 
-def _is_as_late(before: bytes, now: bytes) -> bool:
-    """FUTURERELEASE (RFC 4865): the longest time in seconds, and the latest one, in UTC."""
+def is_as_late(before: bytes, now: bytes) -> bool:
+    """Whether FUTURERELEASE (RFC 4865) allows as long a time, in seconds, and as late a one, in UTC."""
     pairs = zip(before.split(), now.split(), strict=False)
     return len(now.split()) >= len(before.split()) and all(
         int(then) <= int(this) if _is_number(then) and _is_number(this) else then <= this for then, this in pairs
     )
 
 
-def _is_as_wide(before: bytes, now: bytes) -> bool:
-    """LIMITS (RFC 9422): each has a name, and is the most of something."""
+def is_as_wide(before: bytes, now: bytes) -> bool:
+    """Whether LIMITS (RFC 9422), each of which has a name and is the most of something, are as wide."""
     were = _limits(before)
     return all(
         name in were
@@ -138,18 +129,6 @@ def _limits(parameters: bytes) -> dict[bytes, bytes]:
 
 def _is_number(word: bytes) -> bool:
     return word.isdigit() and len(word) < _MANY_DIGITS
-
-
-_RULES = {
-    b"SIZE": _is_as_large,
-    b"LIMITS": _is_as_wide,
-    b"NO-SOLICITING": _has_no_more,
-    b"DELIVERBY": _is_as_soon,
-    b"FUTURERELEASE": _is_as_late,
-}
-"""Keyword -> whether its parameters, before and now, are as good now."""
-_LIMITING = frozenset({b"SIZE", b"LIMITS", b"NO-SOLICITING"})
-"""Keywords that take something away from whoever was not told of them."""
 
 
 def _split(line: bytes) -> tuple[bytes, bytes]:

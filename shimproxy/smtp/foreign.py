@@ -21,10 +21,10 @@ class Foreign:
 
 
 _TLS: Final = Foreign(
-    "a TLS ClientHello", "say sender-tls implicit, with cert, for this listener, or have the sender use STARTTLS"
+    "a TLS ClientHello", "set sender-tls to implicit (with cert) for this listener, or let the sender use STARTTLS"
 )
-_HTTP: Final = Foreign("an HTTP request", "have health checks ask the admin port (admin), and web browsers nothing")
-PROXY: Final = Foreign("a PROXY header", "put the proxy's network into trust, or have the proxy send none")
+_HTTP: Final = Foreign("an HTTP request", "point health checks at the admin address (admin)")
+PROXY: Final = Foreign("a PROXY header", "add the proxy's network to trust, or let the proxy send no header")
 
 _SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 """What a PROXY header of version 2 begins with."""

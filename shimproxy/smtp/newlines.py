@@ -3,25 +3,23 @@
 A bare LF, a bare CR and a NUL are stray: a lax receiver may see in them the end of a line, of a mail, or of a string,
 where a strict one sees nothing, and between the two there is room for a smuggled mail.
 
-`has_stray` is exact, and cheap where lines are all of one length, as in base64; what it costs elsewhere is one pass.
+Whether there is anything stray is asked in stray.py.
 """
 
 from __future__ import annotations
 
 import enum
-import io
 import re
 
 import attrs
+
+from shimproxy.smtp.stray import has_stray
 
 _DOT = ord(".")
 # A dot alone on its line but for something stray; an LF with the dot behind it; a CR; a NUL.
 _STRAY = re.compile(rb"(?<=\r\n)\.(?=\n|\0|\r(?!\n))|(?<!\r)\n\.?|\r(?!\n)|\0")
 _DOT_ALONE = re.compile(rb"(?<=\r\n)\.(?=\n|\0|\r(?!\n))")  # which is not stray, but the octet behind it
 _STRAY_OF_DEVICES = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0")
-# Below this, looking at every octet is the cheaper way.
-_LEAST_REGULAR_OCTETS = 4096
-_LONGEST_LINE_OCTETS = 1000  # RFC 5321 4.5.3.1.6
 
 
 class Newlines(enum.StrEnum):
@@ -33,40 +31,6 @@ class Newlines(enum.StrEnum):
     """The mail is drained and refused, the command is refused."""
     PASS = "pass"
     """Octet for octet."""
-
-
-def has_stray(octets: memoryview, scratch: bytearray) -> bool:
-    """Whether there is a CR without LF, an LF without CR, or a NUL in `octets`.
-
-    `scratch` has room for as many, and is overwritten.
-    """
-    if len(octets) >= _LEAST_REGULAR_OCTETS and _is_regular(octets, scratch):
-        return False
-    text = str(octets, "latin-1")
-    # It tells which of CR, LF and CRLF it has seen, in one pass.
-    decoder = io.IncrementalNewlineDecoder(None, translate=False)
-    decoder.decode(text, final=True)
-    return decoder.newlines not in (None, "\r\n") or "\0" in text
-
-
-def _is_regular(octets: memoryview, scratch: bytearray) -> bool:
-    """Whether all lines are of one length and end in CRLF, with nothing stray between; a False may be wrong."""
-    beginning = bytes(octets[: 2 * _LONGEST_LINE_OCTETS])
-    first = beginning.find(b"\n")
-    line_octets = beginning.find(b"\n", first + 1) - first
-    if first < 1 or line_octets < 2:
-        return False
-    size_octets = len(octets)
-    count = len(range(first, size_octets, line_octets))
-    if (
-        octets[first::line_octets] != b"\n" * count
-        or octets[first - 1 : size_octets - 1 : line_octets] != b"\r" * count
-    ):
-        return False
-    # Without the line ends, whatever is found is stray; and looking for one octet is many times faster than that.
-    scratch[:size_octets] = octets
-    scratch[first:size_octets:line_octets] = scratch[first - 1 : size_octets - 1 : line_octets] = b"x" * count
-    return all(scratch.find(octet, 0, size_octets) < 0 for octet in (b"\r", b"\n", b"\0"))
 
 
 @attrs.define(eq=False)
@@ -89,14 +53,13 @@ class Normaliser:
     """The line end before the next octet, if there is one; the end of the DATA command counts."""
     _held: bytes = b""
 
-    def feed(self, block: bytearray, start: int, stop: int, scratch: bytearray, *, ended: bool) -> memoryview | bytes:
+    def feed(self, block: bytearray, start: int, stop: int, *, ended: bool) -> memoryview | bytes:
         """What is to be forwarded for the mail data at `start` to `stop` of `block`.
 
         Args:
             block: two octets before `start` are overwritten.
             start: where the octets begin.
             stop: where they end.
-            scratch: as large as the block; it is overwritten.
             ended: whether the last of them are the end of mail data.
         """
         if self._held:
@@ -108,10 +71,9 @@ class Normaliser:
             stop = self._look_ahead(block, start, stop)
             if start == stop:
                 return b""
-        octets = memoryview(block)[start:stop]
-        if has_stray(octets, scratch) or (before == b"\n" and octets[0] == _DOT):
-            return self._without_stray(before, bytes(octets), ended)
-        return octets
+        if has_stray(block, start, stop) or (before == b"\n" and block[start] == _DOT):
+            return self._without_stray(before, bytes(memoryview(block)[start:stop]), ended)
+        return memoryview(block)[start:stop]
 
     def _look_ahead(self, block: bytearray, start: int, stop: int) -> int:
         """Hold what can't be judged yet; up to where there is something to be judged now."""

@@ -33,6 +33,10 @@ from shimproxy.smtp.catalogue import Violation
 LINE_LIMIT_OCTETS = 512  # RFC 5321 4.5.3.1.5, code and CRLF included
 CHALLENGE_LIMIT_OCTETS = 12_288  # RFC 4954 section 4
 REPLY_LIMIT_OCTETS = 65_536
+_MOST_LINES = 2000
+"""The text of more is cut, too."""
+_LIMITS_UP_TO_THE_END = 4
+"""A reply of so many times its limit has no end."""
 _LEAST_LINE_OCTETS = 6  # what an empty line becomes: a code, a blank and CRLF
 _TEXT_FOR_NONE = b"(the receiver gave no text)"
 _CODES = {b"%d" % code: code for code in range(200, 600)}
@@ -51,6 +55,12 @@ def _code(line: bytes, known: list[int]) -> int:
     if code and line[3:4] not in _SEPARATORS and ((known and code not in known) or _LONGER_NUMBER(line)):
         return 0
     return code
+
+
+@functools.lru_cache(maxsize=16)
+def _lines_of(code: int) -> re.Pattern[bytes]:
+    """Lines with this code after which the reply goes on."""
+    return re.compile(rb"(?:%d-[^\n]*+\n)++" % code)
 
 
 @attrs.define
@@ -95,7 +105,7 @@ def _plain(octets: bytes) -> Reply | None:
 
 
 @attrs.frozen
-class Own:
+class LocalReply:
     """A reply of the shim's own, in two forms (RFC 2034)."""
 
     enhanced: Reply
@@ -109,13 +119,13 @@ class Own:
         return self.plain.severity
 
     @classmethod
-    def make(cls, code: int, enhanced_code: str, text: str) -> Own:
+    def make(cls, code: int, enhanced_code: str, text: str) -> LocalReply:
         """One line; `enhanced_code` is one of RFC 3463, or empty."""
         plain = Reply(code, f"{code} {text}\r\n".encode("ascii"))
         return cls(Reply(code, f"{code} {enhanced_code} {text}\r\n".encode("ascii")) if enhanced_code else plain, plain)
 
     @classmethod
-    def parse(cls, text: str) -> Own:
+    def parse(cls, text: str) -> LocalReply:
         """From a line as an operator writes it, with an enhanced status code or without."""
         found = _OWN(text)
         assert found, text
@@ -126,7 +136,8 @@ class Own:
 class ReplyReader:
     """Makes replies of the octets that the receiver sends, in whatever pieces they come.
 
-    A reply over `limit_octets` keeps the text up to there; of the rest, only the codes count.
+    A reply over `limit_octets` keeps the text up to there; of the rest, only the codes count. One over `most_octets`
+    ends there, as if the receiver had ended: a 4yz or 5yz keeps its code, and any other has no usable one.
     """
 
     limit_octets: int = REPLY_LIMIT_OCTETS
@@ -136,6 +147,8 @@ class ReplyReader:
     _codes: list[int] = attrs.field(factory=list)  # the different codes, 0 for a line without; the last one last
     _room_octets: int = attrs.field(init=False)
     _cut: bool = False
+    _dropped_octets: int = 0
+    """How much of a reply over its limit is not kept."""
 
     def __attrs_post_init__(self) -> None:
         self._room_octets = self.limit_octets
@@ -144,6 +157,16 @@ class ReplyReader:
     def empty(self) -> bool:
         """Whether nothing lies here, not even a part of a reply."""
         return not (self.unread or self._lines)
+
+    @property
+    def most_octets(self) -> int:
+        """How much of a reply is waited for."""
+        return _LIMITS_UP_TO_THE_END * self.limit_octets
+
+    @property
+    def _has_no_end(self) -> bool:
+        """Whether more was dropped than is waited for."""
+        return self._dropped_octets > self.most_octets - self.limit_octets
 
     @property
     def may_ask_for_data(self) -> bool:
@@ -161,23 +184,43 @@ class ReplyReader:
             # The way of nearly every reply: one well-formed line and nothing behind it.
             self.unread = b""
             return plain
+        if self._cut:
+            self._drop_more()
         while end := self.unread.find(b"\n") + 1:
             line, self.unread = self.unread[:end], self.unread[end:]
             inside = bool(self._lines)
+            if not inside and (plain := _plain(line)):
+                return plain
             # A line without a code is noise inside a reply; alone, it cannot be waited upon.
             goes_on = line[3:4] == b"-" if self._take(line) else inside
             if not goes_on:
                 return self._finish()
-        # A line without end is kept as far as its text is; one octet more says that it was cut.
-        self.unread = self.unread[: self.limit_octets + 1]
+            if self._cut and self._has_no_end:
+                return self._finish(ended=False)
+        if len(self.unread) > self.limit_octets:
+            # A line without end is kept as far as its text is; one octet more says that it was cut.
+            kept = self.unread[: self.limit_octets + 1]
+            self._dropped_octets += len(self.unread) - len(kept)
+            self.unread = kept
+            if self._has_no_end:
+                self._take(kept)
+                self.unread = b""
+                return self._finish(ended=False)
         return None
+
+    def _drop_more(self) -> None:
+        """Drop the lines that only say again that the reply goes on, of one that is cut, all at once."""
+        left_octets = self.most_octets - self.limit_octets - self._dropped_octets
+        if self._codes[-1] and (found := _lines_of(self._codes[-1]).match(self.unread, 0, max(0, left_octets))):
+            self._dropped_octets += found.end()
+            self.unread = self.unread[found.end() :]
 
     def cut_off(self) -> Reply | None:
         """What can be made of the octets that lie here when the receiver has ended; None if there are none."""
         if self.unread:
             self._take(self.unread)
             self.unread = b""
-        return self._finish(Violation.CUT_OFF) if self._lines else None
+        return self._finish(Violation.CUT_OFF, ended=False) if self._lines else None
 
     def _take(self, line: bytes) -> int:
         """Take a line; its code."""
@@ -185,20 +228,24 @@ class ReplyReader:
         if code in self._codes:
             self._codes.remove(code)
         self._codes.append(code)
-        if self._room_octets < _LEAST_LINE_OCTETS:
+        if self._room_octets < _LEAST_LINE_OCTETS or len(self._lines) >= _MOST_LINES:
             self._cut = True
+            self._dropped_octets += len(line)
             line = b""
         elif len(line) > self._room_octets + 1:
             self._cut = True
+            self._dropped_octets += len(line) - self._room_octets
             line = line[: self._room_octets] + b"\r\n"  # what was cut has no line end to be judged
         if line:
             self._lines.append((code, line))
         self._room_octets = max(0, self._room_octets - max(len(line), _LEAST_LINE_OCTETS))
         return code
 
-    def _finish(self, *found: Violation) -> Reply:
+    def _finish(self, *found: Violation, ended: bool = True) -> Reply:
+        """The reply of the lines that were taken; whether its last one has `ended`, as far as is known."""
         lines, codes, cut = self._lines, self._codes, self._cut
         self._lines, self._codes, self._cut, self._room_octets = [], [], False, self.limit_octets
+        self._dropped_octets = 0
         violations = dict.fromkeys(found)
         known = [code for code in codes if code]
         if len(known) < len(codes):
@@ -208,7 +255,7 @@ class ReplyReader:
         # No acceptance is made of lines that contradict each other, nor of a reply of which lines may be missing.
         contradiction = len({code // 100 for code in known}) > 1
         last_code, last = lines[-1]
-        unfinished = Violation.CUT_OFF in violations and not (last_code and last[3:4] in _END_A_REPLY)
+        unfinished = not ended and not (last_code and last[3:4] in _END_A_REPLY)
         if not lines[0][0] or ((contradiction or unfinished) and known[-1] < 400):
             return Reply(0, b"".join(line for _, line in lines), tuple(violations), 354 in codes)
         code = known[-1]

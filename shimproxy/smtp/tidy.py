@@ -30,7 +30,7 @@ _PATH = re.compile(
     + rb")[ \t]*\r\n",
     re.IGNORECASE,
 ).fullmatch
-_HELLO = re.compile(rb"[ \t]*(HELO|EHLO|LHLO)[ \t]*([^\r\n]*?)[ \t]*\r\n", re.IGNORECASE).fullmatch
+_HELLO = re.compile(rb"[ \t]*(HELO|EHLO|LHLO)([^\r\n]*)\r\n", re.IGNORECASE).fullmatch
 _LABEL = rb"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _possible_name = re.compile(rb"(?:" + _LABEL + rb"(?:\." + _LABEL + rb")*\.?|\[[^\s\[\]]+\])").fullmatch
 
@@ -66,5 +66,5 @@ def _with_possible_name(line: bytes, helo_name: bytes) -> bytes:
     found = _HELLO(line)
     if not found:
         return line
-    verb, name = found.groups()
+    verb, name = found[1], found[2].strip(b" \t")
     return b"%s %s\r\n" % (verb, name if is_possible_name(name) else helo_name)

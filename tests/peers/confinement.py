@@ -22,7 +22,7 @@ def as_user(user: str, group: str, capability: str = "") -> list[str]:
     """What a command line begins with for a user with that capability alone, as net_raw, or with none."""
     sets = "-all" + (f",+{capability}" if capability else "")
     only = [f"--{each}={sets}" for each in ("inh-caps", "ambient-caps", "bounding-set")]
-    setpriv = need("setpriv", "util-linux")
+    setpriv = need("setpriv")
     return [setpriv, f"--reuid={user}", f"--regid={group}", "--clear-groups", *only, "--no-new-privs", "--"]
 
 

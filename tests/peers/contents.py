@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from tests.peers.senders import Dialogue, connected
+from shimproxy.faulty.client import Dialogue, connected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

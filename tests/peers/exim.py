@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from tests.peers.mail import SENDER, Mail
-from tests.peers.outcome import Believed, Outcome
+from shimproxy.faulty.mail import SENDER, Mail
+from shimproxy.faulty.outcome import Believed, Outcome
 from tests.peers.postfix import MAILBOX_DOMAIN, MAILBOXES
 from tests.peers.processes import free_port, missing, need_root, run, started
 
@@ -47,6 +47,7 @@ daemon_smtp_ports = {port}
 local_interfaces = 127.0.0.1
 pid_file_path = {folder}/exim.pid
 tls_advertise_hosts = {tls_hosts}
+tls_on_connect_ports = {tls_ports}
 tls_certificate = {folder}/certificate.pem
 tls_privatekey = {folder}/key.pem
 tls_verify_hosts = {verified_hosts}
@@ -212,11 +213,13 @@ def exim(
     login: Login | None = None,
     certificate: Certificate | None = None,
     wants_certificate: bool = False,
+    implicit_tls: bool = False,
 ) -> Iterator[Exim]:
     """An Exim of its own, until the end of the block; with `daemon` it listens too.
 
     Mailboxes are its own, unless `relay_port` says where mails to them go. With `login` it takes mail only from who
-    has logged in with that, and with a certificate lets them do so under TLS only. It may want one of its clients too.
+    has logged in with that, and with a certificate lets them do so under TLS only. It may want one of its clients too,
+    or begin with TLS.
     """
     program = _program()
     need_root()
@@ -250,6 +253,7 @@ def exim(
                 auth_hosts=("${if def:tls_in_cipher {*}}" if certificate else "*") if login else "",
                 tls_hosts="*" if certificate else "",
                 verified_hosts="*" if wants_certificate else "",
+                tls_ports=port if implicit_tls else "",
             )
         )
         if certificate:

@@ -124,7 +124,7 @@ class Gateway:
     def load(self, ruleset: str) -> None:
         """Give nftables' rules to the gateway."""
         with self.at(GATEWAY):
-            _run(f"{need('nft', 'nftables')} -f -", given=ruleset)
+            _run(f"{need('nft')} -f -", given=ruleset)
 
     def listening(self, *addresses: tuple[str, int], where: str = SERVER) -> list[socket.socket]:
         """Sockets that listen there."""
@@ -158,7 +158,7 @@ def _run(script: str, given: str = "") -> None:
 def gateway() -> Iterator[Gateway]:
     """The three of them, wired, until the end of the block: no rules, and packets are forwarded."""
     need_root()
-    need("ip", "iproute2")
+    need("ip")
     _clear_up_after_the_dead()
     made = Gateway(f"shimproxy-{os.getpid()}-{next(_NUMBERS)}")
     try:
@@ -231,7 +231,7 @@ def _clear_up_after_the_dead() -> None:
 def need_rules(made: Gateway, kind: str) -> None:
     """What those rules are made of: nftables or iptables, and the kernel's part."""
     if kind == "nftables":
-        program = need("nft", "nftables")
+        program = need("nft")
         chain = "type filter hook prerouting priority mangle; tcp dport 1 tproxy to :1;"
         probe = f"echo 'table ip probe {{ chain c {{ {chain} }}; }}' | {program} -c -f -"
     else:
@@ -241,11 +241,3 @@ def need_rules(made: Gateway, kind: str) -> None:
         made.run(GATEWAY, probe)
     except AssertionError as error:
         missing(f"the kernel has no TPROXY for {kind} ({error})", "run the tests with another one")
-
-
-def blocks(readme: Path) -> dict[str, str]:
-    """The blocks of README.md that have a name behind their language: what tests take from there."""
-    found = re.findall(r"^( *)```\w+ ([\w-]+)\n(.*?)^ *```$", readme.read_text(), re.MULTILINE | re.DOTALL)
-    named = {name: text for _, name, text in found}
-    assert len(named) == len(found), "two blocks have one name"
-    return named

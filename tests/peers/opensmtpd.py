@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from shimproxy.faulty.receiving import HOST
 from tests.peers.processes import free_port, missing, need_root, poll, started
-from tests.peers.receiving import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

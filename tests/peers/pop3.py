@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from tests.peers.receiving import Talk, speaking
+from shimproxy.faulty.receiving import speaking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from shimproxy.faulty.talk import Talk
 
 
 @attrs.define(eq=False)

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from tests.peers.outcome import Believed, Outcome
+from shimproxy.faulty.outcome import Believed, Outcome
+from shimproxy.faulty.receiving import HOST
 from tests.peers.processes import accepts, end, free_port, need, need_root, poll, run
-from tests.peers.receiving import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.peers.mail import Mail
+    from shimproxy.faulty.mail import Mail
 
 MAILBOX_DOMAIN: Final = "mailbox.example"
 MAILBOXES: Final = ("contents", "large", "many", "smuggled")
@@ -118,7 +118,7 @@ class Postfix:
     def _send(self, mail: Mail, *recipients: str) -> list[Outcome]:
         # "<>" as the reverse-path: a bounce would be one more mail in the queue.
         ended = run(
-            [need("sendmail", "postfix"), "-C", str(self.folder / "etc"), "-i", "-f", "", *recipients],
+            [need("sendmail"), "-C", str(self.folder / "etc"), "-i", "-f", "", *recipients],
             given=mail.text,
         )
         assert ended.status == 0, ended.account
@@ -167,7 +167,9 @@ def postfix(*, size_limit_octets: int = 0, more: str = "") -> Iterator[Postfix]:
         # "check" makes the folders; what "start" would start in the background is a child of the tests instead.
         checked = run([program, "-c", str(folder / "etc"), "check"])
         assert checked.status == 0, checked.account
-        found = run([need("postconf", "postfix"), "-h", "daemon_directory"])
+        # Its default: where Postfix is installed without a configuration, there is no other.
+        found = run([need("postconf"), "-d", "-h", "daemon_directory"])
+        assert found.status == 0, found.account
         process = subprocess.Popen(
             [f"{found.said.strip()}/master", "-c", str(folder / "etc"), "-s"],
             stdin=subprocess.DEVNULL,

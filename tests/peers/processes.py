@@ -1,6 +1,7 @@
 """Processes of the tests: found, run, waited for and ended.
 
 1. A program that is not installed skips the test with its apt line; with SHIMPROXY_REQUIRE_PEERS=1 it fails it.
+   packages.py knows what to install, and the end of the run tells it once (conftest.py).
 2. A process is ended by its own pid.
 3. Every run and every start has a deadline; one that passed is a value or a failure, never a hang.
 """
@@ -11,7 +12,7 @@ import contextlib
 import os
 import random
 import selectors
-import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import attrs
 import pytest
 
-from tests.peers.receiving import HOST
+from shimproxy.faulty.receiving import HOST
+from tests.peers import packages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,35 +31,39 @@ if TYPE_CHECKING:
 RUN_SECONDS: Final = 60.0
 START_SECONDS: Final = 20.0
 END_SECONDS: Final = 5.0
-_SBIN: Final = "/usr/sbin:/sbin:/usr/local/sbin"
 # Below the ports that Linux gives to outgoing connections, so that none of those takes it meanwhile.
 _FREE_PORTS: Final = range(20_000, 32_000)
 
 
 def missing(what: str, mend: str) -> NoReturn:
     """Skip the test, or fail it where peers are required."""
+    __tracebackhide__ = True  # the place that is told is the test's
     message = f"{what}: {mend}"
     if os.environ.get("SHIMPROXY_REQUIRE_PEERS") == "1":
         pytest.fail(message)
     pytest.skip(message)
 
 
-def need(program: str, package: str | None = None) -> str:
-    """The path of a program."""
-    path = shutil.which(program) or shutil.which(program, path=_SBIN)
+def need(program: str) -> str:
+    """The path of a program that packages.py has."""
+    __tracebackhide__ = True
+    package = packages.PROGRAMS[program]
+    path = packages.path_of(program)
     if path is None:
-        missing(f"{program} is not installed", f"apt-get install {package or program}")
+        missing(f"{program} is not installed", packages.line(package))
     return path
 
 
-def need_perl(module: str, package: str) -> None:
+def need_perl(module: str) -> None:
     """A module that a program written in Perl loads."""
-    if subprocess.run([need("perl"), f"-M{module}", "-e1"], stderr=subprocess.DEVNULL, check=False).returncode:
-        missing(f"Perl's {module} is not installed", f"apt-get install {package}")
+    __tracebackhide__ = True
+    if not packages.has_perl(module):
+        missing(f"Perl's {module} is not installed", packages.line(packages.PERL_MODULES[module]))
 
 
 def need_root() -> None:
     """Some programs change to users of their own."""
+    __tracebackhide__ = True
     if os.geteuid() != 0:
         missing("not root", "run the tests as root to have a Postfix, an Exim and networks of their own")
 
@@ -76,8 +82,9 @@ class Run:
 
     @property
     def account(self) -> str:
-        """All that it said."""
-        return f"{self.said}\n{self.complained}"
+        """All that it said; and which signal ended it, if one did."""
+        signalled = f"ended by {signal.Signals(-self.status).name}\n" if self.status and self.status < 0 else ""
+        return f"{self.said}\n{self.complained}{signalled}"
 
 
 def run(command: Sequence[str], given: bytes | None = None, seconds: float = RUN_SECONDS) -> Run:

@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.peers.mail import RECIPIENT, SENDER, Mail
-from tests.peers.outcome import Believed, Outcome, believed_of
+from shimproxy.faulty.mail import RECIPIENT, SENDER, Mail
+from shimproxy.faulty.outcome import Believed, Outcome, believed_of
+from shimproxy.faulty.receiving import HOST
 from tests.peers.pop3 import mailbox
 from tests.peers.processes import Run, free_port, need, run, started
-from tests.peers.receiving import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -126,11 +126,11 @@ def smtp_sink(*arguments: str, port: int = 0) -> Iterator[int]:
     """A receiver that takes any mail, or what its arguments say; its port. If it is given one, at all addresses."""
     where = f":{port}" if port else f"{HOST}:{(port := free_port())}"
     user = ["-u", "nobody"] if os.geteuid() == 0 else []
-    with started([need("smtp-sink", "postfix"), *user, *arguments, where, "1000"], port):
+    with started([need("smtp-sink"), *user, *arguments, where, "1000"], port):
         yield port
 
 
 def smtp_source(port: int, *arguments: str, host: str = HOST) -> Run:
     """Send as its arguments say."""
-    command = [need("smtp-source", "postfix"), "-f", SENDER, "-t", RECIPIENT, *arguments, f"{host}:{port}"]
+    command = [need("smtp-source"), "-f", SENDER, "-t", RECIPIENT, *arguments, f"{host}:{port}"]
     return run(command, seconds=120)

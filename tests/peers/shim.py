@@ -19,8 +19,8 @@ import trio
 
 import shimproxy
 from shimproxy import Deadlines, Repair, SessionRecord, Settings
+from shimproxy.faulty.receiving import HOST
 from tests.peers.processes import end, wait_for_line
-from tests.peers.receiving import HOST
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -70,11 +70,8 @@ class Shim:
 @contextlib.asynccontextmanager
 async def shim(receiver_port: int, deadlines: Deadlines | None = None, **more: Any) -> AsyncIterator[Shim]:
     """The shim in this process, with `more` settings; a bug of its own is raised at the end."""
-    given: dict[str, Any] = {"listen": f"{HOST}:0", "grace_seconds": 0} | more
-    async with served(Settings(receiver=f"{HOST}:{receiver_port}", deadlines=deadlines or Deadlines(), **given)) as (
-        (port,),
-        watcher,
-    ):
+    given: dict[str, Any] = {"receiver": f"{HOST}:{receiver_port}", "listen": f"{HOST}:0", "grace_seconds": 0} | more
+    async with served(Settings(deadlines=deadlines or Deadlines(), **given)) as ((port,), watcher):
         yield Shim(port, watcher)
 
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from tests.peers.mail import RECIPIENT, SENDER
-from tests.peers.outcome import Believed, Outcome, believed_of
+from shimproxy.faulty.client import WAIT_SECONDS
+from shimproxy.faulty.mail import RECIPIENT, SENDER
+from shimproxy.faulty.outcome import Believed, Outcome, believed_of
+from shimproxy.faulty.receiving import HOST
 from tests.peers.processes import need, run
-from tests.peers.receiving import HOST
-from tests.peers.senders import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.peers.mail import Mail
+    from shimproxy.faulty.mail import Mail
 
 NAME: Final = "mail.example"
 
@@ -48,13 +48,18 @@ class Certificate:
         return ssl.create_default_context(cafile=str(self.certificate))
 
 
-def make_certificate(folder: Path, name: str = NAME) -> Certificate:
-    """The line of README, but for the place."""
+def make_certificate(folder: Path, name: str = NAME, *addresses: str, expired: bool = False) -> Certificate:
+    """The line of docs/tls.md, but for the place; for 127.0.0.1 too, or for these `addresses`."""
     made = Certificate(folder / f"{name}.pem", folder / f"{name}.key")
-    subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name},IP:127.0.0.1"]
+    named = "".join(f",IP:{each}" for each in addresses or (HOST,))
+    subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}{named}"]
     files = ["-keyout", str(made.key), "-out", str(made.certificate)]
     ended = run([need("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", *subject, *files])
     assert ended.status == 0, ended.account
+    if expired:
+        over = ["-in", str(made.certificate), "-signkey", str(made.key), "-days", "-1", "-out", str(made.certificate)]
+        ended = run([need("openssl"), "x509", *over])
+        assert ended.status == 0, ended.account
     made.key.chmod(0o644)  # Postfix reads it as root, Exim and the shim as whoever they are
     return made
 

@@ -1,0 +1,179 @@
+"""What the supervisor knows: what its workers do, what was done, and what receivers are in the habit of doing."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from shimproxy.observe.metrics import MOST_RECEIVERS, OTHER, Series, add, series
+from shimproxy.records import text as record_text
+from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.shown import shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from shimproxy.session.record import SessionRecord
+
+MOST_RECENT: Final = 20
+"""Repaired sessions that are kept."""
+MOST_OCTETS: Final = 64 * 1024
+"""Of the record of one of them."""
+_MOST_SEEN: Final = 100 * len(Violation)
+_OF_SENDERS: Final = frozenset(violation.value for violation in Violation if violation.by == "sender")
+_REPAIRS: Final = re.compile(r'repairs_total\{violation="([^"]*)",receiver="((?:[^"\\]|\\.)*)"\}').fullmatch
+
+
+@attrs.frozen
+class RepairedSession:
+    """A session in which something was repaired, in words that can be shown anywhere."""
+
+    id: str
+    sender: str
+    receiver: str
+    ended_at: float
+    """In seconds since 1970."""
+    seconds: float
+    ended: str
+    """Who ended it, and in which phase."""
+    repairs: list[dict[str, str]]
+    """For each of the first of them: "violation", "phase" and "detail"."""
+    record: str = ""
+    """The session as `--record` would write it, if it was traced and is not too long."""
+
+    @classmethod
+    def of(cls, record: SessionRecord) -> RepairedSession:
+        """What is to be kept of a record; whatever a peer sent is escaped."""
+        repairs = [
+            {
+                "violation": repair.violation.value,
+                "phase": repair.phase,
+                "detail": ", ".join(f"{name}: {_shown(value)}" for name, value in repair.detail.items()),
+            }
+            for repair in record.first_repairs
+        ]
+        ended = f"{record.ended_by}/{record.ended_in}"
+        text = record_text.record_text_of(record) if record.trace else ""
+        if len(text) > MOST_OCTETS:
+            text = ""
+        return cls(record.id, record.sender, record.receiver, record.ended_at, record.seconds, ended, repairs, text)
+
+
+def _shown(value: int | str | bytes) -> str:
+    return shortened(value) if isinstance(value, bytes) else str(value)
+
+
+@attrs.define
+class ViolationCount:
+    """A violation that a receiver's sessions have shown."""
+
+    violation: str
+    count: int
+    first_at: float
+    """In seconds since 1970."""
+    last_at: float
+
+
+@attrs.frozen(kw_only=True)
+class Status:
+    """The answer to what is going on."""
+
+    version: str
+    receiver: str
+    listening: list[str]
+    started_at: float
+    """In seconds since 1970."""
+    serves: bool
+    """Whether a worker has said of late that it serves, be it the sessions that are left."""
+    stopping: bool
+    """Whether no new connections are taken."""
+    workers: int
+    figures: Series
+    recent: list[RepairedSession]
+    """The last first."""
+    habits: dict[str, list[ViolationCount]]
+    """Receiver -> its habits, the most frequent first."""
+
+
+@attrs.define(eq=False)
+class Totals:
+    """What was done so far: by workers that have ended, and by those that go on as of their last report."""
+
+    started_at: float = attrs.field(factory=time.time)
+    past: Series = attrs.field(factory=dict)
+    """The figures of workers that have ended."""
+    recent: deque[RepairedSession] = attrs.field(factory=lambda: deque(maxlen=MOST_RECENT))
+    _receivers: set[str] = attrs.field(factory=set)
+    """Those that have figures of their own."""
+    _seen: dict[tuple[str, str], tuple[float, float]] = attrs.field(factory=dict)
+    """(receiver, violation) -> when it was repaired first and last."""
+
+    def repaired(self, session: RepairedSession) -> None:
+        """Take note of a repaired session."""
+        self.recent.appendleft(session)
+        for repair in session.repairs:
+            key = session.receiver, repair["violation"]
+            first_at, _ = self._seen.get(key, (session.ended_at, 0.0))
+            if key in self._seen or len(self._seen) < _MOST_SEEN:
+                self._seen[key] = first_at, session.ended_at
+
+    def over(self, figures: Mapping[str, float]) -> None:
+        """A worker has ended with these figures."""
+        add(self.past, dict(self._folded(figures)))
+
+    def _folded(self, figures: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+        """With no more receivers than a worker has, however many workers there were."""
+        others: Series = {}
+        for name, value in figures.items():
+            found = _REPAIRS(name)
+            if found is None or found[2] in self._receivers or len(self._receivers) < MOST_RECEIVERS:
+                if found:
+                    self._receivers.add(found[2])
+                yield name, value
+            else:
+                add(others, {series("repairs_total", violation=found[1], receiver=OTHER): value})
+        yield from others.items()
+
+    def figures(self, reports: Iterable[Mapping[str, float]]) -> Series:
+        """All of it, with what those report that go on."""
+        total = dict(self.past)
+        for report in reports:
+            add(total, report)
+        return total
+
+    def habits(self, figures: Mapping[str, float]) -> dict[str, list[ViolationCount]]:
+        """What the receivers of these figures have shown."""
+        habits: dict[str, list[ViolationCount]] = {}
+        for name, count in figures.items():
+            found = _REPAIRS(name)
+            if found and found[1] not in _OF_SENDERS:
+                violation, receiver = found.groups()
+                first_at, last_at = self._seen.get((receiver, violation), (0.0, 0.0))
+                habits.setdefault(receiver, []).append(ViolationCount(violation, int(count), first_at, last_at))
+        for each in habits.values():
+            each.sort(key=lambda habit: -habit.count)
+        return habits
+
+    def as_json(self) -> dict[str, Any]:
+        """For the supervisor that an upgrade puts in this one's place."""
+        return {
+            "started_at": self.started_at,
+            "past": self.past,
+            "recent": [attrs.asdict(each) for each in self.recent],
+            "seen": [(*key, *times) for key, times in self._seen.items()],
+        }
+
+    @classmethod
+    def of_json(cls, left: Mapping[str, Any]) -> Totals:
+        """What `as_json` gave."""
+        history = cls(left["started_at"], dict(left["past"]))
+        for each in reversed(left["recent"]):
+            history.repaired(RepairedSession(**each))
+        history._seen.update(
+            {(receiver, violation): (first, last) for receiver, violation, first, last in left["seen"]}
+        )
+        return history

@@ -1,0 +1,160 @@
+"""Converters and validators of Settings' fields: the forms that a value may have, and the mend for any other value.
+
+Those of numbers are in session/limits.py; a field of an enum converts by its enum.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from shimproxy.config.listener import SettingsError, all_of
+from shimproxy.net.address import Address, Endpoint, Network, UnixPath, ip_address, parse_endpoint, parse_network
+from shimproxy.net.origin import Allowed
+from shimproxy.observe.log_output import STANDARD_ERROR, SYSLOG
+from shimproxy.smtp.reply import ReplyReader
+from shimproxy.smtp.tidy import is_possible_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import attrs
+
+
+class Original(enum.Enum):
+    """A receiver that is none in particular."""
+
+    DESTINATION = "original"
+    """Each session goes where its sender wanted to."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+Receiver = Address | UnixPath | Original
+
+
+def receivers(value: Sequence[Receiver | str] | Receiver | str) -> tuple[Receiver, ...]:
+    """One or several, each in any of these forms. Raises AddressError, SettingsError."""
+    mend = "is not an address; write HOST:PORT, as in '127.0.0.1:25', or a list of such"
+    return all_of(value, (Address, UnixPath, Original), _receiver, mend)
+
+
+def _receiver(text: str) -> Receiver:
+    return Original.DESTINATION if text == Original.DESTINATION.value else parse_endpoint(text)
+
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?").fullmatch
+
+
+def known_beforehand(receivers: Sequence[Receiver]) -> tuple[Endpoint, ...]:
+    """Those that are the same for every session."""
+    return tuple(each for each in receivers if not isinstance(each, Original))
+
+
+def is_refusal(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    """Raise SettingsError for what is no 4yz or 5yz reply."""
+    octets = value.encode("ascii", "replace") + b"\r\n"
+    reader = ReplyReader()
+    reader.feed(octets)
+    reply = reader.next_reply()
+    if not value.isascii() or reply is None or reply.octets != octets or reply.violations or not reply.refuses:
+        raise SettingsError(
+            f"{attribute.name}: {value!r} is not a refusal; write a code and a text, as in '451 4.3.0 try again later'"
+        )
+
+
+def file(value: Path | str | None) -> Path | None:
+    """A path, if there is one. Raises SettingsError."""
+    if value is None or isinstance(value, Path):
+        return value
+    if not isinstance(value, str):
+        raise SettingsError(f"{value!r} is not a path; write one in quotes, as in '/etc/shimproxy/cert.pem'")
+    return Path(value)
+
+
+def is_possible(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    """Raise SettingsError for what can't be a host's name."""
+    if value and not (value.isascii() and is_possible_name(value.encode())):
+        raise SettingsError(f"{attribute.name}: {value!r} is not a valid host name; write one as in mail.example.com")
+
+
+def is_dialable(_: object, attribute: attrs.Attribute[tuple[Receiver, ...]], value: tuple[Receiver, ...]) -> None:
+    """Raise SettingsError for receivers that can't be dialled."""
+    if Original.DESTINATION in value and len(value) > 1:
+        raise SettingsError(f"{attribute.name}: 'original' must be the only receiver; remove it or the others")
+    for each in value:
+        if isinstance(each, Address) and not (each.host and each.port):
+            raise SettingsError(
+                f"{attribute.name}: '{each}' names no host and port; write HOST:PORT, as in 127.0.0.1:25"
+            )
+
+
+def is_admin_address(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    """Raise AddressError for what is neither HOST:PORT nor unix:PATH."""
+    if value:
+        parse_endpoint(value)
+
+
+def are_sizes(_: object, attribute: attrs.Attribute[Mapping[str, int]], value: Mapping[str, int]) -> None:
+    """Raise SettingsError for what are no sizes of domains."""
+    for domain, octets in value.items():
+        if not isinstance(domain, str) or isinstance(octets, bool) or not isinstance(octets, int) or octets < 1:
+            raise SettingsError(
+                f"{attribute.name}: {domain!r}: {octets!r} is not a size of a domain; write octets, as in "
+                "{'example.com': 1_000_000}"
+            )
+
+
+def is_log(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    """Raise SettingsError for where nothing can be logged to."""
+    if value not in (STANDARD_ERROR, SYSLOG) and not value.startswith(f"{SYSLOG}:/"):
+        raise SettingsError(f"{attribute.name}: {value!r} is none of stderr, syslog and syslog:/PATH")
+
+
+def is_prefix(most_bits: int) -> Callable[[object, attrs.Attribute[int], int], None]:
+    """A validator that raises SettingsError for what is no number of bits."""
+
+    def check(_: object, attribute: attrs.Attribute[int], value: int) -> None:
+        if not (isinstance(value, int) and 0 <= value <= most_bits):
+            raise SettingsError(f"{attribute.name} must be a whole number from 0 to {most_bits}, not {value!r}")
+
+    return check
+
+
+def networks(value: Sequence[Network | str] | Network | str) -> tuple[Network, ...]:
+    """One or several. Raises AddressError, SettingsError."""
+    mend = "is not a network; write one as in '192.0.2.0/24', or a list of such"
+    return all_of(value, (ipaddress.IPv4Network, ipaddress.IPv6Network), parse_network, mend)
+
+
+def allowed(value: Sequence[Allowed | str] | Allowed | str) -> tuple[Allowed, ...]:
+    """One or several. Raises AddressError, SettingsError."""
+    mend = "is not a destination; write HOST, NETWORK or either with :PORT, or a list of such"
+    return all_of(value, (Allowed,), Allowed.parse, mend)
+
+
+def names(value: Sequence[str] | str) -> tuple[str, ...]:
+    """One or several. Raises SettingsError."""
+    mend = "is not a host name; write one without a port, as in mail.example.com"
+    values = all_of(value, (), str, mend)
+    for each in values:
+        if not (each.isascii() and _NAME(each)):
+            raise SettingsError(f"{each!r} {mend}")
+    return values
+
+
+def addresses(value: Sequence[str] | str) -> tuple[str, ...]:
+    """One or several. Raises SettingsError."""
+    values = all_of(value, (), str, "is not an address; write one of this machine's, as in '192.0.2.1'")
+    versions = []
+    for each in values:
+        if (address := ip_address(each)) is None:
+            raise SettingsError(f"{each!r} is not an address; write an address of this machine, as in 192.0.2.1")
+        versions.append(address.version)
+    if len({*versions}) < len(versions):
+        raise SettingsError("more than one address for IPv4 or IPv6; keep one of each")
+    return values

@@ -1,0 +1,189 @@
+"""What an operator can set, validated once: all groups of settings in one, and what does not go together.
+
+The command line and an embedding program make the same Settings. A setting is declared once, in the class of its group:
+session/policy.py for what a session goes by as it was given, else route.py, mail.py, tls.py and running.py beside this.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from shimproxy.config.fields import checked
+from shimproxy.config.listener import SettingsError
+from shimproxy.config.mail import MailSettings
+from shimproxy.config.route import RouteSettings
+from shimproxy.config.running import RunningSettings
+from shimproxy.config.tls import TlsSettings
+from shimproxy.net.address import UnixPath
+from shimproxy.net.origin import Allowed
+from shimproxy.net.tls import ReceiverSecurity, Verification, fingerprint
+from shimproxy.session.policy import ReceiverTls, SenderTls, SessionSettings
+from shimproxy.session.setting import settings_of
+from shimproxy.smtp.newlines import Newlines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from shimproxy.config.converters import Receiver
+    from shimproxy.config.listener import Listener
+
+_SHARED: Final = ("sessions", "sessions_per_network", "connections_per_minute")
+"""What counts over sessions, and so over the workers that serve them."""
+
+
+@attrs.frozen(kw_only=True, slots=False, field_transformer=checked)
+class Settings(RunningSettings, SessionSettings, TlsSettings, MailSettings, RouteSettings):
+    """Everything that `serve` goes by. Addresses may be given as text, HOST:PORT.
+
+    `shimproxy help settings` has what each field does. Raises AddressError, SettingsError or ValueError for what can't
+    be used.
+    """
+
+    names: Mapping[str, str] = attrs.field(factory=dict, repr=False, eq=False)
+    """Field -> the name that an operator wrote, or would write, for it; messages have the field's own name if none."""
+
+    def named(self, field: str) -> str:
+        """The name of a field in a message: the flag, variable or key of an operator, or the field of a program."""
+        return self.names.get(field, field)
+
+    @property
+    def sender_tls_used(self) -> SenderTls:
+        """What `sender_tls` comes to: starttls with a certificate; else opaque, or off where shimproxy makes TLS."""
+        if self.sender_tls is not None:
+            return self.sender_tls
+        if self.certificate:
+            return SenderTls.STARTTLS
+        own = self.receiver_tls is not ReceiverTls.OFF or bool(self.login_user)
+        return SenderTls.OFF if own else SenderTls.OPAQUE
+
+    @property
+    def sender_tls_of_all(self) -> tuple[SenderTls, ...]:
+        """What is done about TLS on sender legs, at any listener."""
+        its = [self.of(listener) for listener in self.listen] or [self]
+        return tuple(dict.fromkeys(each.sender_tls_used for each in its))
+
+    @property
+    def receivers_of_all(self) -> tuple[Receiver, ...]:
+        """The receivers of all sessions, with those of single listeners."""
+        own = chain.from_iterable(self.of(listener).receiver for listener in self.listen if listener.own)
+        return tuple(dict.fromkeys((*self.receiver, *own)))
+
+    def of(self, listener: Listener) -> Settings:
+        """What the senders of a listener go by. Raises SettingsError and the like."""
+        if not listener.own:
+            return self
+        fields = attrs.fields_dict(Settings)
+        # An operator writes what is a listener's own into a file, by its keys.
+        keys = {name: each.name for name in listener.own for each in settings_of(fields[name])}
+        names = {**self.names, **keys} if self.names else {}
+        return attrs.evolve(self, listen=(), names=names, **listener.own)
+
+    def of_one_worker(self) -> Settings:
+        """What each worker goes by: where sessions are counted, its share."""
+        share = {name: math.ceil(most / self.workers_used) for name in _SHARED if (most := getattr(self, name))}
+        return attrs.evolve(self, **share)
+
+    def receiver_security(self) -> ReceiverSecurity | None:
+        """The TLS of receiver legs, if there is to be any. Raises TlsUnusable."""
+        how = self.receiver_tls
+        if how is ReceiverTls.OFF:
+            return None
+        said = bool(self.receiver_name or self.receiver_authorities or self.receiver_fingerprint)
+        verified = self.receiver_verified
+        return ReceiverSecurity.make(
+            Verification(
+                name=self.receiver_name,
+                authorities=self.receiver_authorities,
+                fingerprint=fingerprint(self.receiver_fingerprint) if self.receiver_fingerprint else None,
+                required=(said or how is not ReceiverTls.OPPORTUNISTIC) if verified is None else verified,
+            ),
+            self.files_read,
+        )
+
+    def __attrs_post_init__(self) -> None:
+        if problems := [*self._problems_of_tls(), *self._problems_of_login(), *self._problems()]:
+            raise SettingsError(*problems)
+
+    def _problems_of_tls(self) -> Iterator[str]:
+        """What of TLS does not go together."""
+        named, used = self.named, self.sender_tls_used
+        terminated = used in (SenderTls.STARTTLS, SenderTls.IMPLICIT)
+        in_clear = self.receiver_tls is ReceiverTls.OFF
+        if terminated and self.certificate is None:
+            yield (
+                f"{named('sender_tls')}: {used} needs a certificate; give one with its key "
+                f"({named('certificate')}, {named('key')})"
+            )
+        if not terminated and self.certificate is not None:
+            yield (
+                f"{named('certificate')}: {named('sender_tls')} is {used}, which uses none; remove it, or set "
+                f"{named('sender_tls')} to starttls"
+            )
+        if self.key is not None and self.certificate is None:
+            yield f"{named('key')}: no certificate for this key; give one ({named('certificate')})"
+        if used is SenderTls.OPAQUE and (not in_clear or self.login_user):
+            yield (
+                f"{named('sender_tls')}: with opaque, TLS is between sender and receiver; set it to off or starttls, "
+                f"or remove {named('receiver_tls')} and {named('login_user')}"
+            )
+        if terminated and in_clear and not self.clear_allowed:
+            yield (
+                f"{named('receiver_tls')}: mail that arrives with TLS would leave without it; set it to required, "
+                f"implicit or opportunistic, or allow this ({named('clear_allowed')})"
+            )
+
+    def _problems_of_login(self) -> Iterator[str]:
+        """What of shimproxy's own login does not go together."""
+        named = self.named
+        if not self.login_user:
+            return
+        if self.goes_to_original and any(each.network is None for each in self.allow_destination):
+            yield (
+                f"{named('login_user')}: with receiver 'original' any receiver that a sender chooses would get the "
+                f"secret; name the networks that may get it ({named('allow_destination')})"
+            )
+        if not self.login_secret:
+            yield f"{named('login_user')}: no secret; give one ({named('login_secret')})"
+        if self.receiver_tls is ReceiverTls.OFF and not self.login_in_clear:
+            yield (
+                f"{named('login_user')}: shimproxy would send the secret without TLS; set {named('receiver_tls')} to "
+                f"required or implicit, or allow this ({named('login_in_clear')})"
+            )
+
+    def _problems(self) -> Iterator[str]:
+        """What else does not go together."""
+        named = self.named
+        if self.record_mail_data and self.record is None:
+            yield f"{named('record_mail_data')}: no directory for records; give one ({named('record')})"
+        if self.admin_names and not self.admin:
+            yield f"{named('admin_names')}: no admin address to know by these names; give one ({named('admin')})"
+        if self.spoof_sender and self.source:
+            yield (
+                f"{named('spoof_sender')}: conflicts with {named('source')}, as connections have one source address; "
+                "remove one of them"
+            )
+        if not self.receiver and not (self.listen and all("receiver" in listener.own for listener in self.listen)):
+            yield f"{named('receiver')}: missing; write HOST:PORT, as in 127.0.0.1:25"
+        of_all: list[Settings] = []
+        for listener in self.listen:
+            try:
+                its = self.of(listener)
+            except SettingsError as error:
+                yield from (f"listener {listener.address}: {problem}" for problem in error.problems)
+                continue
+            of_all.append(its)
+            if its.goes_to_original and isinstance(listener.address, UnixPath):
+                yield f"listener {listener.address}: receiver 'original' is for TCP; give it a receiver of its own"
+            if listener.lf_only_devices and its.newlines is not Newlines.NORMALISE:
+                newlines = its.named("newlines")
+                yield (
+                    f"listener {listener.address}: what lf-only-devices send is always made canonical, and {newlines} "
+                    f"is {its.newlines}; set {newlines} to normalise there, or remove lf-only-devices"
+                )
+        if self.allow_destination != (Allowed(),) and of_all and not any(its.goes_to_original for its in of_all):
+            allowed = named("allow_destination")
+            yield f"{allowed}: needs {named('receiver')} 'original'; set that, or remove {allowed}"

@@ -1,0 +1,135 @@
+"""`shimproxy check`: what can only be found out by trying: files, names, addresses and ports."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from functools import partial
+from typing import TYPE_CHECKING
+
+from shimproxy.admin.server import Admin
+from shimproxy.config.listener import Passed, SettingsError
+from shimproxy.daemon.gateway import about_gateway
+from shimproxy.net.activation import handed
+from shimproxy.net.address import Address, ip_address
+from shimproxy.net.errors import DialFailed, ListenFailed
+from shimproxy.net.kernel import is_own
+from shimproxy.observe import log_output
+from shimproxy.observe.log_output import LogUnusable
+from shimproxy.service.preflight import (
+    Found,
+    check_block,
+    check_capabilities,
+    check_loops,
+    check_receivers,
+    check_records,
+    check_tls,
+)
+from shimproxy.service.sockets import check_passed, close_sockets, open_sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from shimproxy.config.listener import Listener
+    from shimproxy.config.settings import Settings
+
+
+async def check(settings: Settings) -> list[str]:
+    """Try what `run` would need; remarks on what may be in order or not.
+
+    Raises SettingsError with all that is not.
+    """
+    problems: list[str] = []
+    remarks: list[str] = []
+    for each in (check_tls, check_block, check_records, check_capabilities):
+        try:
+            each(settings)
+        except SettingsError as error:
+            problems += error.problems
+    found: list[Found] = []
+    try:
+        found = await check_receivers(settings)
+    except DialFailed as error:
+        problems.append(f"{settings.named('receiver')}: {error}")
+    try:
+        log_output.check(settings.log_to)
+    except LogUnusable as error:
+        problems.append(str(error))
+    try:
+        check_passed(settings.listen)
+    except ListenFailed as error:
+        problems.append(str(error))
+    remarks += about_sources(settings)
+    remarks += about_gateway(settings)
+    opened: list[socket.socket] = []
+    taken: list[tuple[Callable[[], Awaitable[object]], str]] = []
+    for listener in settings.listen:
+        if isinstance(listener.address, Passed) and not handed().descriptors:
+            remarks.append(
+                f"{settings.named('listen')}: {listener.address}: not checked, because systemd passes sockets only to "
+                "the service"
+            )
+            continue
+        try:
+            sockets = await open_sockets(listener)
+        except ListenFailed as error:
+            if _reason(error) == errno.EPERM:
+                continue  # for want of a capability, which is said already
+            if _reason(error) == errno.EADDRINUSE:
+                taken.append((partial(_try, listener), str(error)))
+            else:
+                problems.append(str(error))
+            continue
+        opened += sockets
+        try:
+            check_loops(settings, sockets, found)
+        except SettingsError as error:
+            problems += error.problems
+    if settings.admin:
+        try:
+            await _try_admin(settings.admin)
+        except ListenFailed as error:
+            if _reason(error) == errno.EADDRINUSE:
+                taken.append((partial(_try_admin, settings.admin), str(error)))
+            else:
+                problems.append(str(error))
+    close_sockets(opened)
+    for attempt, why_not in taken:
+        # A shimproxy that is to be reloaded with these settings listens there, unless it was another of its own.
+        try:
+            await attempt()
+            problems.append(why_not)
+        except ListenFailed:
+            remarks.append(why_not)
+    if problems:
+        raise SettingsError(*problems)
+    return remarks
+
+
+def _reason(error: ListenFailed) -> int | None:
+    return error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+
+
+def about_sources(settings: Settings) -> list[str]:
+    """Remarks on addresses that connections are to come from, and on receivers that can't be dialled from there."""
+    remarks: dict[str, None] = {}
+    for its in (settings, *map(settings.of, settings.listen)):
+        receiver, source = its.named("receiver"), its.named("source")
+        for each in its.source:
+            if not is_own(each):
+                remarks[f"{source}: {each} is not an address of this machine now; 'ip address' shows those it has"] = (
+                    None
+                )
+        for endpoint in its.endpoints if its.source else ():
+            address = ip_address(endpoint.host) if isinstance(endpoint, Address) else None
+            if address and not its.source_used.serves(socket.AF_INET6 if address.version == 6 else socket.AF_INET):
+                remarks[f"{receiver}: {endpoint} cannot be reached from {' or '.join(its.source)} ({source})"] = None
+    return [*remarks]
+
+
+async def _try(listener: Listener) -> None:
+    close_sockets(await open_sockets(listener))
+
+
+async def _try_admin(where: str) -> None:
+    await (await Admin.open(where)).close()

@@ -1,0 +1,376 @@
+"""`shimproxy run`: holds the listening sockets, and has workers serve on them as the settings say.
+
+Invariants:
+
+1. A listening socket stays open as long as the settings name it: no reload, upgrade or crash refuses a connection.
+2. New settings change nothing before all of them can be used and their workers serve.
+3. A worker that a reload or an upgrade has replaced lets its sessions come to their end.
+4. Whatever goes wrong in the start of a new version, the workers of the one before it go on.
+
+Which signal asks for what is signals.py's; the processes themselves are workers.py's.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+from contextlib import suppress
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from shimproxy.admin.receiver_health import GREETING_SECONDS, why_no_greeting
+from shimproxy.admin.server import Admin
+from shimproxy.admin.status import Status
+from shimproxy.config.listener import SettingsError
+from shimproxy.config.settings import Settings
+from shimproxy.daemon.notify import keep_watch, notify, notify_reloading
+from shimproxy.daemon.upgrade import HandoverState, check_first
+from shimproxy.daemon.worker_handle import reap_orphans
+from shimproxy.daemon.workers import Service, Workers
+from shimproxy.net.address import address_text
+from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
+from shimproxy.net.listen import is_in_place
+from shimproxy.observe import log_output
+from shimproxy.observe.events import Event
+from shimproxy.observe.journal import Journal
+from shimproxy.observe.log_output import LogUnusable
+from shimproxy.program.process import say
+from shimproxy.service.preflight import (
+    check_block,
+    check_capabilities,
+    check_loops,
+    check_receivers,
+    check_records,
+    check_tls,
+)
+from shimproxy.service.sockets import check_passed, close_sockets, make_all_transparent, named, open_sockets
+from shimproxy.session.limits import Deadlines
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable, Collection
+
+    from shimproxy.config.sources import Sources
+    from shimproxy.service.sockets import Listening
+
+_MARGIN_SECONDS: Final = 2.0
+_GRACE_SECONDS: Final = attrs.fields(Settings).grace_seconds.default or 0.0
+"""Of workers whose settings are not known any more."""
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+_UNUSABLE: Final = (SettingsError, ListenFailed, DialFailed, TlsUnusable, LogUnusable)
+
+
+@attrs.define(eq=False)
+class Supervisor:
+    """The listening sockets and the workers of one `shimproxy run`."""
+
+    gather: Callable[[], Sources]
+    """Reads the settings anew."""
+    version: str
+    nursery: trio.Nursery
+    _settings: Settings | None = None
+    """None before they are adopted, and where a new version can't use those of the one before it."""
+    _left: HandoverState | None = None
+    """What the version before this one has left."""
+    _sources: Sources = attrs.field(init=False)
+    _listening: Listening = attrs.field(factory=dict)
+    _workers: Workers = attrs.field(init=False)
+    _stopping: bool = False
+    _changing: trio.CancelScope | None = None
+    _greeted: tuple[float, str] = (-math.inf, "")
+    """When the receiver was asked last, and why it can't be said to be there."""
+    _admin: Admin | None = None
+    _former_admin: Admin | None = None
+    """Another that may still be about to close."""
+    _journal: Journal = attrs.field(factory=Journal)
+    _objection: Exception | None = None
+    """Why the code that is installed now can't be gone over to."""
+    _trouble: str = ""
+    """What kept the last change from being made."""
+
+    def __attrs_post_init__(self) -> None:
+        self._workers = Workers(self.nursery, self._journal)
+
+    # -- starting
+
+    def take_over(self) -> None:
+        """Go on as the version before this one did, if this is an upgrade."""
+        self._left = left = HandoverState.take_over()
+        if left is None:
+            return
+        self._sources, self._listening, self._workers.history = left.sources, left.listening, left.history
+        try:
+            self._settings = left.sources.settings()
+            self._set_up_log(self._settings)
+        except Exception as error:
+            with suppress(Exception):
+                log_output.set_up("INFO", "text")
+            self._fail(Event.SETTINGS_UNUSABLE, "the settings of the old workers cannot be used", error)
+        service = Service(left.sources, self._settings, left.listening) if self._settings else None
+        self._workers.take_over(left.workers, service)
+
+    def _set_up_log(self, settings: Settings) -> None:
+        """Send the log where it went before, to standard error if that is not there any more."""
+        to = settings.log_to
+        try:
+            log_output.check(to)
+        except LogUnusable as error:
+            to = log_output.STANDARD_ERROR
+            log_output.set_up(settings.log_level.upper(), settings.log_format, to)
+            self._complain(Event.LOG_MOVED, "the log goes to standard error", str(error))
+        else:
+            log_output.set_up(settings.log_level.upper(), settings.log_format, to)
+
+    async def start(self) -> None:
+        """Listen and serve, unless a stop comes first.
+
+        Raises SettingsError, ListenFailed, DialFailed, TlsUnusable, LogUnusable; nothing if this is an upgrade.
+        """
+        if self._stopping:
+            return
+        self.nursery.start_soon(keep_watch, self._workers.answered)
+        with trio.CancelScope() as self._changing:
+            if self._left is None:
+                await self._adopt(self.gather())
+            else:
+                try:
+                    await self._open_admin()
+                    await self._adopt(self.gather())
+                except Exception as error:
+                    self._fail(Event.UPGRADE_UNFINISHED, "not upgraded: the old workers continue", error)
+        if self._stopping:
+            return
+        admin = f", admin {', '.join(self._admin.addresses)}" if self._admin else ""
+        say(f"shimproxy ready: {self._what_is_so}{admin}")
+        self._notify_ready()
+
+    @property
+    def _what_is_so(self) -> str:
+        return f"listening on {', '.join(self._addresses)}, receiver {self._receivers}"
+
+    def _notify_ready(self) -> None:
+        notify(READY=1, STATUS=f"{self._what_is_so}; {self._trouble}".removesuffix("; "))
+        self._trouble = ""
+
+    async def _open_admin(self) -> None:
+        """Answer where the version before this one did, so that new settings that can't be used cost nothing."""
+        if self._settings and self._settings.admin:
+            with suppress(ListenFailed):
+                self._admin = await Admin.open(self._settings.admin)
+                self._admin.answer(self, self._journal, self.nursery)
+
+    @property
+    def _addresses(self) -> list[str]:
+        return [address_text(sock.getsockname()) for sock in chain.from_iterable(self._listening.values())]
+
+    @property
+    def _receivers(self) -> str:
+        return ", ".join(map(str, self._settings.receivers_of_all)) if self._settings else "unknown"
+
+    async def _adopt(self, sources: Sources) -> None:
+        """Go over to these settings. Raises what makes them unusable, and changes nothing then."""
+        sources = sources.with_files()
+        settings = sources.settings()
+        check_tls(settings)
+        check_block(settings)
+        log_output.check(settings.log_to)
+        check_records(settings)
+        check_capabilities(settings)
+        check_passed(settings.listen)
+        found = await check_receivers(settings)
+        admin = self._admin
+        opened: list[socket.socket] = []
+        listening: Listening = {}
+        try:
+            for name, listener in named(settings.listen):
+                sockets = self._listening.get(name, [])
+                if not sockets or not all(map(is_in_place, sockets)):
+                    await self._workers.let_go()
+                    opened += (sockets := await open_sockets(listener))
+                listening[name] = sockets
+                make_all_transparent(listener, listening[name])  # it may have been there without
+            check_loops(settings, chain.from_iterable(listening.values()), found)
+            if settings.admin != (admin.where if admin else "") or (admin and not admin.in_place):
+                if self._former_admin:
+                    await self._former_admin.closed.wait()
+                admin = await Admin.open(settings.admin) if settings.admin else None
+            service = Service(sources, settings, listening)
+            workers = await self._workers.started(service)
+            log_output.set_up(settings.log_level.upper(), settings.log_format, settings.log_to)
+        except BaseException:
+            if admin and admin is not self._admin:
+                self._close_soon(admin)
+            close_sockets(opened)
+            raise
+        # From here on there is no way back, and no wait.
+        self._journal.sender_tls(settings.sender_tls_of_all)
+        for name, sockets in self._listening.items():
+            if listening.get(name) is not sockets:
+                close_sockets(sockets)
+                if name in listening:
+                    self._journal.tell(Event.LISTENING_AGAIN, address=name.rpartition(" ")[0])
+        self._sources, self._settings, self._listening = sources, settings, listening
+        if admin is not self._admin:
+            if self._admin:
+                self._close_soon(self._admin)
+                if self._admin.where == settings.admin:
+                    self._journal.tell(Event.LISTENING_AGAIN, address=settings.admin)
+            self._admin = admin
+            if admin:
+                admin.answer(self, self._journal, self.nursery)
+        self._workers.go_over_to(service, workers)
+
+    def _close_soon(self, admin: Admin) -> None:
+        self._former_admin = admin
+        admin.close_soon(self.nursery)
+
+    # -- what the admin address is told
+
+    @property
+    def admin_names(self) -> Collection[str]:
+        """The names that the admin address is known by, in lower case."""
+        return self._settings.admin_names_used if self._settings else ()
+
+    @property
+    def serves(self) -> bool:
+        """Whether a worker has said of late that it serves."""
+        return self._workers.serve
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no new sessions are accepted."""
+        return self._stopping
+
+    async def status(self) -> Status:
+        """What is so, and what was done."""
+        await self._workers.heard()
+        figures = self._workers.figures()
+        return Status(
+            version=self.version,
+            receiver=self._receivers,
+            listening=[] if self._stopping else self._addresses,
+            started_at=self._workers.history.started_at,
+            serves=self.serves,
+            stopping=self._stopping,
+            workers=len(self._workers.all),
+            figures=figures,
+            recent=[*self._workers.history.recent],
+            habits=self._workers.history.habits(figures),
+        )
+
+    async def receiver_greets(self) -> str:
+        """Why the receiver can't be said to be there, or nothing; asked at most once in a few seconds."""
+        asked_at, why_not = self._greeted
+        if not self._settings:
+            return "unknown receiver: the settings cannot be used"
+        if trio.current_time() - asked_at > GREETING_SECONDS:
+            why_not = await why_no_greeting(self._settings)
+            self._greeted = trio.current_time(), why_not
+        return why_not
+
+    # -- signals
+
+    async def change(self, what: Callable[[], Awaitable[None]]) -> None:
+        """Reload or upgrade, unless a stop comes first; whatever goes wrong changes nothing."""
+        if self._stopping:
+            return
+        notify_reloading(f"{what.__name__}: {self._what_is_so}")
+        with trio.CancelScope() as self._changing:
+            try:
+                await what()
+            except Exception as error:
+                event = Event.RELOAD_FAILED if what == self.reload else Event.UPGRADE_FAILED
+                self._fail(event, f"no {what.__name__}: nothing has changed", error)
+        if not self._stopping:
+            self._notify_ready()
+
+    def _fail(self, event: Event, what: str, error: Exception) -> None:
+        """Say why something was not done: settings that can't be used in their words, and a bug with its traceback."""
+        if self._stopping:
+            return  # a stop has closed what it needed
+        if isinstance(error, _UNUSABLE):
+            self._complain(event, what, str(error))
+        else:
+            self._complain(event, what, f"{type(error).__name__}: a bug in shimproxy, its traceback follows")
+            self._journal.supervisor_failed(event.value, error)
+
+    def _complain(self, event: Event, what: str, problems: str) -> None:
+        self._trouble = f"{what}: {problems}"
+        for problem in problems.splitlines():
+            self._journal.tell(event, message=f"{what}: {problem}")
+
+    async def reload(self) -> None:
+        """SIGHUP: settings and certificates read anew, by new workers."""
+        await self._adopt(self.gather())
+        workers = len(self._workers.current)
+        self._journal.tell(Event.RELOADED, workers=workers, retiring=len(self._workers.all) - workers)
+
+    async def prepare_upgrade(self) -> None:
+        """SIGUSR2: ask the code that is installed now what it has against these settings.
+
+        Nothing is changed by that, so that other changes and a stop need not wait for it.
+        """
+        self._objection = None
+        try:
+            await check_first(_program(), sys.argv[2:], self._to_be_left, self._workers.children)
+        except Exception as error:
+            self._objection = error
+
+    @property
+    def _to_be_left(self) -> HandoverState:
+        return HandoverState(self._sources, self._listening, list(self._workers.all), self._workers.history)
+
+    async def upgrade(self) -> None:
+        """SIGUSR2: the same with the code that is installed now, in this process; raises what it has objected."""
+        if self._objection:
+            raise self._objection
+        await self._workers.told()
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the new program obeys them; they wait till then
+        try:
+            await trio.lowlevel.checkpoint()  # those that have come before may want a stop
+            await trio.lowlevel.checkpoint()
+            await self._workers.reaped()  # nothing of one can be left whose socket is closed
+            self._journal.tell(Event.UPGRADING)
+            left = self._to_be_left
+            descriptor = left.leave()
+            try:
+                os.execv(sys.executable, [*_program(), *sys.argv[1:]])
+            except OSError:
+                left.stay(descriptor)
+                raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def stop(self) -> None:
+        """SIGTERM, SIGINT: accept no more, and end in good order; asked again, at once."""
+        linger_seconds = self._settings.deadlines.linger_idle if self._settings else Deadlines().linger_idle
+        grace_seconds = self._settings.grace_seconds if self._settings else _GRACE_SECONDS
+        grace_seconds = 0.0 if self._stopping else grace_seconds
+        self._stopping = True
+        notify(STOPPING=1, STATUS=f"stopping: open sessions have {grace_seconds:g} s to finish")
+        self._journal.tell(Event.STOPPING, workers=len(self._workers.all), grace_seconds=grace_seconds)
+        if self._changing:
+            self._changing.cancel()
+        close_sockets(chain.from_iterable(self._listening.values()))
+        self._workers.stop(grace_seconds + linger_seconds + _MARGIN_SECONDS)
+
+    async def reap_orphans(self) -> None:
+        """SIGCHLD: wait for processes whose parents have ended, which are the children of PID 1 then."""
+        await reap_orphans(self._workers.children)
+
+    async def stopped(self) -> None:
+        """Return when every worker has ended."""
+        await self._workers.ended()
+        if self._admin:
+            await self._admin.close()
+
+
+def _program() -> list[str]:
+    """The words that this program was started with, before its arguments."""
+    words = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    return [sys.executable, *words[1:]]

@@ -1,0 +1,246 @@
+"""The journal: sessions, repairs and dialogue as log lines.
+
+INFO has one line a session, WARNING one a repair under its catalogue name, DEBUG the dialogue. Whatever a peer sent
+is escaped, so that no peer can write a log line of its own. AUTH and mail data never come here. Where lines go, and how
+they look, is log_output.py's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import logging
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from shimproxy.net.address import address_text
+from shimproxy.observe.events import Event
+from shimproxy.observe.log_output import log
+from shimproxy.observe.repeats import Repeats
+from shimproxy.session.policy import SenderTls
+from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.shown import escaped, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from shimproxy.session.record import Observer, Repair, SessionRecord
+
+_Fields = dict[str, int | str | float]
+_WAITS_A_SECOND: Final = 4
+_WAIT_SECONDS: Final = 1 / _WAITS_A_SECOND
+_MOST_WAITING: Final = 256
+_MESSAGES: Final = {
+    SenderTls.OPAQUE: "shimproxy cannot repair what a sender and a receiver encrypt with STARTTLS; --cert changes that",
+    SenderTls.OFF: "shimproxy removes STARTTLS from the receiver's EHLO reply: senders do not use TLS",
+}
+
+
+def error_name(error: OSError) -> str:
+    """The name of an error number, as in ENOSPC, or `unknown`."""
+    return errno.errorcode.get(error.errno or 0, "unknown")
+
+
+@attrs.define(eq=False)
+class SafeObserver:
+    """An observer whose errors are logged and end no session; whoever wants to is told of them."""
+
+    _observer: Observer
+    _journal: Journal
+    _on_session: Callable[[SessionRecord], None] | None = None
+    _keep: Callable[[SessionRecord], None] | None = None
+    _on_error: Callable[[BaseException], None] | None = None
+
+    @property
+    def wants_dialogue(self) -> bool:
+        """What the observer wants."""
+        try:
+            return self._observer.wants_dialogue
+        except Exception as error:
+            self._failed("-", error)
+            return False
+
+    def said(self, record: SessionRecord, who: str, octets: bytes) -> None:
+        """Pass it on."""
+        self._tell(record, self._observer.said, record, who, octets)
+
+    def repaired(self, record: SessionRecord, repair: Repair) -> None:
+        """Pass it on."""
+        self._tell(record, self._observer.repaired, record, repair)
+
+    def ended(self, record: SessionRecord) -> None:
+        """Pass it on, and to whoever wants the session's end alone."""
+        self._tell(record, self._observer.ended, record)
+        for tell in (self._keep, self._on_session):
+            if tell:
+                self._tell(record, tell, record)
+
+    def failed(self, record: SessionRecord, error: BaseException) -> None:
+        """Pass it on."""
+        self._tell(record, self._observer.failed, record, error)
+        if self._on_error:
+            self._on_error(error)
+
+    def _tell(self, record: SessionRecord, tell: Callable[..., None], *arguments: object) -> None:
+        try:
+            tell(*arguments)
+        except Exception as error:
+            self._failed(record.id, error)
+
+    def _failed(self, session: str, error: Exception) -> None:
+        self._journal.observer_failed(session, error)
+        if self._on_error:
+            self._on_error(error)
+
+
+@attrs.define(eq=False)
+class Journal:
+    """Tells the log of everything, in its order; a handler that raises loses its line and no more.
+
+    The lines of sessions wait a quarter of a second for others, or for a line that does not wait: one that is made
+    on its own costs its session 10 % of its CPU.
+    """
+
+    repeats: Repeats = attrs.field(factory=Repeats)
+    """Which repairs have been logged so often of late that they are counted instead."""
+    _leads_to_explanations: bool = False
+    """Whether the next repair is to say what explains it, as the first one of a process does."""
+    _waiting: list[SessionRecord] = attrs.field(factory=list)
+    _turned_away: dict[str, tuple[int, object]] = attrs.field(factory=dict)
+    """Limit -> how many connections above it were refused, and the last of their peers' addresses."""
+
+    @property
+    def wants_dialogue(self) -> bool:
+        """Whether DEBUG is logged."""
+        return log.isEnabledFor(logging.DEBUG)
+
+    def said(self, record: SessionRecord, who: str, octets: bytes) -> None:
+        """Log what a peer said."""
+        self.flush()
+        for line in octets.removesuffix(b"\r\n").split(b"\r\n"):
+            _write(Event.SAID, {"session": record.id, who: escaped(line)})
+
+    def repaired(self, record: SessionRecord, repair: Repair) -> None:
+        """Log a repair, unless there have been as many of its kind for its receiver lately; at INFO if it is minor."""
+        # A minor one is no more than its session's own line, of which there is one for each anyway.
+        if not (repair.minor or self.repeats.may(repair.violation.value, record.receiver)):
+            return
+        self.flush()
+        fields: _Fields = {"session": record.id, "repair": repair.violation.value, "phase": repair.phase}
+        for name, value in repair.detail.items():
+            fields[name] = shortened(value) if isinstance(value, bytes) else value
+        if self._leads_to_explanations and not repair.minor:
+            fields["message"] = f"`shimproxy explain {repair.violation.value}` says more"
+            self._leads_to_explanations = False
+        _write(Event.REPAIR, fields, level=logging.INFO if repair.minor else logging.WARNING)
+
+    def ended(self, record: SessionRecord) -> None:
+        """Log a session, presently."""
+        self._waiting.append(record)
+        if len(self._waiting) >= _MOST_WAITING:
+            self.flush()
+
+    def failed(self, record: SessionRecord, error: BaseException) -> None:
+        """Log a bug of our own with its traceback."""
+        self.flush()
+        _write(Event.BUG, {"session": record.id}, error)
+
+    def observer_failed(self, session_id: str, error: BaseException) -> None:
+        """Log an error of the embedding program's observer with its traceback."""
+        self.flush()
+        _write(Event.OBSERVER, {"session": session_id}, error)
+
+    def sender_tls(self, ways: Sequence[SenderTls]) -> None:
+        """Log what is done about TLS on sender legs, where that takes something away from repair or from senders."""
+        for how in ways:
+            if message := _MESSAGES.get(how):
+                _write(Event.START, {"sender_tls": how.value, "message": message})
+
+    def tell(self, event: Event, **fields: str | int | float) -> None:
+        """Log an event that is no session's, after the sessions that ended before it; its message comes last."""
+        self.flush()
+        _write(event, fields)
+
+    def supervisor_failed(self, what: str, error: BaseException) -> None:
+        """Log a bug of our own with its traceback, and what failed for it: an event, or a part of the supervisor."""
+        _write(Event.BUG, {"while": what}, error)
+
+    def accept_failed(self, error: OSError) -> None:
+        """Log that a listener could not accept a connection."""
+        self.tell(Event.LISTENER, reason=error_name(error), message=f"cannot accept: {error.strerror}")
+
+    def turned_away(self, limit: str, sockaddr: object) -> None:
+        """Log a connection that was refused for a limit, with the others of the second: a flood is none here."""
+        count, _ = self._turned_away.get(limit, (0, None))
+        self._turned_away[limit] = count + 1, sockaddr
+
+    async def flush_forever(self) -> None:
+        """Log what waits, sessions a few times a second and refused connections once, until cancelled."""
+        for tick in itertools.count(1):
+            await trio.sleep(_WAIT_SECONDS)
+            self.flush()
+            self.tell_repeats()
+            if not tick % _WAITS_A_SECOND:
+                self.flush_turned_away()
+
+    def tell_repeats(self, *, all_of_them: bool = False) -> None:
+        """Log how many repairs were counted instead of logged, where that has come to an end."""
+        for (repair, receiver), count in self.repeats.over(all_of_them=all_of_them):
+            fields: _Fields = {"repair": repair, "receiver": receiver, "count": count}
+            _write(Event.REPEATS, fields)
+
+    def flush_turned_away(self) -> None:
+        """Log the connections that were refused: one line for each limit, with one of the senders as an example."""
+        turned_away, self._turned_away = self._turned_away, {}
+        for limit, (count, sockaddr) in turned_away.items():
+            self.flush()
+            fields: _Fields = {
+                "session": "-",
+                "repair": Violation.LIMIT_REACHED.value,
+                "phase": "connection",
+                "limit": limit,
+                "count": count,
+                "last_sender": address_text(sockaddr),
+            }
+            _write(Event.REPAIR, fields)
+
+    def flush(self) -> None:
+        """Log what waits."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for record in waiting:
+                fields: _Fields = {
+                    "session": record.id,
+                    "sender": record.sender,
+                    **({"via": record.via} if record.via else {}),
+                    "receiver": record.receiver,
+                    "transactions": record.transactions,
+                    "accepted": record.accepted,
+                    "octets_from_sender": record.octets_from_sender,
+                    "octets_to_receiver": record.octets_to_receiver,
+                    "octets_from_receiver": record.octets_from_receiver,
+                    "octets_to_sender": record.octets_to_sender,
+                    "resumed": record.resumed,
+                    "repairs": ",".join(f"{each}:{count}" for each, count in record.repairs.items()) or "none",
+                    "tls": f"{record.sender_tls}/{record.receiver_tls}",
+                    "ended": f"{record.ended_by}/{record.ended_in}",
+                    "seconds": round(record.seconds, 3),
+                }
+                _write(Event.SESSION, fields, at=record.ended_at)
+
+
+def _write(event: Event, fields: _Fields, error: BaseException | None = None, *, level: int = 0, at: float = 0) -> None:
+    """Log an event, at its own level unless one is given, as of now or of `at`, in seconds since 1970."""
+    level = level or event.level
+    if not log.isEnabledFor(level):
+        return
+    exc_info = (type(error), error, error.__traceback__) if error else None
+    line = log.makeRecord(log.name, level, "", 0, event.value, (), exc_info, extra={"fields": fields})
+    if at:
+        line.created, line.msecs = at, at % 1 * 1000
+    # Whoever's filter or handler it is, there is nobody left to be told.
+    with contextlib.suppress(Exception):
+        log.handle(line)

@@ -1,1 +1,0 @@
-"""Run it and see it: settings, listeners and signals, the journal, the demonstration."""

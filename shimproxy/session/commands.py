@@ -1,0 +1,340 @@
+"""What becomes of each of the sender's commands: a handler for each verb, and what stands before all of them.
+
+RFC 5321 4.1 and 4.3.
+
+Invariants:
+
+1. Each command has one reply, and none before the command (guarantee 1).
+2. Before a command is forwarded that is the only one, the receiver is looked at: what lies there answers nothing.
+3. Once the receiver is given up, the sender's QUIT gets 221 and anything else 421, unless the session is resumed, as it
+   is after a mail that was refused: then RSET and NOOP get 250, and any other command finds a fresh leg.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import attrs
+
+from shimproxy.net.errors import TlsFailed
+from shimproxy.session import opaque
+from shimproxy.session.closing import Closing, SessionEnded
+from shimproxy.session.content import Content
+from shimproxy.session.replacement import Replacement, resumes
+from shimproxy.session.replies import (
+    BYE,
+    DONE,
+    NOT_OFFERED,
+    NOT_SMTP,
+    OUT_OF_ORDER,
+    READY_FOR_TLS,
+    SENT_TOO_SOON,
+    TOO_BIG,
+    to_bad_line,
+)
+from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.command import HELLOS, Command, Verb
+from shimproxy.smtp.dialogue import NextRead
+from shimproxy.smtp.tidy import tidied
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from shimproxy.session.command_stream import CommandStream
+    from shimproxy.session.notes import Notes
+    from shimproxy.session.opening import Opening
+    from shimproxy.session.pending import PendingReplies
+    from shimproxy.session.policy import Policy
+    from shimproxy.session.reply_waits import ReplyWaits
+    from shimproxy.session.security import Security
+    from shimproxy.session.sender import Sender
+    from shimproxy.smtp.reply import LocalReply
+
+_WITHHELD = (NOT_OFFERED, OUT_OF_ORDER)  # there is nothing wrong with the command itself
+_VERBS_OF_SECRETS = frozenset({Verb.AUTH, Verb.OTHER})  # what follows these may be a password
+_JUDGED = frozenset({Verb.MAIL, Verb.RCPT})
+_NONE_JUDGED: frozenset[Verb] = frozenset()  # one for all sessions: an empty one has 216 octets
+_FOR_ITS_RECEIVER = frozenset({Verb.RCPT, Verb.DATA, Verb.QUIT})
+"""What another receiver, which knows nothing of the transaction, can't be given."""
+_BEGINS_ANEW = HELLOS | {Verb.MAIL, Verb.RSET, Verb.NOOP}
+_ANSWERED_ALONE = frozenset({Verb.NOOP, Verb.RSET})  # nothing is asked of a receiver
+_WITHOUT_HELLO = HELLOS | frozenset({Verb.NOOP, Verb.RSET, Verb.HELP, Verb.QUIT, Verb.STARTTLS})
+
+
+@attrs.define(eq=False)
+class Commands:
+    """The commands of one sender that was greeted, one after the other."""
+
+    sender: Sender
+    notes: Notes
+    policy: Policy
+    pending: PendingReplies
+    waits: ReplyWaits
+    stream: CommandStream
+    security: Security
+    opening: Opening
+    ready: bool = False
+    """Whether a plain command can be forwarded: the sender has said EHLO since it went over to TLS, if it has, and the
+    receiver leg is as secure as it has to be."""
+    _content: Content = attrs.field(init=False)
+    _mail_data_may_come: bool = False
+    """Whether the sender may have sent mail data behind a DATA that was refused."""
+
+    def __attrs_post_init__(self) -> None:
+        self._content = Content(self.sender, self.pending, self.waits, self.notes, self.policy)
+
+    async def serve(self) -> NoReturn:
+        """Serve the sender's commands to the end of the session.
+
+        Raises SessionEnded, Unopened, LegBroken, DeadlinePassed, Interrupted.
+        """
+        stream, pending, notes = self.stream, self.pending, self.notes
+        receiver, tidy, quota = pending.receiver, self.policy.tidy, pending.quota
+        judged = _JUDGED if pending.transaction.size else _NONE_JUDGED
+        while True:
+            command = await stream.next_command()
+            if self._mail_data_may_come:
+                self._mail_data_may_come = False
+                if not command.known:
+                    self._end_at_mail_data(command.octets)
+            if notes.telling or notes.secret or command.violation or command.verb in _VERBS_OF_SECRETS:
+                notes.heard(command)
+            if command.foreign:
+                await self.waits.settle()
+                raise SessionEnded(Closing.BY_SHIM, NOT_SMTP)
+            quota.commands_left -= 1
+            if quota.commands_left < 0 and command.verb is not Verb.QUIT:
+                await stream.end_at_limit(command)
+            if tidy and command.forwardable and not command.refused:
+                command, violation = tidied(command, self.policy.helo_name)
+                if violation:
+                    notes.repaired(violation)
+            if command.verb in judged and self._is_too_big(command):
+                await self._refuse_size(command)
+            elif (
+                command.plain and self.ready and (pending.outstanding or receiver.quiet or await receiver.in_step())
+            ) or await self._admits(command):
+                await HANDLERS[command.verb](self, command)
+
+    # -- one handler for each verb: the receiver is there, and is to have the command
+
+    async def on_mail(self, command: Command) -> None:
+        """MAIL, RCPT or RSET (RFC 5321 4.1.1.2, 4.1.1.3, 4.1.1.5): with PIPELINING the sender need not wait."""
+        self.pending.queue(command)
+        if not self.pending.goes_on:
+            await self.waits.settle()
+
+    on_rcpt = on_rset = on_mail
+
+    async def on_data(self, command: Command) -> None:
+        """DATA (RFC 5321 4.1.1.4): after 354 the mail data, and their reply."""
+        pending = self.pending
+        pending.queue(command)
+        then = await self.waits.settle()
+        if pending.behind_data_octets:
+            self.stream.note_pipelining(Verb.DATA, pending.behind_data_octets)
+        if then is NextRead.MAIL_DATA:
+            await self._content.take_mail_data()
+            self._after_mail()
+        else:
+            self._after_refused_data(pending.behind_data_octets)
+
+    async def on_bdat(self, command: Command) -> None:
+        """BDAT (RFC 3030): the chunk, and its reply."""
+        await self._content.take_chunk(command)
+        self._after_mail()
+
+    async def on_auth(self, command: Command) -> None:
+        """AUTH (RFC 4954): while the receiver says 334, the sender responds."""
+        pending = self.pending
+        pending.queue(command)
+        while await self.waits.settle() is NextRead.AUTH_RESPONSE:
+            response = await self.stream.auth_response()
+            if response is None:
+                self._answer_alone(Verb.AUTH)
+            pending.queue(response)
+
+    async def on_starttls(self, command: Command) -> None:
+        """STARTTLS (RFC 3207): TLS ends here, or passes unread from here on."""
+        pending, receiver = self.pending, self.pending.receiver
+        if self.security.terminates:
+            if pending.transaction.is_open:
+                await self.opening.end_transaction(receiver)
+            await self.sender.say(READY_FOR_TLS)
+            await secure_sender(self.security)
+            self.ready = False
+            pending.forget()
+            return
+        pending.queue(command)
+        if await self.waits.settle() is NextRead.TLS:
+            await opaque.take_over(self.sender, receiver, self.security, self.notes, self.policy)
+            raise SessionEnded(Closing.BY_SENDER)
+
+    async def on_quit(self, command: Command) -> None:
+        """QUIT (RFC 5321 4.1.1.10): the session ends, unless the receiver refuses that."""
+        self.pending.queue(command)
+        if await self.waits.settle() is NextRead.CLOSE:
+            raise SessionEnded(Closing.BY_SENDER)
+
+    async def on_other(self, command: Command) -> None:
+        """A hello or any other command: the receiver's reply is relayed. What a hello is answered is noted there."""
+        self.pending.queue(command)
+        await self.waits.settle()
+
+    on_hello = on_other
+
+    # -- what stands before the handlers
+
+    async def _admits(self, command: Command) -> bool:
+        """Whether a command that cannot simply be forwarded is one for its handler; if not, it has its reply.
+
+        Raises SessionEnded, Unopened, LegBroken, DeadlinePassed, Interrupted.
+        """
+        verb = command.verb
+        if verb is Verb.BDAT:
+            return True  # its chunk follows, whatever becomes of it
+        await self.waits.settle()
+        receiver, security = self.pending.receiver, self.security
+        if receiver.gone and not resumes(self.pending):
+            self._answer_alone(verb)
+        if refusal := _refusal(command, self.pending, security):
+            await self._refuse(command, refusal)
+            return False
+        if verb is Verb.STARTTLS and security.terminates:
+            return True
+        if not (await receiver.in_step() or await self._resume(command)):
+            return False
+        if not self.ready and (verb in HELLOS or verb not in _WITHOUT_HELLO):
+            security.hello_due = False
+            done = await self.opening.prepare(receiver, command)
+            # Whoever begins without a hello may say it later.
+            self.ready = done and (verb in HELLOS or not receiver.answered_hello)
+        if verb in HELLOS and await self._answer_at_once(command):
+            return False
+        if not await receiver.in_step():
+            self._answer_alone(verb)
+        return True
+
+    async def _answer_at_once(self, hello: Command) -> bool:
+        """Give the sender's hello the reply that the receiver has given to the same one; whether it has."""
+        pending, receiver = self.pending, self.pending.receiver
+        answered = receiver.answered_hello
+        if not answered or (pending.hello and answered.hello is not hello):
+            return False  # it may be the sender's second one
+        if pending.transaction.is_open:
+            await self.opening.end_transaction(receiver)
+        reply = self.security.hellos.reply_to(receiver, hello)
+        if reply:
+            pending.answer_hello(hello, reply)
+            await self.sender.pour()
+        return reply is not None
+
+    async def _refuse(self, command: Command, refusal: LocalReply) -> None:
+        pending = self.pending
+        if command.verb is Verb.DATA:
+            pending.behind_data_octets = self.sender.look_ahead()
+        if refusal in _WITHHELD:
+            self.notes.withheld(command.word)
+        await self.sender.say(refusal)
+        pending.quota.answered(refusal.plain.code)
+        if command.verb is Verb.DATA:
+            self._after_refused_data(pending.behind_data_octets)
+
+    def _is_too_big(self, command: Command) -> bool:
+        there = not self.pending.receiver.gone or resumes(self.pending)
+        size = self.pending.transaction.size if command.forwardable else None
+        return there and size is not None and size.refuses(command)
+
+    async def _refuse_size(self, command: Command) -> None:
+        """Refuse MAIL or RCPT for the size that MAIL has declared."""
+        await self.waits.settle()
+        self.notes.phase = command.verb
+        self.notes.repaired(Violation.OVERSIZE, at=str(command.verb))
+        await self.sender.say(TOO_BIG)
+
+    def _answer_alone(self, verb: Verb) -> NoReturn:
+        """Give the last reply of a session that has no receiver any more. Raises SessionEnded."""
+        self.notes.phase = verb
+        if verb is Verb.QUIT:
+            raise SessionEnded(Closing.BY_SENDER, BYE)
+        raise SessionEnded(Closing.BY_RECEIVER, self.pending.receiver.last_words)
+
+    async def _resume(self, command: Command) -> bool:
+        """Go on although the receiver is gone; whether there is another, for this command to be forwarded to.
+
+        If not, it has its reply. Raises SessionEnded if that is the last, Unopened, Interrupted.
+        """
+        pending, verb, hello = self.pending, command.verb, self.pending.hello
+        may = verb in _ANSWERED_ALONE or verb in HELLOS or (hello and verb not in _FOR_ITS_RECEIVER)
+        if (pending.transaction.is_open and verb not in _BEGINS_ANEW) or not (may and resumes(pending)):
+            self._answer_alone(verb)
+        self.notes.phase = verb
+        if verb in _BEGINS_ANEW and verb is not Verb.NOOP:  # after any other, a refused chunk may have others after it
+            pending.transaction.reset()
+        if verb in _ANSWERED_ALONE:
+            await self.sender.say(DONE)
+            return False
+        await self.opening.anew(pending.receiver, blameless=pending.is_blameless)
+        self.ready = False
+        if hello is None or verb in HELLOS:
+            pending.forget()
+        else:
+            self.ready = await self.opening.as_before(pending, hello)
+        return True
+
+    # -- what follows from them
+
+    def _after_mail(self) -> None:
+        """See to it that a session which goes on does so, too, where the receiver leaves with its next commands."""
+        pending = self.pending
+        if (pending.transaction.mail_refused or self.policy.resume) and resumes(pending) and not pending.outstanding:
+            pending.replacement = Replacement(self.opening, anew=True)
+
+    def _after_refused_data(self, octets_behind: int) -> None:
+        """See to it that no mail data are taken for commands, once the sender has the refusal of its DATA."""
+        if octets_behind:
+            self._end_at_mail_data(octets_behind)
+        self._mail_data_may_come = True  # they may still be under way: the next command will tell
+
+    def _end_at_mail_data(self, octets: int) -> NoReturn:
+        self.notes.repaired(Violation.DATA_WITHOUT_354, octets=octets)
+        raise SessionEnded(Closing.BY_SHIM, SENT_TOO_SOON)
+
+
+HANDLERS: Final[Mapping[Verb, Callable[[Commands, Command], Awaitable[None]]]] = dict.fromkeys(
+    Verb, Commands.on_other
+) | {
+    Verb.EHLO: Commands.on_hello,
+    Verb.HELO: Commands.on_hello,
+    Verb.LHLO: Commands.on_hello,
+    Verb.MAIL: Commands.on_mail,
+    Verb.RCPT: Commands.on_rcpt,
+    Verb.RSET: Commands.on_rset,
+    Verb.DATA: Commands.on_data,
+    Verb.BDAT: Commands.on_bdat,
+    Verb.AUTH: Commands.on_auth,
+    Verb.STARTTLS: Commands.on_starttls,
+    Verb.QUIT: Commands.on_quit,
+}
+"""Verb -> its handler."""
+
+
+def _refusal(command: Command, pending: PendingReplies, security: Security) -> LocalReply | None:
+    """What the shim answers itself, to a command that is for no receiver."""
+    if command.refused:
+        return NOT_OFFERED
+    if not command.forwardable:
+        return to_bad_line(command.violation)
+    if security.hello_due and command.verb not in _WITHOUT_HELLO:
+        return OUT_OF_ORDER
+    if command.verb is Verb.STARTTLS and (pending.authenticated or not pending.capabilities.tls):
+        return NOT_OFFERED
+    return None
+
+
+async def secure_sender(security: Security) -> None:
+    """Go over to TLS with the sender. Raises SessionEnded if it doesn't, DeadlinePassed, Interrupted."""
+    try:
+        await security.secure_sender()
+    except TlsFailed:
+        raise SessionEnded(Closing.BY_SENDER) from None

@@ -1,0 +1,226 @@
+"""Mail data as they come from the sender, up to their end and not an octet further.
+
+Invariants:
+
+1. What lies behind the end is the sender's next command, and goes back to its reader.
+2. What is to be forwarded is canonical, unless the operator has newlines passed (smtp/newlines.py).
+3. A sender is waited for as long as `MinRateTimer` lets it: an octet a minute does not pay for long, unless it is
+   drained for what the receiver did.
+
+It does not know where the mail data go.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+from shimproxy.net.driver import BLOCK_START
+from shimproxy.net.errors import DeadlinePassed
+from shimproxy.session.replies import BAD_NEWLINES, TOO_BIG
+from shimproxy.session.trace import Kind
+from shimproxy.smtp.mail_data import Counted, EndOfData, EndOfDeviceData, Size
+from shimproxy.smtp.newlines import Newlines, Normaliser
+
+if TYPE_CHECKING:
+    from shimproxy.net.leg import Leg
+    from shimproxy.net.watch import Watch
+    from shimproxy.session.policy import Policy
+    from shimproxy.session.sender import Sender
+    from shimproxy.session.size_limit import SizeLimit
+    from shimproxy.smtp.reply import LocalReply
+
+
+class EndFinder(Protocol):
+    """What finds the end of the mail data (smtp/mail_data.py)."""
+
+    def feed(self, block: bytes | bytearray, start: int, stop: int) -> int | None:
+        """The index behind the end in `block` between `start` and `stop`, or None."""
+
+
+@attrs.define(eq=False)
+class MinRateTimer:
+    """How long a peer may still be waited for: used up by waiting, regained by octets.
+
+    It is never more than the deadline for one block, and a peer that gives or takes fewer octets than
+    `least_octets_per_second` uses it up.
+    """
+
+    _watch: Watch
+    _block_seconds: float
+    _least_octets_per_second: float
+    until: float = math.inf
+    """When all its time is over, as the watch tells it."""
+    _seconds: float = attrs.field(init=False)
+    _since: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self._seconds = self._block_seconds
+
+    def begin(self, doing: str) -> None:
+        """From now on the peer is waited for. Raises DeadlinePassed if it has used up its time."""
+        now = self._watch.now
+        if self._seconds <= 0 or now > self.until:
+            raise DeadlinePassed(doing)
+        self._since = now
+        self._watch.allow(self._seconds, doing)
+
+    def end(self, octets: int) -> None:
+        """The peer is not waited for, or no longer; it gave or took that many octets."""
+        seconds = self._seconds
+        if self._since is not None:
+            seconds -= self._watch.now - self._since
+            self._since = None
+        if octets:
+            rate = self._least_octets_per_second
+            seconds = seconds + octets / rate if rate else self._block_seconds
+        self._seconds = min(self._block_seconds, seconds)
+
+
+@attrs.define(eq=False)
+class MailDataReader:
+    """One mail's data, or one chunk's, read from the sender block by block."""
+
+    _sender: Sender
+    _policy: Policy
+    _end: EndFinder
+    _normaliser: Normaliser | None = None
+    _measure: SizeLimit | None = None
+    _size: Size | None = None
+    octets_taken: int = 0
+    """What was read from the sender, with the end."""
+    ended: bool = False
+    """Whether the end was read."""
+    outrun: bool = False
+    """More lay behind the end than is held; it was dropped, so that no command may follow."""
+    refusal: LocalReply | None = None
+    """What the operator's own policy makes of the mail, as far as it was read."""
+    _timer: MinRateTimer = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        policy = self._policy
+        self._timer = MinRateTimer(
+            self._sender.leg.watch, policy.deadlines.sender_block, policy.limits.least_octets_per_second
+        )
+
+    @classmethod
+    def of_mail(cls, sender: Sender, policy: Policy, measure: SizeLimit | None) -> MailDataReader:
+        """The reader of mail data behind DATA."""
+        size = Size() if measure else None
+        if policy.lf_only_devices:
+            return cls(sender, policy, EndOfDeviceData(), Normaliser(lf_ends_lines=True), measure, size)
+        normaliser = None if policy.newlines is Newlines.PASS else Normaliser()
+        return cls(sender, policy, EndOfData(), normaliser, measure, size)
+
+    @classmethod
+    def of_chunk(cls, sender: Sender, policy: Policy, size_octets: int) -> MailDataReader:
+        """The reader of a chunk of that many octets, which are nobody's lines."""
+        return cls(sender, policy, Counted(size_octets), ended=not size_octets)
+
+    def forgive_slowness(self, until: float) -> None:
+        """From now on only silence ends it, or the end of its session's time: `until` is a time of its watch.
+
+        Slow as it is, it can be told what became of its mail behind the end only; where it is told before, that is
+        lost on most.
+        """
+        self._timer = MinRateTimer(self._sender.leg.watch, self._policy.deadlines.sender_block, 0, until)
+
+    @property
+    def of_lines(self) -> bool:
+        """Whether it is mail data, and not a chunk."""
+        return not isinstance(self._end, Counted)
+
+    @property
+    def stray_count(self) -> int:
+        """How many octets of the mail data were not canonical, as far as they were to be forwarded."""
+        return self._normaliser.stray_count if self._normaliser else 0
+
+    async def next_portion(self, receiver: Leg) -> memoryview | bytes | None:
+        """What is to be forwarded next; None if the sender has gone.
+
+        It may be empty: the normaliser holds what came, or the receiver has sent something while the sender pauses. It
+        is the caller's until its next await. Raises DeadlinePassed, Interrupted.
+        """
+        stop = await self._next_block(receiver)
+        if stop is None:
+            return b""
+        if not stop:
+            return None
+        block = self._sender.leg.driver.block
+        normaliser = self._normaliser
+        portion: memoryview | bytes
+        if normaliser is None:
+            portion = block.view[BLOCK_START:stop]
+        else:
+            portion = normaliser.feed(block.buffer, BLOCK_START, stop, ended=self.ended)
+            if normaliser.stray_count and self._policy.newlines is Newlines.REJECT:
+                self.refusal = BAD_NEWLINES
+        # What was made canonical is larger than what the sender sent: refused for that, it is not too big as well.
+        if self._measure and self._size and not self.refusal:
+            self._size.count(portion, ended=self.ended)
+            self._measure.octets = self._size.octets
+            if self._measure.exceeded:
+                self.refusal = TOO_BIG
+        return portion
+
+    async def drain(self) -> bool:
+        """Read and drop up to the end; whether the sender came to it. Raises DeadlinePassed, Interrupted."""
+        while not self.ended:
+            if await self._next_block() == 0:
+                return False
+        return True
+
+    async def _next_block(self, receiver: Leg | None = None) -> int | None:
+        """Read into the driver's block; where the mail data stop in it, 0 if the sender has gone.
+
+        This is the one wait for mail data. While they are forwarded it is for the `receiver` too, as its reply decides
+        about them at any moment: None if that leg can be read and the sender's can't.
+        """
+        leg, commands = self._sender.leg, self._sender.commands
+        block = leg.driver.block
+        if ahead := commands.take_ahead():
+            stop = BLOCK_START + len(ahead)
+            block.buffer[BLOCK_START:stop] = ahead
+        else:
+            self._timer.begin("mail data")
+            # Behind a chunk there may be any number of others: what is not this one's stays in the kernel.
+            most_octets = self._end.left_octets if isinstance(self._end, Counted) else None
+            # A leg may be called readable and have nothing to read: with TLS after every read, else after one that has
+            # filled the block to the octet.
+            while True:
+                if leg.readable:
+                    if leg.watch.stretched():
+                        await leg.watch.pause()
+                    size_octets = leg.read_block_now(most_octets)
+                    if size_octets is not None:
+                        break
+                if receiver is None:
+                    await leg.wait_to_read()
+                    continue
+                await leg.speaks_or(receiver)
+                if receiver.readable and not leg.readable:
+                    size_octets = None
+                    break
+            self._timer.end(size_octets or 0)
+            if not size_octets:
+                return size_octets
+            stop = BLOCK_START + size_octets
+        end = self._end.feed(block.buffer, BLOCK_START, stop)
+        if end is not None:
+            self.ended = True
+            if stop - end > self._policy.limits.held_octets:
+                self.outrun = True
+            elif end < stop:
+                commands.feed(bytes(block.view[end:stop]))
+            stop = end
+        self.octets_taken += stop - BLOCK_START
+        if tracer := self._sender.notes.tracer:
+            kind = Kind.MAIL_DATA if self.of_lines else Kind.CHUNK
+            tracer.takes(kind, block.view[BLOCK_START:stop], ended=self.ended)
+        return stop
+
+    def slow_down(self, taken_octets: int) -> None:
+        """Read less at a time, as that is what the other leg takes."""
+        self._sender.leg.slow_down(taken_octets)

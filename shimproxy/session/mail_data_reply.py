@@ -1,0 +1,214 @@
+"""The one reply that is owed to the mail data of a transaction, or to a chunk: from the 354 to the verdict.
+
+Invariants:
+
+1. The reply is the receiver's first that decides, or says that there was none (guarantees 2, 3, 4).
+2. It is given after the end of mail data; before it only to a sender that does not come to that end in time.
+3. The receiver's mail data are open until their end was written (data_state.py), so that whatever ends the session
+   before has the receiver reset (guarantee 5).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import attrs
+
+from shimproxy.net.tap import Ended
+from shimproxy.session.closing import Closing, SessionEnded
+from shimproxy.session.phase import SessionPhase
+from shimproxy.session.replies import MAIL_UNANSWERED, TOO_BIG
+from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.dialogue import RELAY, ReplyTo, Verdict, ruling
+from shimproxy.smtp.reply import Reply
+
+if TYPE_CHECKING:
+    from shimproxy.session.notes import Notes
+    from shimproxy.session.policy import Policy
+    from shimproxy.session.sender import Sender
+    from shimproxy.session.transfer import Transfer
+    from shimproxy.smtp.reply import LocalReply
+
+_END_OF_MAIL_DATA: Final = SessionPhase.END_OF_MAIL_DATA
+
+
+@attrs.define(eq=False)
+class MailDataReply:
+    """The reply to one mail's data, or with LMTP one reply for each recipient."""
+
+    sender: Sender
+    notes: Notes
+    policy: Policy
+    transfer: Transfer
+    last: bool = True
+    """Whether the mail ends with these: a chunk may be followed by others."""
+    _given: int = 0
+    _accepted: bool = False
+    _lone_refusal: Reply | None = None
+
+    def __str__(self) -> str:
+        return "the end of mail data" if self.transfer.reader.of_lines else "the chunk"
+
+    @property
+    def verdicts_left(self) -> int:
+        """How many replies are still to be given."""
+        return self.transfer.receiver.transaction.verdicts_due(lmtp=self.policy.lmtp) - self._given
+
+    def answer(self, *verdicts: Reply | LocalReply) -> None:
+        """Put these as the replies that are still to be given, see `_for_all`."""
+        for verdict in verdicts if len(verdicts) == self.verdicts_left else self._for_all([*verdicts]):
+            self.give(verdict)
+
+    @property
+    def lone_refusal(self) -> Reply | None:
+        """The refusal that is the only reply so far where several are due, as with LMTP; it may stand for all."""
+        return self._lone_refusal if self._given == 1 and self.verdicts_left else None
+
+    def give(self, verdict: Reply | LocalReply) -> None:
+        """Put a reply to the mail data, the only one unless they have several (RFC 2033 section 4.2)."""
+        self.transfer.tell()
+        self._given += 1
+        if verdict.severity == 2:
+            self._accepted = True
+            self.sender.leg.watch.renew()
+        else:
+            self.transfer.receiver.transaction.mail_refused = True
+            if isinstance(verdict, Reply):
+                self._lone_refusal, self.transfer.earlier.has_refused = verdict, True
+        if not self.verdicts_left:
+            if self.last:
+                record = self.notes.record
+                record.transactions += 1
+                record.accepted += self._accepted
+            self.notes.phase = SessionPhase.BETWEEN_MAILS if self.last else SessionPhase.BETWEEN_CHUNKS
+        self.sender.put_verdict(verdict)
+
+    def note_unanswered(self) -> None:
+        """Note that the receiver has gone after their end, without a verdict."""
+        self.notes.phase = _END_OF_MAIL_DATA
+        self.notes.repaired(self._how_it_went(), octets_forwarded=self.transfer.octets_forwarded)
+
+    def ruled(self, reply: Reply) -> list[Reply | LocalReply]:
+        """What a reply of the receiver's after the end of mail data makes of them: nothing yet, one reply to them, or
+        all that are left where the receiver is given up for it."""
+        transfer, receiver = self.transfer, self.transfer.receiver
+        self.notes.phase = _END_OF_MAIL_DATA
+        verdict, _ = ruling(transfer.answered_by_a_reply, reply)
+        if verdict is RELAY:  # which it is nearly always
+            refusal = receiver.transaction.chunk_refusal
+            if refusal is None or reply.kind != 2:
+                return [reply]
+            # It takes for commands what it has of the chunks behind the refused one.
+            self.notes.repaired(Violation.IMPLAUSIBLE_REPLY, reply=reply.octets)
+            receiver.drop()
+            return self._for_all([refusal])
+        match verdict:
+            case Verdict.DROP:
+                if not transfer.drop(Reply(reply.code, reply.octets)):  # what was wrong with its form is told already
+                    return []
+                receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
+                return self._for_all([MAIL_UNANSWERED])
+            case Verdict.HOLD | Verdict.NEVER:
+                receiver.give_up(reply, self.verdicts_left, noted=True)
+                assert receiver.lingering is not None
+                return self._verdicts_of_the_departed(receiver.lingering.decided)
+            case Verdict.OUT_OF_STEP:
+                receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
+                return self._for_all([MAIL_UNANSWERED])
+            case _:
+                raise AssertionError(f"{verdict} was ruled on")
+
+    def give_up_receiver(self) -> None:
+        """The receiver has stopped the forwarding, or the operator does not want the mail: it gets nothing more."""
+        transfer = self.transfer
+        receiver = transfer.receiver
+        if transfer.reader.refusal:
+            receiver.drop()
+        else:
+            transfer.hear_earlier()
+            receiver.failed = receiver.failed or transfer.early is None
+            receiver.give_up(transfer.early, self.verdicts_left)
+            transfer.reader.forgive_slowness(until=transfer.earlier.quota.ends_at)
+
+    def tell_what_was_repaired(self) -> None:
+        """Tell of what is known once the mail data are read, or left."""
+        stray_count = self.transfer.reader.stray_count
+        self.transfer.tell()
+        if stray_count:
+            self.notes.repaired(Violation.BARE_NEWLINE, count=stray_count, newlines=self.policy.newlines.value)
+
+    def end_in_mail_data(self, reply: LocalReply) -> NoReturn:
+        """End the session of a sender that does not come to the end of its mail data, with `reply` if none is held.
+
+        Raises SessionEnded.
+        """
+        replies = self._held_verdicts() or [reply]
+        self.transfer.earlier.answer_earlier()
+        raise SessionEnded(Closing.BY_SHIM, *replies)
+
+    def end_without_sender(self) -> NoReturn:
+        """End the session of a sender that has disconnected before the end of its mail data. Raises SessionEnded."""
+        self._held_verdicts()
+        how = self.sender.leg.ended
+        octets = self.transfer.reader.octets_taken
+        self.notes.repaired(Violation.VANISHED_IN_DATA, how=how.value if how else "", octets=octets)
+        raise SessionEnded(Closing.BY_SENDER)
+
+    async def verdicts_without_the_end(self) -> list[Reply | LocalReply]:
+        """The replies to mail data of which the receiver did not get the end."""
+        transfer = self.transfer
+        if transfer.reader.refusal:
+            self._tell_refusal()
+            return self._for_all([transfer.reader.refusal])
+        lingering, refusal = transfer.receiver.lingering, transfer.receiver.transaction.chunk_refusal
+        if lingering is None and refusal:  # it was dropped for what it made of a chunk before these
+            return self._for_all([refusal])
+        assert lingering is not None
+        return self._verdicts_of_the_departed(await lingering.verdicts()) or self._for_all([MAIL_UNANSWERED])
+
+    def _for_all(self, verdicts: list[Reply | LocalReply]) -> list[Reply | LocalReply]:
+        """As many as are due: one is that of all of them; of several, those that are lacking are not known."""
+        lacking = self.verdicts_left - len(verdicts)
+        return verdicts + [verdicts[0] if len(verdicts) == 1 else MAIL_UNANSWERED] * lacking
+
+    def _tell_refusal(self) -> None:
+        reader = self.transfer.reader
+        if reader.refusal is TOO_BIG:
+            self.notes.repaired(Violation.OVERSIZE, octets_taken=reader.octets_taken)
+
+    def _held_verdicts(self) -> list[Reply | LocalReply]:
+        """What is held for a sender that does not come to the end of its mail data."""
+        if self.transfer.reader.refusal:
+            self._tell_refusal()
+            return self._for_all([self.transfer.reader.refusal])
+        lingering = self.transfer.receiver.lingering
+        return self._verdicts_of_the_departed(lingering.decided) if lingering else []
+
+    def _verdicts_of_the_departed(self, decided: list[Reply]) -> list[Reply | LocalReply]:
+        """The replies to mail data that the receiver did not let come to their end, if it gave any."""
+        notes, transfer = self.notes, self.transfer
+        figures: dict[str, int] = {
+            "octets_forwarded": transfer.octets_forwarded,
+            # The receiver may have got more than the sender gave: what was stuffed.
+            "octets_drained": max(0, transfer.reader.octets_taken - transfer.octets_forwarded),
+        }
+        early = transfer.early
+        implausible = early is not None and ruling(ReplyTo.IN_MAIL_DATA, early)[0] is Verdict.OUT_OF_STEP
+        if early and implausible:
+            for violation in (*early.violations, Violation.IMPLAUSIBLE_REPLY):
+                notes.repaired(violation, reply=early.octets)
+        if not decided:
+            if not (implausible or transfer.told):
+                notes.repaired(self._how_it_went(), **figures)
+            return []
+        refusal = next((reply for reply in decided if reply.refuses), None)
+        if refusal:
+            notes.repaired(Violation.EARLY_REPLY, code=refusal.code, reply=refusal.octets, **figures)
+        success = next((reply for reply in decided if not reply.refuses), None)
+        if success:
+            notes.repaired(Violation.EARLY_SUCCESS, code=success.code, reply=success.octets, **figures)
+        return self._for_all([reply if reply.refuses else self.policy.early_success for reply in decided])
+
+    def _how_it_went(self) -> Violation:
+        reset = self.transfer.receiver.leg.ended is Ended.RST
+        return Violation.RESET_IN_DATA if reset else Violation.CLOSED_IN_DATA

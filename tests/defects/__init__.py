@@ -1,0 +1,1 @@
+"""Deliberate defects, and whether a test catches each: `python -m tests.defects`."""

@@ -1,0 +1,544 @@
+"""The journal: what a peer sent can neither make a line of its own nor fake a field in one.
+
+The log is read back as a reader of it would: a line at a time, blank between fields, NAME=VALUE or NAME="VALUE".
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import logging
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from shimproxy.net.address import address_text
+from shimproxy.observe import log_output
+from shimproxy.observe.events import Event
+from shimproxy.observe.journal import Journal, SafeObserver
+from shimproxy.observe.log_output import JsonFormatter, TextFormatter
+from shimproxy.observe.repeats import Repeats
+from shimproxy.session.record import Repair, SessionRecord
+from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.shown import escaped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trio.testing import MockClock
+
+NASTY = {
+    "CRLF and a line": b"x\r\n2026-01-31T12:00:00.000Z WARNING repair session=fake",
+    "LF": b"a\nb",
+    "CR": b"a\rb",
+    "CR last": b"a\r",
+    "ESC": b"\x1b[2J\x1b[31mred",
+    "NUL": b"a\0b",
+    "BEL and BS": b"a\x07\x08b",
+    "DEL": b"a\x7fb",
+    "C1 control": b"a\x9b31mb",
+    "NEL": b"a\x85b",
+    "UTF-8": "grüßt".encode(),
+    "UTF-8 line separator": "a\u2028b".encode(),
+    "UTF-8 right-to-left": "a\u202eb".encode(),
+    "half of a character": b"a\xc3",
+    "vertical tab, form feed": b"a\x0bb\x0cc",
+    "file separators": b"a\x1cb\x1dc\x1ed",
+    "tab": b"a\tb=c",
+    "a field": b"x fake=1",
+    "a quote and a field": b'x" fake="1',
+    "a quote": b'"',
+    "two quotes": b'""',
+    "a quote first": b'"x',
+    "a quote last": b'x"',
+    "a quoted word": b'"x y"',
+    "a quote without a blank": b'x"fake="1',
+    "backslash last": b"x \\",
+    "backslash and quote": b'x\\" fake="1',
+    "two backslashes and quote": b'x\\\\" fake="1',
+    "an escape spelt out": b"a\\nb",
+    "equals signs": b"a=b=c",
+    "blank first": b" x",
+    "blank last": b"x ",
+    "blanks": b"   ",
+    "JSON": b'"}\n{"level": "ERROR"',
+    "percent": b"%s %d %(message)s {fields}",
+}
+
+nasty = pytest.mark.parametrize("octets", [*NASTY.values()], ids=[*NASTY])
+
+_FIELD = r' ([a-z_0-9]+)=("(?:[^"\\]|\\.)*"|(?!")[^ ]*)'
+_LINE = re.compile(rf"(\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d\d\dZ) (DEBUG|INFO|WARNING|ERROR) (\w+)((?:{_FIELD})*)")
+
+
+class Lines(logging.Handler):
+    """A handler that keeps what it is given, as text and as JSON."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text: list[str] = []
+        self.json: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text.append(TextFormatter().format(record))
+        self.json.append(JsonFormatter().format(record))
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    """The log's lines at DEBUG; the logger is afterwards as it was."""
+    log = log_output.log
+    before = log.handlers[:], log.level, log.propagate
+    handler = Lines()
+    log.handlers[:] = [handler]
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    yield handler
+    log.handlers[:], log.propagate = before[0], before[2]
+    log.setLevel(before[1])
+
+
+def record() -> SessionRecord:
+    return SessionRecord("1a2b-7", "192.0.2.1:4711", "127.0.0.1:25")
+
+
+def fields_of(line: str) -> list[tuple[str, str]]:
+    """The fields of a text line, as they stand there. Fails if it is not one line of the log's form."""
+    assert line.isascii()
+    assert line.isprintable()
+    form = _LINE.fullmatch(line)
+    assert form, f"no line of the log's form: {line}"
+    return re.findall(_FIELD, form[4])
+
+
+def names_of(line: str) -> list[str]:
+    return [name for name, _ in fields_of(line)]
+
+
+# -- escaping
+
+
+@nasty
+def test_what_is_escaped_is_printable_ascii(octets: bytes) -> None:
+    """Nothing that a terminal, a pager or a log shipper acts upon."""
+    text = escaped(octets)
+
+    assert text.isascii()
+    assert text.isprintable()
+
+
+@pytest.mark.parametrize("octet", [bytes([value]) for value in range(256)], ids=lambda octet: octet.hex())
+def test_any_single_octet_is_escaped(octet: bytes) -> None:
+    """All 256: printable ASCII, and told from its own escape spelt out."""
+    text = escaped(b"a" + octet + b"b")
+
+    assert text.isascii()
+    assert text.isprintable()
+    assert text != escaped(b"a" + text[1:-1].encode() + b"b") or len(text) == 3
+
+
+def test_what_is_printable_stays_readable() -> None:
+    """Ordinary lines are as they were sent, without their line end."""
+    assert escaped(b"MAIL FROM:<a@example.org> SIZE=1\r\n") == "MAIL FROM:<a@example.org> SIZE=1"
+    assert escaped(b"550 5.1.1 no") == "550 5.1.1 no"
+    assert escaped(b"") == ""
+
+
+# -- the text form
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_fields_read_back_as_they_were_given_whatever_stands_beside_them(count: int) -> None:
+    """Quotes stand just where a value needs them: in those that are empty, or have a blank or a quote in them."""
+    values = ["", " ", "=", "= ", " =", '"', 'a"', "a=b", "a b", "a", 7, 0.5]
+    for given in itertools.product(values, repeat=count):
+        fields = {f"n{index}": value for index, value in enumerate(given)}
+        made = logging.makeLogRecord({"levelname": "INFO", "msg": "session", "fields": fields})
+        found = [(name, text) for name, text in fields_of(TextFormatter().format(made))]
+        quoted = [text for _, text in found if text.startswith('"')]
+        assert [name for name, _ in found] == list(fields)
+        assert [text.strip('"') if text in quoted else text for _, text in found] == [
+            str(value).replace('"', '\\"').strip('"') for value in given
+        ]
+        needing = [value for value in given if isinstance(value, str) and (not value or " " in value or '"' in value)]
+        assert len(quoted) == len(needing)
+
+
+@nasty
+def test_what_a_peer_said_is_one_field_of_one_line(lines: Lines, octets: bytes) -> None:
+    """The session, and the peer's words under the peer's name; never a field that the peer has named."""
+    words = octets.replace(b"\n", b"")
+    Journal().said(record(), "sender", words + b"\r\n")
+
+    (line,) = lines.text
+    assert names_of(line) == ["session", "sender"]
+    assert " DEBUG said session=1a2b-7 sender=" in line
+
+
+@nasty
+def test_what_a_repair_shows_is_one_field_of_one_line(lines: Lines, octets: bytes) -> None:
+    """A reply in the detail of a repair, line ends and all."""
+    repair = Repair(Violation.EARLY_REPLY, "mail data", {"octets_forwarded": 17, "reply": octets, "after": "x y"})
+    Journal().repaired(record(), repair)
+
+    (line,) = lines.text
+    assert names_of(line) == ["session", "repair", "phase", "octets_forwarded", "reply", "after"]
+    assert ' WARNING repair session=1a2b-7 repair=early-reply phase="mail data" octets_forwarded=17 reply=' in line
+    assert line.endswith(' after="x y"')
+
+
+def test_nobody_is_warned_of_a_habit(lines: Lines) -> None:
+    """It is a line of INFO, and none of those that are counted instead once they are many."""
+    repair = Repair(Violation.CLOSED_WITHOUT_QUIT, "between mails", {"how": "FIN"}, minor=True)
+    sut = Journal(Repeats(1))
+    for _ in range(3):
+        sut.repaired(record(), repair)
+    sut.tell_repeats(all_of_them=True)
+
+    assert [line.split()[1:3] for line in lines.text] == [["INFO", "repair"]] * 3
+
+
+def test_different_octets_are_different_in_the_log(lines: Lines) -> None:
+    """Escapes are unambiguous, so that what was sent can be told from the log."""
+    for octets in {words.rstrip(b"\r\n") for words in NASTY.values()}:
+        Journal().repaired(record(), Repair(Violation.NOT_A_REPLY, "RCPT", {"reply": octets}))
+
+    values = [dict(fields_of(line))["reply"] for line in lines.text]
+    assert len(values) == len(set(values))
+
+
+def test_lines_said_at_once_are_lines_of_the_log(lines: Lines) -> None:
+    """A multiline reply is a line each, every one with its session."""
+    Journal().said(record(), "receiver", b"250-mail.example\r\n250 SIZE\r\n")
+
+    assert [fields_of(line)[1:] for line in lines.text] == [
+        [("receiver", "250-mail.example")],
+        [("receiver", '"250 SIZE"')],
+    ]
+    assert {dict(fields_of(line))["session"] for line in lines.text} == {"1a2b-7"}
+
+
+def test_an_empty_line_is_said_too(lines: Lines) -> None:
+    """An empty value is still a value."""
+    Journal().said(record(), "sender", b"\r\n")
+
+    (line,) = lines.text
+    assert fields_of(line)[1] == ("sender", '""')
+
+
+# -- the JSON form
+
+
+@nasty
+def test_json_has_what_the_peer_sent_under_its_name(lines: Lines, octets: bytes) -> None:
+    """One object on one line of ASCII, with the same fields as the text form."""
+    Journal().repaired(record(), Repair(Violation.EARLY_REPLY, "mail data", {"reply": octets, "octets": 17}))
+
+    (line,) = lines.json
+    assert line.isascii()
+    assert line.isprintable()
+    found = json.loads(line)
+    assert [*found] == ["time", "level", "event", "session", "repair", "phase", "reply", "octets"]
+    assert escaped(octets) == found["reply"]
+    assert (
+        found["level"],
+        found["event"],
+        found["session"],
+        found["repair"],
+        found["phase"],
+        found["octets"],
+    ) == ("WARNING", "repair", "1a2b-7", "early-reply", "mail data", 17)
+
+
+@nasty
+def test_json_of_what_was_said(lines: Lines, octets: bytes) -> None:
+    """One object a line."""
+    Journal().said(record(), "sender", octets.replace(b"\n", b"") + b"\r\n")
+
+    (line,) = lines.json
+    assert line.isprintable()
+    assert [*json.loads(line)] == ["time", "level", "event", "session", "sender"]
+
+
+# -- sessions
+
+
+def ended_record() -> SessionRecord:
+    session = record()
+    session.transactions, session.accepted = 2, 1
+    session.octets_from_sender, session.octets_to_receiver = 1000, 900
+    session.octets_from_receiver, session.octets_to_sender = 300, 200
+    session.repairs.update([Violation.EARLY_REPLY, Violation.FURTHER_REPLY, Violation.FURTHER_REPLY])
+    session.ended_by, session.ended_in, session.seconds = "sender", "QUIT", 1.23456
+    session.ended_at = 1767225600.25
+    session.sender_tls = "TLSv1.3"
+    return session
+
+
+def log_session(session: SessionRecord) -> None:
+    sut = Journal()
+    sut.ended(session)
+    sut.flush()
+
+
+def test_a_session_is_one_line(lines: Lines) -> None:
+    """Both peers, the figures, each repair with its count, and who ended it in which phase."""
+    log_session(ended_record())
+
+    (line,) = lines.text
+    assert " INFO session " in line
+    assert dict(fields_of(line)) == {
+        "session": "1a2b-7",
+        "sender": "192.0.2.1:4711",
+        "receiver": "127.0.0.1:25",
+        "transactions": "2",
+        "accepted": "1",
+        "octets_from_sender": "1000",
+        "octets_to_receiver": "900",
+        "octets_from_receiver": "300",
+        "octets_to_sender": "200",
+        "resumed": "0",
+        "repairs": "early-reply:1,further-reply:2",
+        "tls": "TLSv1.3/-",
+        "ended": "sender/QUIT",
+        "seconds": "1.235",
+    }
+
+
+@pytest.mark.parametrize("name", ["x\n2026-01-01T00:00:00.000Z INFO session", "y\\", 'z" accepted="9', "\udcff"])
+def test_a_sender_in_the_file_system_is_one_field_whatever_it_is_called(lines: Lines, name: str) -> None:
+    """A peer on a Unix socket may bind its own end to any path."""
+    session = ended_record()
+    session.sender = address_text(f"/run/{name} ")
+    log_session(session)
+
+    (line,) = lines.text
+    fields = dict(fields_of(line))
+    assert len(fields) == len(names_of(line)) == 14
+    assert fields["accepted"] == "1"
+
+
+def test_numbers_are_numbers_in_json(lines: Lines) -> None:
+    """The same fields, to be summed up by whoever reads them."""
+    log_session(ended_record())
+
+    (line,) = lines.json
+    found = json.loads(line)
+    assert tuple(found[name] for name in ("transactions", "accepted", "octets_from_sender", "seconds")) == (
+        2,
+        1,
+        1000,
+        1.235,
+    )
+
+
+def test_a_session_without_repairs_says_so(lines: Lines) -> None:
+    """Every session line has every field."""
+    log_session(record())
+
+    assert dict(fields_of(lines.text[0]))["repairs"] == "none"
+    assert names_of(lines.text[0]) == [*json.loads(lines.json[0])][3:]
+
+
+def test_a_phase_of_two_words_is_one_field(lines: Lines) -> None:
+    """Quoted, as every value with a blank."""
+    session = record()
+    session.ended_by, session.ended_in = "receiver", "mail data"
+    log_session(session)
+
+    assert dict(fields_of(lines.text[0]))["ended"] == '"receiver/mail data"'
+
+
+def test_a_session_has_the_time_at_which_it_ended(lines: Lines) -> None:
+    """Whenever its line is written."""
+    log_session(ended_record())
+
+    assert lines.text[0].startswith("2026-01-01T00:00:00.250Z ")
+
+
+@pytest.mark.parametrize("event", ["dialogue", "repair", "bug", "trouble"])
+def test_lines_stand_in_the_order_of_events(lines: Lines, event: str) -> None:
+    """A session's line waits for others, but never behind one of what came later."""
+    sut = Journal()
+    sut.ended(record())
+    match event:
+        case "dialogue":
+            sut.said(record(), "sender", b"QUIT\r\n")
+        case "repair":
+            sut.repaired(record(), Repair(Violation.NO_221, "QUIT", {}))
+        case "bug":
+            sut.failed(record(), an_error())
+        case _:
+            sut.accept_failed(OSError(errno.EMFILE, "Too many open files"))
+
+    assert [line.split()[2] for line in lines.text][:1] == ["session"]
+    assert len(lines.text) == 2
+
+
+async def test_a_line_waits_for_a_moment_only(lines: Lines, autojump_clock: MockClock) -> None:
+    """Whether others come or not."""
+    sut = Journal()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sut.flush_forever)
+        sut.ended(record())
+        assert not lines.text
+        await trio.sleep(0.5)
+        assert len(lines.text) == 1
+        nursery.cancel_scope.cancel()
+
+
+def test_many_lines_do_not_wait(lines: Lines) -> None:
+    """Memory is bounded, however fast they come."""
+    sut = Journal()
+    for _ in range(1000):
+        sut.ended(record())
+
+    assert len(lines.text) >= 700
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO, logging.ERROR], ids=logging.getLevelName)
+def test_the_embedding_program_is_told_at_any_level(lines: Lines, level: int) -> None:
+    """Of each session, once, whatever is logged."""
+    told: list[SessionRecord] = []
+    session = ended_record()
+    log_output.log.setLevel(level)
+    sut = Journal()
+    SafeObserver(sut, sut, told.append).ended(session)
+    sut.flush()
+
+    assert [session] == told
+    assert len(lines.text) == (level <= logging.INFO)
+
+
+def test_the_dialogue_is_wanted_at_debug_only(lines: Lines) -> None:
+    """So that a session need not tell what nobody logs."""
+    assert Journal().wants_dialogue
+    log_output.log.setLevel(logging.INFO)
+    assert not Journal().wants_dialogue
+
+
+# -- bugs and troubles
+
+
+def an_error() -> BaseException:
+    try:
+        raise AssertionError("never")
+    except AssertionError as error:
+        return error
+
+
+def test_a_bug_is_logged_with_its_traceback(lines: Lines) -> None:
+    """Below its line in text, within its object in JSON, with the session that it befell."""
+    Journal().failed(record(), an_error())
+
+    first, *traceback = lines.text[0].splitlines()
+    assert " ERROR bug session=1a2b-7" in first
+    assert traceback[0] == "Traceback (most recent call last):"
+    assert traceback[-1] == "AssertionError: never"
+    (line,) = lines.json
+    assert line.isprintable()
+    found = json.loads(line)
+    assert (found["level"], found["event"], found["session"]) == ("ERROR", "bug", "1a2b-7")
+    assert found["traceback"].endswith("AssertionError: never")
+
+
+def test_a_listeners_trouble_is_a_warning(lines: Lines) -> None:
+    """What befell it, in one field."""
+    Journal().accept_failed(OSError(errno.EMFILE, "Too many open files"))
+
+    assert fields_of(lines.text[0]) == [("reason", "EMFILE"), ("message", '"cannot accept: Too many open files"')]
+    assert " WARNING listener " in lines.text[0]
+
+
+# -- setting it up
+
+
+@pytest.mark.usefixtures("lines")
+@pytest.mark.parametrize("format_name", ["text", "json"])
+def test_the_log_goes_to_standard_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, format_name: str
+) -> None:
+    """In the form and at the level that were asked for, once, however often it is set up."""
+    for name in ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile"):
+        monkeypatch.setattr(logging, name, getattr(logging, name))  # set_up turns them off for the whole process
+    log_output.set_up("DEBUG", format_name)
+    log_output.set_up("WARNING", format_name)
+    log_session(record())
+    Journal().repaired(record(), Repair(Violation.EARLY_REPLY, "mail data", {}))
+
+    printed = capsys.readouterr()
+    (line,) = printed.err.splitlines()
+    assert printed.out == ""
+    if format_name == "json":
+        assert json.loads(line)["repair"] == "early-reply"
+    else:
+        assert names_of(line) == ["session", "repair", "phase"]
+
+
+def test_the_time_is_utc(lines: Lines) -> None:
+    """With milliseconds and a Z, in both forms."""
+    made = logging.makeLogRecord({"created": 1769860800.25, "msecs": 250.0, "levelname": "INFO", "msg": "session"})
+
+    assert TextFormatter().format(made) == "2026-01-31T12:00:00.250Z INFO session"
+    assert json.loads(JsonFormatter().format(made))["time"] == "2026-01-31T12:00:00.250Z"
+    assert lines.text == []
+
+
+class Away(logging.Handler):
+    """A log that cannot be reached."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise ConnectionError("syslog is away")
+
+
+def test_a_handler_that_raises_loses_its_line_and_nothing_else() -> None:
+    """Neither the session, nor those whose lines wait with it, nor `serve`."""
+    before = log_output.log.handlers[:]
+    away = Away()
+    log_output.log.handlers[:] = [away]
+    try:
+        sut = Journal()
+        sut.ended(record())
+        sut.ended(record())
+        sut.flush()
+        sut.repaired(record(), Repair(Violation.NO_221, "QUIT", {}))
+        sut.accept_failed(OSError(errno.EMFILE, "Too many open files"))
+    finally:
+        log_output.log.handlers[:] = before
+
+
+def test_an_observer_that_cannot_say_what_it_wants_is_told_no_dialogue(lines: Lines) -> None:
+    """And the session goes on."""
+
+    class Raises(Journal):
+        @property
+        def wants_dialogue(self) -> bool:
+            raise RuntimeError("none")
+
+    assert not SafeObserver(Raises(), Journal()).wants_dialogue
+    assert "RuntimeError: none" in "\n".join(lines.text)
+
+
+def test_what_on_session_raises_stands_behind_the_session(lines: Lines) -> None:
+    """In the order of events."""
+    sut = Journal()
+
+    def on_session(_: SessionRecord) -> None:
+        raise RuntimeError("none")
+
+    SafeObserver(sut, sut, on_session).ended(record())
+    assert [line.split()[2] for line in lines.text if line.startswith("20")] == ["session", "observer"]
+
+
+# -- events
+
+
+def test_every_event_has_a_token_of_one_word_and_a_meaning() -> None:
+    """Operators match the token, and `shimproxy explain` prints the meaning."""
+    for each in Event:
+        assert re.fullmatch("[a-z]+(_[a-z]+)*", each.value)
+        assert re.fullmatch(r"[A-Zs].*\.", each.meaning)
+        assert each.level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)

@@ -1,0 +1,187 @@
+"""Where the log goes: standard error or syslog, the same lines; and lines that repeat themselves are counted."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+
+from shimproxy.faulty.receiving import Receiver
+from shimproxy.faulty.talk import SECONDS, Talk
+from shimproxy.observe import log_output
+from shimproxy.observe.events import Event
+from shimproxy.observe.journal import Journal
+from shimproxy.observe.log_output import LogUnusable, log
+from shimproxy.observe.repeats import MOST_KINDS, WINDOW_SECONDS, Repeats
+from shimproxy.session.record import Repair, SessionRecord
+from shimproxy.smtp.catalogue import Violation
+from tests.daemon.test_supervisor import Session, running, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def own_log() -> Iterator[None]:
+    """The handlers and the level as they were, afterwards."""
+    handlers, level, propagate = list(log.handlers), log.level, log.propagate
+    yield
+    for handler in log.handlers:
+        if handler not in handlers:
+            handler.close()
+    log.handlers[:], log.level, log.propagate = handlers, level, propagate
+
+
+# -- syslog
+
+
+def test_syslog_gets_the_lines_with_facility_and_severity(tmp_path: Path) -> None:
+    """From workers and supervisor; a reload goes on there."""
+    path = tmp_path / "log-socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog, Receiver(Talk.accept) as receiver:
+        syslog.bind(str(path))
+        syslog.settimeout(SECONDS)
+        with running(tmp_path, settings(receiver, f"log-to = 'syslog:{path}'\n")) as run:
+            with Session(run.ports[0]) as session:
+                session.sock.sendall(b"NOOP\n")
+                session.expect(b"250")
+                session.say(b"QUIT", b"221")
+            lines = [syslog.recv(10_000).decode() for _ in range(3)]
+            run.process.send_signal(signal.SIGHUP)
+            lines.append(syslog.recv(10_000).decode())
+            assert run.log == ""
+    mail = 2 << 3
+    assert lines[0].startswith(f"<{mail + 6}>shimproxy: INFO start sender_tls=opaque")
+    assert lines[1].startswith(f"<{mail + 4}>shimproxy: WARNING repair session=")
+    assert lines[2].startswith(f"<{mail + 6}>shimproxy: INFO session session=")
+    assert " reloaded " in lines[3] or " start sender_tls=" in lines[3]
+
+
+def test_a_syslog_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(LogUnusable, match=r"log-to: no syslog at /no/socket: No such file.*; start it, name"):
+        log_output.check("syslog:/no/socket")
+
+
+@pytest.mark.usefixtures("own_log")
+def test_a_syslog_that_goes_loses_lines_and_no_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "log-socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(str(path))
+        log_output.set_up("INFO", "json", f"syslog:{path}")
+    Journal().tell(Event.LISTENER, message="nobody hears this")
+    path.unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(str(path))
+        syslog.settimeout(SECONDS)
+        Journal().tell(Event.LISTENER, message="somebody hears this")
+        assert b'"event": "lost", "lines": 1}' in syslog.recv(10_000)
+        assert b'"message": "somebody hears this"' in syslog.recv(10_000)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("own_log")
+def test_a_syslog_that_does_not_read_keeps_nobody_waiting(tmp_path: Path) -> None:
+    path = tmp_path / "log-socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(str(path))
+        log_output.set_up("INFO", "text", f"syslog:{path}")
+        for _ in range(5000):
+            Journal().tell(Event.LISTENER, message="x" * 1000)
+        syslog.setblocking(False)
+        taken = 0
+        with contextlib.suppress(BlockingIOError):
+            while syslog.recv(10_000):
+                taken += 1
+        Journal().tell(Event.LISTENER, message="again")
+        assert syslog.recv(10_000).endswith(b" WARNING lost lines=%d" % (5000 - taken))
+
+
+# -- standard error
+
+
+def test_mail_does_not_wait_for_whoever_reads_the_log(tmp_path: Path) -> None:
+    """With a pipe that is full, and at the end too."""
+    reading, writing = os.pipe()
+    with Receiver(Talk.accept) as receiver, open(reading, "rb") as pipe:
+        (tmp_path / "shimproxy.toml").write_text(settings(receiver, "log-level = 'debug'\n"))
+        command = [sys.executable, "-m", "shimproxy", "run", "--config", str(tmp_path / "shimproxy.toml")]
+        # Without it, standard error has a lock, which the end of the program takes too.
+        buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=writing, text=True, env=buffered)
+        os.close(writing)
+        assert process.stdout
+        with process.stdout:
+            port = int(process.stdout.readline().partition(" on 127.0.0.1:")[2].partition(",")[0])
+            for _ in range(150):  # of some 1000 octets of dialogue each: more than a pipe holds
+                with Session(port) as session:
+                    session.mail()
+                    session.say(b"QUIT", b"221")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(SECONDS) == 0
+        assert pipe.read().count(b" said session=") > 100
+    assert len(receiver.seen.mails) == 150
+
+
+# -- repeats
+
+
+@attrs.define
+class Clock:
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_the_first_lines_of_a_kind_in_a_window_are_logged_and_the_rest_is_counted() -> None:
+    clock = Clock()
+    sut = Repeats(3, clock)
+    assert [sut.may("early-reply", "a:25") for _ in range(5)] == [True, True, True, False, False]
+    assert sut.may("early-reply", "b:25")
+    assert [*sut.over()] == []
+    clock.seconds = WINDOW_SECONDS
+    assert [*sut.over()] == [(("early-reply", "a:25"), 2)]
+    assert sut.may("early-reply", "a:25")
+    assert [*sut.over()] == []
+
+
+def test_what_was_left_out_is_told_at_the_end() -> None:
+    sut = Repeats(1, Clock())
+    assert [sut.may("x"), sut.may("x")] == [True, False]
+    assert [*sut.over(all_of_them=True)] == [(("x",), 1)]
+
+
+def test_none_is_left_out_where_that_is_asked_for() -> None:
+    sut = Repeats(0, Clock())
+    assert all(sut.may("x") for _ in range(1000))
+
+
+def test_the_kinds_are_bounded() -> None:
+    sut = Repeats(1, Clock())
+    for number in range(MOST_KINDS + 10):
+        assert sut.may(str(number))
+    assert sut.may("x")
+    assert sut.may("x"), "a kind that is not counted is logged"
+
+
+def test_repairs_are_told_by_their_number(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    journal = Journal(Repeats(2, clock))
+    record = SessionRecord("1a2b-1", "192.0.2.1:4711", "192.0.2.7:25")
+    with caplog.at_level(logging.INFO, "shimproxy"):
+        for _ in range(5):
+            journal.repaired(record, Repair(Violation.EARLY_REPLY, "mail data", {}))
+        clock.seconds = WINDOW_SECONDS
+        journal.tell_repeats()
+    assert [line.getMessage() for line in caplog.records] == ["repair", "repair", "repeats"]
+    fields = caplog.records[-1].__dict__["fields"]
+    assert fields == {"repair": "early-reply", "receiver": "192.0.2.7:25", "count": 3}

@@ -1,0 +1,16 @@
+"""The guard over the instructions of mail data: what it calls grown."""
+
+from __future__ import annotations
+
+from tests.instructions import GROWTH, grown
+
+
+def test_a_figure_may_grow_by_a_little_and_be_smaller() -> None:
+    before = {"base64": 1000, "prose": 1000}
+
+    assert grown({"base64": 1000 + round(1000 * GROWTH), "prose": 10}, before) == []
+    assert grown({"base64": 1000 + round(2000 * GROWTH), "prose": 10}, before) == ["base64"]
+
+
+def test_a_kind_without_a_figure_is_not_passed_over() -> None:
+    assert grown({"base64": 1000, "html": 1}, {"base64": 1000}) == ["html"]
