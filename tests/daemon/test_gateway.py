@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from shimproxy.faulty.outcome import Outcome
 
+pytestmark = pytest.mark.once  # about the kernel
 TOP: Final = PACKAGE.parent
 BLOCKS: Final = blocks("gateway", "redirect-*", "tproxy-*")
 USER: Final = "65532"

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from tests.daemon.test_supervisor import Run
 
+pytestmark = pytest.mark.once  # about the kernel
 MAIL: Final = mail_of("300KB", 300 * 1024)
 """More than one window of segments that do not pass."""
 SECONDS: Final = 20.0

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from shimproxy.net.rules import Led
 
-pytestmark = pytest.mark.once  # each way of docs/gateway.md is in test_gateway.py, which has no such mark
+pytestmark = pytest.mark.once  # about the kernel
 
 SECONDS: Final = 20.0
 BRIEFLY_SECONDS: Final = 2.0

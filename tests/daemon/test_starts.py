@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from shimproxy.daemon.supervisor import Supervisor
 
+pytestmark = pytest.mark.once  # about processes; test_supervisor.py has no such mark
 HANGING_WORKER = """
 import os, sys, time
 if "shimproxy.daemon.worker" in sys.orig_argv:

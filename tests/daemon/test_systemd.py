@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+pytestmark = pytest.mark.once  # about systemd and the kernel; test_supervisor.py has no such mark
 BLOCKS: Final = blocks("install", "unit-*")
 TPROXY_SOCKET: Final = blocks("gateway", "socket-tproxy")["socket-tproxy"]
 PASS: Final = """

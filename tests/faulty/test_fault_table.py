@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from shimproxy.faulty.mail import Mail
     from shimproxy.faulty.talk import Seen
 
-CELL_SECONDS = 40.0
+CELL_SECONDS = 120.0
 SMTP_SINK_REFUSES = refused(b"550 This violates SMTP\r\n")
 
 
@@ -215,6 +215,7 @@ def an_exim() -> Iterator[Exim]:
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @every_size
 @every_fault
 async def test_programs_learn_what_became_of_their_mail(row: Row, mail: Mail) -> None:
@@ -222,6 +223,7 @@ async def test_programs_learn_what_became_of_their_mail(row: Row, mail: Mail) ->
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @every_size
 @every_fault
 async def test_postfix_learns_what_became_of_its_mail(row: Row, mail: Mail, a_postfix: Postfix) -> None:
@@ -229,6 +231,7 @@ async def test_postfix_learns_what_became_of_its_mail(row: Row, mail: Mail, a_po
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @every_size
 @every_fault
 async def test_exim_learns_what_became_of_its_mail(row: Row, mail: Mail, an_exim: Exim) -> None:
@@ -236,6 +239,7 @@ async def test_exim_learns_what_became_of_its_mail(row: Row, mail: Mail, an_exim
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @every_size
 @every_fault_in_chunks
 async def test_exim_learns_what_became_of_its_mail_in_chunks(row: Row, mail: Mail, an_exim: Exim) -> None:

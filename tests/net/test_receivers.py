@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from shimproxy.net.places import Place
 
 HOST = "127.0.0.1"
-SECONDS = 20
+SECONDS = 60
 _ESTABLISHED = "01"
 
 

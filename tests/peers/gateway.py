@@ -149,7 +149,7 @@ def _enter(descriptor: int) -> None:
 
 def _run(script: str, given: str = "") -> None:
     done = subprocess.run(
-        ["sh", "-euc", script], input=given, env=_PATH, capture_output=True, text=True, timeout=30, check=False
+        ["sh", "-euc", script], input=given, env=_PATH, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, f"{script}\n{given}\n{done.stdout}{done.stderr}"
 

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import selectors
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-RUN_SECONDS: Final = 60.0
-START_SECONDS: Final = 20.0
-END_SECONDS: Final = 5.0
+RUN_SECONDS: Final = 300.0
+START_SECONDS: Final = 120.0
+END_SECONDS: Final = 15.0
 # Below the ports that Linux gives to outgoing connections, so that none of those takes it meanwhile.
 _FREE_PORTS: Final = range(20_000, 32_000)
 
@@ -143,6 +144,18 @@ def poll(ready: Callable[[], bool], what: str, seconds: float = START_SECONDS) -
     while not ready():
         assert time.monotonic() < last, f"after {seconds:g} s: not {what}"
         time.sleep(0.02)
+
+
+def poll_count(count: Callable[[], int], least: int, what: str, seconds: float = START_SECONDS) -> None:
+    """Return when there are `least`; fail when none has been added for `seconds`, however long all of them take."""
+    reached = count()
+    while reached < least:
+        poll(functools.partial(_exceeds, count, reached), f"more than {reached} of {least} {what}", seconds)
+        reached = count()
+
+
+def _exceeds(count: Callable[[], int], most: int) -> bool:
+    return count() > most
 
 
 def accepts(port: int) -> bool:

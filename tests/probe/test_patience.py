@@ -32,6 +32,7 @@ from tests.peers.table import TABLE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.once  # about processes; the probe's questions are in test_probe.py, which has no such mark
 SECONDS = 60.0
 SHORT_SECONDS = 0.5
 SHIMPROXY: Final = (sys.executable, "-m", "shimproxy")

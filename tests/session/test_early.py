@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.once  # about what the kernel has; the same dialogues are transcripts, which have no such mark
 SECONDS: Final = 60.0
 EARLY_SUCCESS: Final = b"451 the receiver replied before the end of mail data, try again later\r\n"
 

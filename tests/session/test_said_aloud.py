@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
 
-SECONDS = 20
+SECONDS = 60
 SHORT = Limits(command_octets=512)
 
 # -- before the greeting

@@ -679,6 +679,7 @@ def short_streams(count: int) -> Iterator[bytes]:
             yield b"".join(pieces)
 
 
+@pytest.mark.once
 def test_the_pieces_in_which_replies_come_decide_nothing() -> None:
     """All streams of up to five pieces: the same replies whole, octet by octet, and cut in two everywhere."""
     wrong = []
@@ -769,6 +770,7 @@ LINES = [b"250" + after + b"\r\n" for after in AFTER_A_CODE]
 LINES += [b"251-\r\n", b"251x\n", b"550 \r\n", b"550-\r\n", b"550x\r\n", b"5500\r\n", b"25x\r\n", b"150 \r\n", b"\r\n"]
 
 
+@pytest.mark.once
 def test_where_a_reply_ends_is_as_the_naive_definition_has_it() -> None:
     """All streams of up to three lines with every octet after a code: ended at once, whole and octet by octet."""
     wrong = []

@@ -19,6 +19,7 @@ from shimproxy.smtp.stray import has_stray
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+pytestmark = pytest.mark.once  # arithmetic on octets
 LONGEST = 7
 LINE = 78
 STRAY = (b"\r", b"\n", b"\0")
