@@ -47,14 +47,17 @@ def staged(
     policy: Policy | None = None,
     *,
     never_short: bool = False,
+    telling: bool = True,
 ) -> Stage:
-    """Run `script` on a started stage, and return the stage."""
+    """Run `script` on a started stage, and return the stage. Without `telling` nothing of the dialogue is noted."""
     clock = trio.testing.MockClock()
     stages: list[Stage] = []
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             stage = Stage(nursery, clock, limits=limits or Limits(), policy=policy or Policy(), never_short=never_short)
+            if not telling:
+                stage.notes.wants_dialogue, stage.tracer = False, None
             stages.append(stage)
             await stage.start()
             await script(stage)

@@ -23,11 +23,11 @@ import attrs
 
 from shimproxy.net.errors import DeadlinePassed, Interrupted
 from shimproxy.session.closing import Closing, SessionEnded
-from shimproxy.session.mail_data_reader import MailDataReader
+from shimproxy.session.forwarder import Forwarder, ForwardResult
+from shimproxy.session.mail_data_reader import MailDataReader, MinRateTimer
 from shimproxy.session.mail_data_reply import MailDataReply
 from shimproxy.session.phase import SessionPhase
 from shimproxy.session.replies import NOT_OFFERED, SENDER_LATE, SENT_TOO_SOON, SHUTTING_DOWN, TOO_BIG
-from shimproxy.session.transfer import ForwardResult, Transfer
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Command, Verb, chunk_of
 
@@ -55,13 +55,24 @@ class Content:
     waits: ReplyWaits
     notes: Notes
     policy: Policy
+    _forwarder: Forwarder = attrs.field(init=False)
+    _timer: MinRateTimer = attrs.field(init=False)
+    """How long the sender may still take for its mail data."""
+
+    def __attrs_post_init__(self) -> None:
+        policy = self.policy
+        self._forwarder = Forwarder(self.pending.receiver, self.pending, policy)
+        self._timer = MinRateTimer(
+            self.sender.leg.watch, policy.deadlines.sender_block, policy.limits.least_octets_per_second
+        )
 
     def take_mail_data(self) -> Awaitable[None]:
         """Pass on mail data, and relay their reply.
 
         Raises SessionEnded, LegBroken, DeadlinePassed, Interrupted.
         """
-        return self._carry(MailDataReader.of_mail(self.sender, self.policy, self.pending.transaction.size), last=True)
+        size = self.pending.transaction.size
+        return self._carry(MailDataReader.of_mail(self.sender, self.policy, self._timer, size), last=True)
 
     async def take_chunk(self, command: Command) -> None:
         """Forward BDAT and its chunk, or drain and refuse it.
@@ -105,9 +116,12 @@ class Content:
                 receiver.data.begin_chunk()
                 transaction.forward_chunk(last=chunk.last, outstanding=len(pending.outstanding))
                 transaction.chunks_in_doubt = not (chunk.size_octets or chunk.last)  # BDAT 0, which Exim refuses
-                await self._carry(MailDataReader.of_chunk(self.sender, self.policy, chunk.size_octets), last=chunk.last)
+                await self._carry(self._reader_of(chunk), last=chunk.last)
             else:
                 await self._refuse(chunk, receiver.last_words)
+
+    def _reader_of(self, chunk: Chunk) -> MailDataReader:
+        return MailDataReader.of_chunk(self.sender, self.policy, self._timer, chunk.size_octets)
 
     async def _flush_chunk_command(self) -> bool:
         """Write BDAT and what was queued before it; whether the receiver took it. Raises Interrupted."""
@@ -155,14 +169,13 @@ class Content:
         What the receiver is not to have, or does not take, is read and dropped up to the end. Raises SessionEnded,
         LegBroken, DeadlinePassed, Interrupted.
         """
-        notes, pending, transaction = self.notes, self.pending, self.pending.transaction
-        transfer = Transfer(pending, reader, self.policy)
-        owed = MailDataReply(self.sender, notes, self.policy, transfer, last)
+        notes, pending, forwarder = self.notes, self.pending, self._forwarder
+        owed = MailDataReply(self.sender, notes, self.policy, pending, reader, last)
         notes.phase = SessionPhase.MAIL_DATA
         try:
-            result = await transfer.forward()
+            result = await forwarder.forward(owed)
             if result is ForwardResult.STOPPED:
-                owed.give_up_receiver()
+                forwarder.give_up_receiver(owed)
                 notes.phase = SessionPhase.DRAINING
                 if not await reader.drain():
                     result = ForwardResult.SENDER_GONE
@@ -181,17 +194,13 @@ class Content:
         if result is ForwardResult.COMPLETE:
             if notes.tracer:
                 notes.tracer.has_given_the_end()
-            transfer.receiver.data.end()
+            pending.receiver.data.end()
             notes.phase = SessionPhase.END_OF_MAIL_DATA
             pending.await_verdict(owed)
         else:
             pending.answer_earlier()
-            verdicts = await owed.verdicts_without_the_end()
-            for verdict in verdicts:
-                owed.give(verdict)
+            await owed.answer_without_the_end()
             await self.sender.pour()
-            transaction.end()
-            transaction.chunk_refusal = None if last else verdicts[0]
         # With TLS, or a Unix socket, it can't be told which chunk it is of which octets are under way.
         leg = pending.receiver.leg
         if last or reader.outrun or not pending.goes_on or leg.secured or not leg.resettable:
@@ -203,7 +212,7 @@ class Content:
         """Read and drop the chunk, and give its reply; the last reply of the session if that says so."""
         receiver, transaction = self.pending.receiver, self.pending.transaction
         ends = receiver.gone and not transaction.chunk_refusal
-        reader = MailDataReader.of_chunk(self.sender, self.policy, chunk.size_octets)
+        reader = self._reader_of(chunk)
         if not await reader.drain():
             receiver.note_departure(self.sender.leg.ended)
             raise SessionEnded(Closing.BY_SENDER)

@@ -38,8 +38,8 @@ class EarlierReplies(Protocol):
     def outstanding(self) -> Sequence[object]:
         """What the receiver has not answered."""
 
-    def relay_earlier(self, reply: Reply) -> bool:
-        """Relay a reply that came while mail data are on their way, if anything before them is outstanding."""
+    def relay_earlier(self, reply: Reply) -> None:
+        """Relay a reply to what was outstanding before mail data that are on their way."""
 
     def answer_earlier(self, but: int = 0) -> None:
         """Answer what a receiver that was given up leaves unanswered, all `but` the last."""

@@ -202,7 +202,7 @@ class LingeringClose:
             self._hear_reply(cut_off)
 
     def _hear_reply(self, reply: Reply, *, noted: bool = False) -> None:
-        if not noted:
+        if self.notes.telling and not noted:
             self.notes.heard_reply(self.leg, reply, EARLY if self._data.is_open else LATE)
         if reply.code == 421:
             self.last_421 = reply

@@ -45,7 +45,7 @@ class MinRateTimer:
     """How long a peer may still be waited for: used up by waiting, regained by octets.
 
     It is never more than the deadline for one block, and a peer that gives or takes fewer octets than
-    `least_octets_per_second` uses it up.
+    `least_octets_per_second` uses it up. The timer of a session's sender serves all of its mails.
     """
 
     _watch: Watch
@@ -54,10 +54,22 @@ class MinRateTimer:
     until: float = math.inf
     """When all its time is over, as the watch tells it."""
     _seconds: float = attrs.field(init=False)
+    _rate: float = attrs.field(init=False)
+    """How many octets regain a second; with 0 any octet regains all of the time."""
     _since: float | None = None
 
     def __attrs_post_init__(self) -> None:
-        self._seconds = self._block_seconds
+        self.renew()
+
+    def renew(self) -> None:
+        """The peer has all its time again, as at first."""
+        self._seconds, self._rate = self._block_seconds, self._least_octets_per_second
+        self.until, self._since = math.inf, None
+
+    def forgive_slowness(self, until: float) -> None:
+        """From now on only silence uses up the peer's time, or the end of it: `until` is a time of the watch."""
+        self.renew()
+        self.until, self._rate = until, 0
 
     def begin(self, doing: str) -> None:
         """From now on the peer is waited for. Raises DeadlinePassed if it has used up its time."""
@@ -74,7 +86,7 @@ class MinRateTimer:
             seconds -= self._watch.now - self._since
             self._since = None
         if octets:
-            rate = self._least_octets_per_second
+            rate = self._rate
             seconds = seconds + octets / rate if rate else self._block_seconds
         self._seconds = min(self._block_seconds, seconds)
 
@@ -85,6 +97,8 @@ class MailDataReader:
 
     _sender: Sender
     _policy: Policy
+    _timer: MinRateTimer
+    """How long the sender may still take."""
     _end: EndFinder
     _normaliser: Normaliser | None = None
     _measure: SizeLimit | None = None
@@ -97,27 +111,23 @@ class MailDataReader:
     """More lay behind the end than is held; it was dropped, so that no command may follow."""
     refusal: LocalReply | None = None
     """What the operator's own policy makes of the mail, as far as it was read."""
-    _timer: MinRateTimer = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        policy = self._policy
-        self._timer = MinRateTimer(
-            self._sender.leg.watch, policy.deadlines.sender_block, policy.limits.least_octets_per_second
-        )
+        self._timer.renew()
 
     @classmethod
-    def of_mail(cls, sender: Sender, policy: Policy, measure: SizeLimit | None) -> MailDataReader:
+    def of_mail(cls, sender: Sender, policy: Policy, timer: MinRateTimer, measure: SizeLimit | None) -> MailDataReader:
         """The reader of mail data behind DATA."""
         size = Size() if measure else None
         if policy.lf_only_devices:
-            return cls(sender, policy, EndOfDeviceData(), Normaliser(lf_ends_lines=True), measure, size)
+            return cls(sender, policy, timer, EndOfDeviceData(), Normaliser(lf_ends_lines=True), measure, size)
         normaliser = None if policy.newlines is Newlines.PASS else Normaliser()
-        return cls(sender, policy, EndOfData(), normaliser, measure, size)
+        return cls(sender, policy, timer, EndOfData(), normaliser, measure, size)
 
     @classmethod
-    def of_chunk(cls, sender: Sender, policy: Policy, size_octets: int) -> MailDataReader:
+    def of_chunk(cls, sender: Sender, policy: Policy, timer: MinRateTimer, size_octets: int) -> MailDataReader:
         """The reader of a chunk of that many octets, which are nobody's lines."""
-        return cls(sender, policy, Counted(size_octets), ended=not size_octets)
+        return cls(sender, policy, timer, Counted(size_octets), ended=not size_octets)
 
     def forgive_slowness(self, until: float) -> None:
         """From now on only silence ends it, or the end of its session's time: `until` is a time of its watch.
@@ -125,7 +135,7 @@ class MailDataReader:
         Slow as it is, it can be told what became of its mail behind the end only; where it is told before, that is
         lost on most.
         """
-        self._timer = MinRateTimer(self._sender.leg.watch, self._policy.deadlines.sender_block, 0, until)
+        self._timer.forgive_slowness(until)
 
     @property
     def of_lines(self) -> bool:
@@ -137,17 +147,13 @@ class MailDataReader:
         """How many octets of the mail data were not canonical, as far as they were to be forwarded."""
         return self._normaliser.stray_count if self._normaliser else 0
 
-    async def next_portion(self, receiver: Leg) -> memoryview | bytes | None:
-        """What is to be forwarded next; None if the sender has gone.
+    def portion(self, stop: int | None) -> memoryview | bytes:
+        """What is to be forwarded of the block that was read last, up to `stop`, which `next_block` has said.
 
-        It may be empty: the normaliser holds what came, or the receiver has sent something while the sender pauses. It
-        is the caller's until its next await. Raises DeadlinePassed, Interrupted.
+        It may be empty: the normaliser holds what came, or nothing came. It is the caller's until its next await.
         """
-        stop = await self._next_block(receiver)
         if stop is None:
             return b""
-        if not stop:
-            return None
         block = self._sender.leg.driver.block
         normaliser = self._normaliser
         portion: memoryview | bytes
@@ -168,15 +174,16 @@ class MailDataReader:
     async def drain(self) -> bool:
         """Read and drop up to the end; whether the sender came to it. Raises DeadlinePassed, Interrupted."""
         while not self.ended:
-            if await self._next_block() == 0:
+            if await self.next_block() == 0:
                 return False
         return True
 
-    async def _next_block(self, receiver: Leg | None = None) -> int | None:
+    async def next_block(self, receiver: Leg | None = None) -> int | None:
         """Read into the driver's block; where the mail data stop in it, 0 if the sender has gone.
 
         This is the one wait for mail data. While they are forwarded it is for the `receiver` too, as its reply decides
-        about them at any moment: None if that leg can be read and the sender's can't.
+        about them at any moment: None if that leg can be read and the sender's can't. Raises DeadlinePassed,
+        Interrupted.
         """
         leg, commands = self._sender.leg, self._sender.commands
         block = leg.driver.block

@@ -17,16 +17,18 @@ import attrs
 from shimproxy.net.tap import Ended
 from shimproxy.session.closing import Closing, SessionEnded
 from shimproxy.session.phase import SessionPhase
+from shimproxy.session.record import Dropped
 from shimproxy.session.replies import MAIL_UNANSWERED, TOO_BIG
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.dialogue import RELAY, ReplyTo, Verdict, ruling
+from shimproxy.smtp.dialogue import RELAY, ReplyTo, Verdict, about_mail_data, ruling
 from shimproxy.smtp.reply import Reply
 
 if TYPE_CHECKING:
+    from shimproxy.session.earlier_replies import EarlierReplies
+    from shimproxy.session.mail_data_reader import MailDataReader
     from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Policy
     from shimproxy.session.sender import Sender
-    from shimproxy.session.transfer import Transfer
     from shimproxy.smtp.reply import LocalReply
 
 _END_OF_MAIL_DATA: Final = SessionPhase.END_OF_MAIL_DATA
@@ -39,20 +41,33 @@ class MailDataReply:
     sender: Sender
     notes: Notes
     policy: Policy
-    transfer: Transfer
+    earlier: EarlierReplies
+    """What is outstanding before the mail data."""
+    reader: MailDataReader
     last: bool = True
     """Whether the mail ends with these: a chunk may be followed by others."""
+    early: Reply | None = None
+    """The reply that stopped the forwarding, where a reply did."""
+    octets_forwarded: int = 0
+    """What the receiver's socket took of the mail data."""
+    octets_out_at_end: int | None = None
+    """What the receiver's leg had been given when their end was written, if it was."""
+    told: bool = False
+    """Whether it is told already why the receiver was given up, if it was: it took too little, or did not come to the
+    end of a reply, or answered what went before in disorder."""
+    _further: Dropped | None = None
+    _dropped_octets: int = 0
     _given: int = 0
     _accepted: bool = False
     _lone_refusal: Reply | None = None
 
     def __str__(self) -> str:
-        return "the end of mail data" if self.transfer.reader.of_lines else "the chunk"
+        return "the end of mail data" if self.reader.of_lines else "the chunk"
 
     @property
     def verdicts_left(self) -> int:
         """How many replies are still to be given."""
-        return self.transfer.receiver.transaction.verdicts_due(lmtp=self.policy.lmtp) - self._given
+        return self.earlier.receiver.transaction.verdicts_due(lmtp=self.policy.lmtp) - self._given
 
     def answer(self, *verdicts: Reply | LocalReply) -> None:
         """Put these as the replies that are still to be given, see `_for_all`."""
@@ -66,15 +81,15 @@ class MailDataReply:
 
     def give(self, verdict: Reply | LocalReply) -> None:
         """Put a reply to the mail data, the only one unless they have several (RFC 2033 section 4.2)."""
-        self.transfer.tell()
+        self._tell_dropped()
         self._given += 1
         if verdict.severity == 2:
             self._accepted = True
             self.sender.leg.watch.renew()
         else:
-            self.transfer.receiver.transaction.mail_refused = True
+            self.earlier.receiver.transaction.mail_refused = True
             if isinstance(verdict, Reply):
-                self._lone_refusal, self.transfer.earlier.has_refused = verdict, True
+                self._lone_refusal, self.earlier.has_refused = verdict, True
         if not self.verdicts_left:
             if self.last:
                 record = self.notes.record
@@ -83,17 +98,42 @@ class MailDataReply:
             self.notes.phase = SessionPhase.BETWEEN_MAILS if self.last else SessionPhase.BETWEEN_CHUNKS
         self.sender.put_verdict(verdict)
 
+    @property
+    def answered_by_a_reply(self) -> ReplyTo:
+        """What a reply to these mail data answers that was read just now: them all, or as many as had arrived."""
+        leg, at_end = self.earlier.receiver.leg, self.octets_out_at_end
+        if at_end is None:
+            return about_mail_data(ended=False, unacknowledged_octets=0)
+        under_way = leg.driver.unacknowledged_octets(leg)
+        if under_way:  # a chunk may have others after it, in the clear: those that are under way came after these
+            under_way = max(0, under_way - (leg.octets_out - at_end))
+        return about_mail_data(ended=True, unacknowledged_octets=under_way)
+
+    def drop(self, reply: Reply) -> bool:
+        """Drop a reply that decides nothing; whether the receiver does not stop saying such.
+
+        One for each line of the mail is not too many.
+        """
+        self._further = self._further or Dropped(Violation.FURTHER_REPLY)
+        self._further.count(reply)
+        self._dropped_octets += len(reply.octets)
+        return self._dropped_octets > self.earlier.receiver.replies.most_octets + self.octets_forwarded
+
+    def _tell_dropped(self) -> None:
+        if self._further:
+            self._further.tell(self.notes.repaired)
+
     def note_unanswered(self) -> None:
         """Note that the receiver has gone after their end, without a verdict."""
         self.notes.phase = _END_OF_MAIL_DATA
-        self.notes.repaired(self._how_it_went(), octets_forwarded=self.transfer.octets_forwarded)
+        self.notes.repaired(self._how_it_went(), octets_forwarded=self.octets_forwarded)
 
     def ruled(self, reply: Reply) -> list[Reply | LocalReply]:
         """What a reply of the receiver's after the end of mail data makes of them: nothing yet, one reply to them, or
         all that are left where the receiver is given up for it."""
-        transfer, receiver = self.transfer, self.transfer.receiver
+        receiver = self.earlier.receiver
         self.notes.phase = _END_OF_MAIL_DATA
-        verdict, _ = ruling(transfer.answered_by_a_reply, reply)
+        verdict, _ = ruling(self.answered_by_a_reply, reply)
         if verdict is RELAY:  # which it is nearly always
             refusal = receiver.transaction.chunk_refusal
             if refusal is None or reply.kind != 2:
@@ -104,7 +144,7 @@ class MailDataReply:
             return self._for_all([refusal])
         match verdict:
             case Verdict.DROP:
-                if not transfer.drop(Reply(reply.code, reply.octets)):  # what was wrong with its form is told already
+                if not self.drop(Reply(reply.code, reply.octets)):  # what was wrong with its form is told already
                     return []
                 receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
                 return self._for_all([MAIL_UNANSWERED])
@@ -118,22 +158,10 @@ class MailDataReply:
             case _:
                 raise AssertionError(f"{verdict} was ruled on")
 
-    def give_up_receiver(self) -> None:
-        """The receiver has stopped the forwarding, or the operator does not want the mail: it gets nothing more."""
-        transfer = self.transfer
-        receiver = transfer.receiver
-        if transfer.reader.refusal:
-            receiver.drop()
-        else:
-            transfer.hear_earlier()
-            receiver.failed = receiver.failed or transfer.early is None
-            receiver.give_up(transfer.early, self.verdicts_left)
-            transfer.reader.forgive_slowness(until=transfer.earlier.quota.ends_at)
-
     def tell_what_was_repaired(self) -> None:
         """Tell of what is known once the mail data are read, or left."""
-        stray_count = self.transfer.reader.stray_count
-        self.transfer.tell()
+        stray_count = self.reader.stray_count
+        self._tell_dropped()
         if stray_count:
             self.notes.repaired(Violation.BARE_NEWLINE, count=stray_count, newlines=self.policy.newlines.value)
 
@@ -143,24 +171,32 @@ class MailDataReply:
         Raises SessionEnded.
         """
         replies = self._held_verdicts() or [reply]
-        self.transfer.earlier.answer_earlier()
+        self.earlier.answer_earlier()
         raise SessionEnded(Closing.BY_SHIM, *replies)
 
     def end_without_sender(self) -> NoReturn:
         """End the session of a sender that has disconnected before the end of its mail data. Raises SessionEnded."""
         self._held_verdicts()
         how = self.sender.leg.ended
-        octets = self.transfer.reader.octets_taken
+        octets = self.reader.octets_taken
         self.notes.repaired(Violation.VANISHED_IN_DATA, how=how.value if how else "", octets=octets)
         raise SessionEnded(Closing.BY_SENDER)
 
-    async def verdicts_without_the_end(self) -> list[Reply | LocalReply]:
-        """The replies to mail data of which the receiver did not get the end."""
-        transfer = self.transfer
-        if transfer.reader.refusal:
+    async def answer_without_the_end(self) -> None:
+        """Put the replies to mail data of which the receiver did not get the end, once they are known."""
+        transaction = self.earlier.receiver.transaction
+        verdicts = await self._verdicts_without_the_end()
+        for verdict in verdicts:
+            self.give(verdict)
+        transaction.end()
+        transaction.chunk_refusal = None if self.last else verdicts[0]
+
+    async def _verdicts_without_the_end(self) -> list[Reply | LocalReply]:
+        if self.reader.refusal:
             self._tell_refusal()
-            return self._for_all([transfer.reader.refusal])
-        lingering, refusal = transfer.receiver.lingering, transfer.receiver.transaction.chunk_refusal
+            return self._for_all([self.reader.refusal])
+        receiver = self.earlier.receiver
+        lingering, refusal = receiver.lingering, receiver.transaction.chunk_refusal
         if lingering is None and refusal:  # it was dropped for what it made of a chunk before these
             return self._for_all([refusal])
         assert lingering is not None
@@ -172,33 +208,32 @@ class MailDataReply:
         return verdicts + [verdicts[0] if len(verdicts) == 1 else MAIL_UNANSWERED] * lacking
 
     def _tell_refusal(self) -> None:
-        reader = self.transfer.reader
+        reader = self.reader
         if reader.refusal is TOO_BIG:
             self.notes.repaired(Violation.OVERSIZE, octets_taken=reader.octets_taken)
 
     def _held_verdicts(self) -> list[Reply | LocalReply]:
         """What is held for a sender that does not come to the end of its mail data."""
-        if self.transfer.reader.refusal:
+        if self.reader.refusal:
             self._tell_refusal()
-            return self._for_all([self.transfer.reader.refusal])
-        lingering = self.transfer.receiver.lingering
+            return self._for_all([self.reader.refusal])
+        lingering = self.earlier.receiver.lingering
         return self._verdicts_of_the_departed(lingering.decided) if lingering else []
 
     def _verdicts_of_the_departed(self, decided: list[Reply]) -> list[Reply | LocalReply]:
         """The replies to mail data that the receiver did not let come to their end, if it gave any."""
-        notes, transfer = self.notes, self.transfer
+        notes, early = self.notes, self.early
         figures: dict[str, int] = {
-            "octets_forwarded": transfer.octets_forwarded,
+            "octets_forwarded": self.octets_forwarded,
             # The receiver may have got more than the sender gave: what was stuffed.
-            "octets_drained": max(0, transfer.reader.octets_taken - transfer.octets_forwarded),
+            "octets_drained": max(0, self.reader.octets_taken - self.octets_forwarded),
         }
-        early = transfer.early
         implausible = early is not None and ruling(ReplyTo.IN_MAIL_DATA, early)[0] is Verdict.OUT_OF_STEP
         if early and implausible:
             for violation in (*early.violations, Violation.IMPLAUSIBLE_REPLY):
                 notes.repaired(violation, reply=early.octets)
         if not decided:
-            if not (implausible or transfer.told):
+            if not (implausible or self.told):
                 notes.repaired(self._how_it_went(), **figures)
             return []
         refusal = next((reply for reply in decided if reply.refuses), None)
@@ -210,5 +245,5 @@ class MailDataReply:
         return self._for_all([reply if reply.refuses else self.policy.early_success for reply in decided])
 
     def _how_it_went(self) -> Violation:
-        reset = self.transfer.receiver.leg.ended is Ended.RST
+        reset = self.earlier.receiver.leg.ended is Ended.RST
         return Violation.RESET_IN_DATA if reset else Violation.CLOSED_IN_DATA

@@ -239,13 +239,10 @@ class PendingReplies:
 
     # -- where the receiver does not answer
 
-    def relay_earlier(self, reply: Reply) -> bool:
-        """Relay a reply that came while mail data are on their way, if anything before them is outstanding."""
-        if not self.outstanding:
-            return False
+    def relay_earlier(self, reply: Reply) -> None:
+        """Relay a reply to what was outstanding before mail data that are on their way."""
         self.relay(self.receiver.looked_at(reply))
         self.sender.pour_now()
-        return True
 
     def answer_earlier(self, but: int = 0) -> None:
         """Answer what a receiver that was given up leaves unanswered, all `but` the last."""

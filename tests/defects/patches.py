@@ -53,8 +53,8 @@ _OF_REPLIES: Final = (
         "session/content.py",
         "                notes.phase = SessionPhase.DRAINING\n",
         "                notes.phase = SessionPhase.DRAINING\n"
-        "                if transfer.early:\n"
-        "                    self.sender.put(transfer.early)\n"
+        "                if owed.early:\n"
+        "                    self.sender.put(owed.early)\n"
         "                    self.sender.pour_now()\n",
     ),
     Defect(
@@ -162,7 +162,7 @@ _OF_REPLIES: Final = (
 _OF_MAIL_DATA: Final = (
     Defect(
         "mail data go on behind an early reply",
-        "session/transfer.py",
+        "session/forwarder.py",
         "        if self._look() and receiver.replies.empty:",
         "        if receiver.replies.empty:",
     ),
@@ -197,13 +197,13 @@ _OF_MAIL_DATA: Final = (
         "session/mail_data_reply.py",
         _TELLS_OF_VANISHED,
         _TELLS_OF_VANISHED + "        with contextlib.suppress(Exception):\n"
-        '            self.transfer.receiver.leg.send_now(b"\\r\\n.\\r\\n")\n',
+        '            self.earlier.receiver.leg.send_now(b"\\r\\n.\\r\\n")\n',
     ),
     Defect(
         "the end of mail data is written twice",
-        "session/transfer.py",
-        "        self._octets_out_at_end = leg.octets_out\n        return",
-        "        self._octets_out_at_end = leg.octets_out\n"
+        "session/forwarder.py",
+        "        mail.octets_out_at_end = leg.octets_out\n        return",
+        "        mail.octets_out_at_end = leg.octets_out\n"
         "        if reader.of_lines and not leg.broken:\n"
         '            leg.send_now(b".\\r\\n")\n'
         "        return",
@@ -298,11 +298,11 @@ _OF_MAIL_DATA: Final = (
     Defect(
         "the sender is not drained",
         "session/mail_data_reader.py",
-        "        while not self.ended:\n            if await self._next_block() == 0:",
+        "        while not self.ended:\n            if await self.next_block() == 0:",
         "        while not self.ended:\n            await self._sender.leg.takes_or_speaks()\n"
         "            self._sender.leg.readable = self._sender.leg.writable = False\n"
         "            await self._sender.leg.wait_to_read()\n"
-        "            if await self._next_block() == 0:",
+        "            if await self.next_block() == 0:",
     ),
     Defect(
         "a pause in mail data is deaf to the receiver",

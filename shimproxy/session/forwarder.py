@@ -1,4 +1,4 @@
-"""Mail data on their way to the receiver: streamed live, until it has answered early, has gone or takes no more.
+"""Mail data are forwarded to the receiver: streamed live, until it has answered early, has gone or takes no more.
 
 Invariants:
 
@@ -21,14 +21,13 @@ import attrs
 from shimproxy.net.errors import DeadlinePassed, LegBroken
 from shimproxy.net.unsent import UNBOUND_OCTETS, UnsentBound
 from shimproxy.session.mail_data_reader import MinRateTimer
-from shimproxy.session.record import Dropped
 from shimproxy.session.trace import EARLY
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.dialogue import ReplyTo, Verdict, about_mail_data, ruling
+from shimproxy.smtp.dialogue import Verdict, ruling
 
 if TYPE_CHECKING:
     from shimproxy.session.earlier_replies import EarlierReplies
-    from shimproxy.session.mail_data_reader import MailDataReader
+    from shimproxy.session.mail_data_reply import MailDataReply
     from shimproxy.session.policy import Policy
     from shimproxy.session.receiver import Receiver
     from shimproxy.smtp.reply import Reply
@@ -43,62 +42,51 @@ class ForwardResult(enum.Enum):
 
 
 @attrs.define(eq=False)
-class Transfer:
-    """The mail data of one transaction on their way to the receiver."""
+class Forwarder:
+    """Forwards the mail data of one session to its receiver: one mail, or one chunk, after the other."""
 
+    receiver: Receiver
     earlier: EarlierReplies
-    """What is outstanding before these."""
-    reader: MailDataReader
+    """What is outstanding before the mail data."""
     policy: Policy
-    early: Reply | None = None
-    """The reply that stopped the forwarding, where a reply did."""
-    octets_forwarded: int = 0
-    """What the receiver's socket took."""
-    receiver: Receiver = attrs.field(init=False)
-    """Whom they go to."""
-    told: bool = False
-    """Whether it is told already why the receiver was given up, if it was: it took too little, or did not come to the
-    end of a reply, or answered what went before in disorder."""
     _withheld: bytes = b""
-    _octets_out_at_end: int | None = None
-    """What the receiver's leg had been given when their end was written, if it was."""
-    _further: Dropped | None = None
-    _dropped_octets: int = 0
     _timer: MinRateTimer | None = None
+    """How long the receiver may still take, once it was waited for."""
     _unsent: UnsentBound | None = None
     """Set once they are more than is written without a bound."""
 
-    def __attrs_post_init__(self) -> None:
-        self.receiver = self.earlier.receiver
+    async def forward(self, mail: MailDataReply) -> ForwardResult:
+        """Pass mail data on until their end, or until the receiver or the operator's policy stops them.
 
-    async def forward(self) -> ForwardResult:
-        """Pass the mail data on until their end, or until the receiver or the operator's policy stops them.
+        Args:
+            mail: their reader, what is noted of them on their way, and whoever is given their reply.
 
         Raises DeadlinePassed for the sender, Interrupted.
         """
-        reader = self.reader
-        leg = self.receiver.leg
-        if self.receiver.replies.unread and await self._receiver_spoke():
+        self._withheld, self._timer, self._unsent = b"", None, None
+        reader, leg = mail.reader, self.receiver.leg
+        if self.receiver.replies.unread and await self._receiver_spoke(mail):
             return ForwardResult.STOPPED  # what it said came with the 354
         while not reader.ended:
-            portion = await reader.next_portion(leg)
-            if portion is None:
+            stop = await reader.next_block(leg)
+            if stop == 0:
                 return ForwardResult.SENDER_GONE
+            portion = reader.portion(stop)
             if reader.refusal:
                 return ForwardResult.STOPPED
             if not leg.resettable:
-                portion = self._withhold(portion)
+                portion = self._withhold(portion, ended=reader.ended)
             if portion:
-                if not await self._push(portion):
+                if not await self._push(mail, portion):
                     return ForwardResult.STOPPED
             elif leg.readable:
                 self._look()
-                if await self._receiver_spoke():
+                if await self._receiver_spoke(mail):
                     return ForwardResult.STOPPED
-        self._octets_out_at_end = leg.octets_out
+        mail.octets_out_at_end = leg.octets_out
         return ForwardResult.COMPLETE
 
-    def _withhold(self, portion: memoryview | bytes) -> memoryview | bytes:
+    def _withhold(self, portion: memoryview | bytes, *, ended: bool) -> memoryview | bytes:
         """What of the next octets goes to a receiver that can't be reset: not a line of which the end is not there.
 
         It finds an end of file where the sender has gone, and may take what it has got for the mail. A line longer than
@@ -107,24 +95,13 @@ class Transfer:
         if self._withheld:
             portion = b"".join((self._withheld, portion))
             self._withheld = b""
-        if portion and not self.reader.ended:
+        if portion and not ended:
             last = bytes(portion[-self.policy.limits.held_octets :])
             start = last.rfind(b"\n") + 1
             if start or len(last) == len(portion):
                 self._withheld = last[start:]
                 return portion[: len(portion) - len(self._withheld)]
         return portion
-
-    @property
-    def answered_by_a_reply(self) -> ReplyTo:
-        """What a reply to these mail data answers that was read just now: them all, or as many as had arrived."""
-        leg, at_end = self.receiver.leg, self._octets_out_at_end
-        if at_end is None:
-            return about_mail_data(ended=False, unacknowledged_octets=0)
-        under_way = leg.driver.unacknowledged_octets(leg)
-        if under_way:  # a chunk may have others after it, in the clear: those that are under way came after these
-            under_way = max(0, under_way - (leg.octets_out - at_end))
-        return about_mail_data(ended=True, unacknowledged_octets=under_way)
 
     def _look(self) -> bool:
         """Hear what the receiver has said; whether that is nothing, and it is there."""
@@ -133,19 +110,19 @@ class Transfer:
             self.receiver.replies.feed(octets)
         return octets is None
 
-    async def _push(self, octets: memoryview | bytes) -> bool:
+    async def _push(self, mail: MailDataReply, octets: memoryview | bytes) -> bool:
         """Write that, unless the receiver speaks or goes first; whether all was written."""
         taken_octets = 0
         receiver = self.receiver
         if self._look() and receiver.replies.empty:
             now = octets
-            if self._unsent or self.octets_forwarded + len(octets) > UNBOUND_OCTETS:
+            if self._unsent or mail.octets_forwarded + len(octets) > UNBOUND_OCTETS:
                 now = self._bound(octets)
             try:
                 taken_octets = receiver.leg.send_now(now)
             except LegBroken:
                 return False
-            self.octets_forwarded += taken_octets
+            mail.octets_forwarded += taken_octets
             if self._unsent:
                 self._unsent.took(taken_octets)
             if taken_octets == len(octets):
@@ -153,9 +130,9 @@ class Transfer:
                     self._timer.end(taken_octets)
                 return True
             if taken_octets < len(now):
-                self.reader.slow_down(taken_octets)
+                mail.reader.slow_down(taken_octets)
         # From the first wait on, the block is another session's.
-        return await self._push_slowly(bytes(octets[taken_octets:]))
+        return await self._push_slowly(mail, bytes(octets[taken_octets:]))
 
     def _bound(self, octets: memoryview | bytes) -> memoryview | bytes:
         """What may be written of these at once."""
@@ -163,7 +140,7 @@ class Transfer:
             self._unsent = UnsentBound(self.receiver.leg)
         return self._unsent.next(octets)
 
-    async def _push_slowly(self, octets: bytes) -> bool:
+    async def _push_slowly(self, mail: MailDataReply, octets: bytes) -> bool:
         """The same with octets that the receiver does not take at once, if it takes them at all."""
         policy = self.policy
         # It lasts from one block to the next: small blocks taken slowly make a slow receiver too.
@@ -171,7 +148,7 @@ class Transfer:
             self.receiver.leg.watch, policy.deadlines.receiver_block, policy.limits.least_octets_per_second
         )
         rest = memoryview(octets)
-        while not await self._receiver_spoke():
+        while not await self._receiver_spoke(mail):
             if not rest:
                 return True
             try:
@@ -180,10 +157,10 @@ class Transfer:
             except LegBroken:
                 return False
             except DeadlinePassed:
-                self._note_stall()
+                self._note_stall(mail)
                 return False
             timer.end(taken_octets)
-            self.octets_forwarded += taken_octets
+            mail.octets_forwarded += taken_octets
             if self._unsent:
                 self._unsent.took(taken_octets)
             rest = rest[taken_octets:]
@@ -207,54 +184,66 @@ class Transfer:
             return taken_octets
         return 0
 
-    async def _receiver_spoke(self) -> bool:
+    async def _receiver_spoke(self, mail: MailDataReply) -> bool:
         """Whether what the receiver has said, or its end, stops the forwarding; waits for the rest of a reply."""
         leg, replies = self.receiver.leg, self.receiver.replies
         leg.watch.allow(self.policy.deadlines.linger_idle, "the rest of a reply")
         while True:
             while reply := replies.next_reply():
-                if self.earlier.relay_earlier(reply):
+                if self.earlier.outstanding:
+                    self.earlier.relay_earlier(reply)
                     if self.receiver.gone:
-                        self.told = True
+                        mail.told = True
                         return True
                     if self.earlier.sender.unsaid_octets > self.policy.limits.reply_octets:
                         await self.earlier.sender.pour()
                     leg.watch.allow(self.policy.deadlines.linger_idle, "the rest of a reply")
-                elif ruling(self.answered_by_a_reply, reply)[0] is not Verdict.DROP:
-                    self.early = reply
+                elif ruling(mail.answered_by_a_reply, reply)[0] is not Verdict.DROP:
+                    mail.early = reply
                     return True
-                elif not await self._goes_on_after(reply):
+                elif not await self._goes_on_after(mail, reply):
                     return True
             if leg.ended:
                 if not self.earlier.outstanding:
-                    self.early = replies.cut_off()
+                    mail.early = replies.cut_off()
                 return True
             if replies.empty:
                 return False
             try:
                 replies.feed(await leg.read())
             except DeadlinePassed:
-                self._note_stall()
+                self._note_stall(mail)
                 return True
 
-    async def _goes_on_after(self, reply: Reply) -> bool:
+    async def _goes_on_after(self, mail: MailDataReply, reply: Reply) -> bool:
         """Drop a reply that decides nothing; whether the forwarding goes on. Raises Interrupted."""
         receiver = self.receiver
         watch = receiver.leg.watch
         receiver.notes.heard_dropped(receiver.leg, reply, EARLY)
-        if self.drop(reply):
-            self.told = True
+        if mail.drop(reply):
+            mail.told = True
             receiver.notes.repaired(Violation.IMPLAUSIBLE_REPLY, reply=reply.octets)
             return False
         try:
             if watch.stretched():
                 await watch.pause()
         except DeadlinePassed:
-            self._note_stall()
+            self._note_stall(mail)
             return False
         return True
 
-    def hear_earlier(self) -> None:
+    def give_up_receiver(self, mail: MailDataReply) -> None:
+        """The receiver has stopped the forwarding, or the operator does not want the mail: it gets nothing more."""
+        receiver = self.receiver
+        if mail.reader.refusal:
+            receiver.drop()
+        else:
+            self._hear_earlier()
+            receiver.failed = receiver.failed or mail.early is None
+            receiver.give_up(mail.early, mail.verdicts_left)
+            mail.reader.forgive_slowness(until=self.earlier.quota.ends_at)
+
+    def _hear_earlier(self) -> None:
         """Relay the replies to what went before that have come already, as the receiver is about to be given up."""
         receiver, earlier = self.receiver, self.earlier
         replies, leg = receiver.replies, receiver.leg
@@ -268,21 +257,6 @@ class Transfer:
             else:
                 return
 
-    def drop(self, reply: Reply) -> bool:
-        """Drop a reply that decides nothing, see `tell`; whether the receiver does not stop saying such.
-
-        One for each line of the mail is not too many.
-        """
-        self._further = self._further or Dropped(Violation.FURTHER_REPLY)
-        self._further.count(reply)
-        self._dropped_octets += len(reply.octets)
-        return self._dropped_octets > self.receiver.replies.most_octets + self.octets_forwarded
-
-    def tell(self) -> None:
-        """Tell of what was dropped and is not told yet."""
-        if self._further:
-            self._further.tell(self.receiver.notes.repaired)
-
-    def _note_stall(self) -> None:
-        self.told = True
-        self.receiver.notes.repaired(Violation.STALLED_IN_DATA, octets_forwarded=self.octets_forwarded)
+    def _note_stall(self, mail: MailDataReply) -> None:
+        mail.told = True
+        self.receiver.notes.repaired(Violation.STALLED_IN_DATA, octets_forwarded=mail.octets_forwarded)
