@@ -42,6 +42,7 @@ PROGRAMS: Final = {
     "setpriv": "util-linux",
     "smtp-sink": "postfix",
     "smtp-source": "postfix",
+    "strace": "strace",
     "swaks": "swaks",
     "systemd-analyze": "systemd",
     "systemd-socket-activate": "systemd",

@@ -1,8 +1,8 @@
-"""The guard over the instructions of mail data: what it calls grown."""
+"""The guard over instructions: what it calls grown."""
 
 from __future__ import annotations
 
-from tests.instructions import GROWTH, grown
+from tests.instructions.__main__ import GROWTH, grown
 
 
 def test_a_figure_may_grow_by_a_little_and_be_smaller() -> None:

@@ -1,0 +1,73 @@
+"""What mail data and sessions cost, in instructions and system calls: `python -m tests.instructions`.
+
+They are counted, so that the figures are the same on a busy machine. They are compared with those in figures.toml,
+and one that has grown by more than `GROWTH` fails the run. They hold for one build of Python and one C library: where
+there are none for those that run, the figures are printed, and `--write` adds them to the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+from typing import Final
+
+from tests.instructions.counting import What
+from tests.instructions.mail_data import of_mail_data
+from tests.instructions.sessions import of_sessions
+
+GROWTH: Final = 0.03
+"""The share by which a figure may grow."""
+_FIGURES: Final = Path(__file__).with_name("figures.toml")
+
+
+def build() -> str:
+    """What the figures depend on, beside the code."""
+    compiler = platform.python_compiler()
+    return f"Python {platform.python_version()}, {compiler}, {' '.join(platform.libc_ver())}, {platform.machine()}"
+
+
+def grown(figures: dict[str, int], before: dict[str, int]) -> list[str]:
+    """The kinds whose figure has grown by more than it may, or is not among those before."""
+    return [kind for kind, count in figures.items() if count > before.get(kind, 0) * (1 + GROWTH)]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Count and compare; 1 if a figure has grown by too much."""
+    parser = argparse.ArgumentParser(prog="python -m tests.instructions", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="keep the figures of this build in figures.toml")
+    options = parser.parse_args(arguments)
+    for what in What:
+        if not shutil.which(what.value):
+            raise SystemExit(f"{what.value} is not installed: apt-get install {what.value}")
+    kept = tomllib.loads(_FIGURES.read_text(encoding="utf-8"))
+    figures, before = of_mail_data(), kept.get(build(), {})
+    for what in What:
+        figures |= of_sessions(what)
+    wrong = grown(figures, before) if before else []
+    for kind, count in figures.items():
+        change = f"{count / before[kind] - 1:+.1%}" if kind in before else "new"
+        print(f"{count:12,} {change:>7}  {kind}{_complaint(kind, before) if kind in wrong else ''}")
+    if options.write:
+        _write(kept | {build(): figures})
+    elif not before:
+        print(f"there are no figures of {build()} to compare with; --write adds them")
+    return 1 if wrong and not options.write else 0
+
+
+def _complaint(kind: str, before: dict[str, int]) -> str:
+    return "  has grown by too much" if kind in before else "  has no figure to compare with; --write adds it"
+
+
+def _write(kept: dict[str, dict[str, int]]) -> None:
+    lines = ["# What a MiB of mail data and a session cost; `python -m tests.instructions --write` writes them.\n"]
+    for name, figures in kept.items():
+        lines += [f'\n["{name}"]\n', *(f'"{kind}" = {count}\n' for kind, count in figures.items())]
+    _FIGURES.write_text("".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""What a session costs, and a mail in a session that is kept open, on real sockets.
+
+The sender and the receiver are in another process, and wait for each other: what shimproxy is given, and when, is the
+same in each run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+import shimproxy
+from bench.mail_data import small_mail
+from shimproxy.faulty.client import Dialogue
+from shimproxy.faulty.receiving import HOST, Receiver
+from shimproxy.faulty.talk import Talk
+from tests.instructions.counting import Counted, What, counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_TIMES: Final = 100
+_FIRST_TIMES: Final = 20
+"""Before the counting begins: what is imported or made once is no part of it."""
+_MARK: Final = signal.SIGUSR1
+_MAIL: Final = small_mail(2048)
+
+
+def of_sessions(what: What) -> dict[str, int]:
+    """What a session with one mail of 2 KiB costs, and each further mail in a session."""
+    with Receiver(Talk.accept) as receiver, counted(what, __name__, str(receiver.port)) as run:
+        pid, port = map(int, run.line().split())
+        _count(run, pid, lambda: _session(port))
+        with socket.create_connection((HOST, port)) as sock:
+            dialogue = Dialogue(sock)
+            dialogue.open("EHLO sender.example")
+            _count(run, pid, lambda: _mail(dialogue))
+            dialogue.quit()
+        os.kill(pid, signal.SIGTERM)
+        totals = run.totals()
+    assert len(totals) == 4, totals
+    words = what.name.lower().replace("_", " ")
+    return {f"{words} of a session": totals[1] // _TIMES, f"{words} of a further mail": totals[3] // _TIMES}
+
+
+def _count(run: Counted, pid: int, once: Callable[[], None]) -> None:
+    for times in (_FIRST_TIMES, _TIMES):
+        for _ in range(times):
+            once()
+        os.kill(pid, _MARK)
+        assert run.line() == "marked"
+
+
+def _session(port: int) -> None:
+    with socket.create_connection((HOST, port)) as sock:
+        dialogue = Dialogue(sock)
+        dialogue.open("EHLO sender.example")
+        _mail(dialogue)
+        dialogue.quit()
+
+
+def _mail(dialogue: Dialogue) -> None:
+    dialogue.command("MAIL FROM:<sender@sender.example>", 250)
+    dialogue.command("RCPT TO:<recipient@receiver.example>", 250)
+    dialogue.command("DATA", 354)
+    dialogue.send_mail(_MAIL)
+    assert dialogue.reply().startswith(b"250")
+
+
+async def _serve(receiver_port: int) -> None:
+    """Serve in this process, print its id and the port, and mark the count at each signal."""
+    settings = shimproxy.Settings(listen=[f"{HOST}:0"], receiver=f"{HOST}:{receiver_port}")
+    with trio.open_signal_receiver(_MARK, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            (address, *_) = await nursery.start(shimproxy.serve, settings)
+            print(os.getpid(), address.port, flush=True)
+            async for number in signals:
+                if number == signal.SIGTERM:
+                    nursery.cancel_scope.cancel()
+                    return
+                os.getppid()
+                print("marked", flush=True)
+
+
+if __name__ == "__main__":
+    trio.run(_serve, int(sys.argv[1]))
