@@ -10,8 +10,6 @@ To add a block: write a function that returns Markdown, add it to MADE, put the 
 
 from __future__ import annotations
 
-import ast
-import inspect
 import logging
 import re
 import sys
@@ -25,6 +23,7 @@ import shimproxy
 from bench.figures import FIGURES
 from bench.hostile_attacks import ATTACKS
 from shimproxy.config.options import OPTIONS
+from shimproxy.help.explain.words import strings_below
 from shimproxy.observe.events import Event
 from shimproxy.observe.metrics import FAMILIES
 from shimproxy.session.limits import Deadlines, Limits
@@ -57,22 +56,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown; a cell may hold anything but a line end."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
-
-
-def _field_words(of: type) -> dict[str, str]:
-    """What the docstrings of the fields of a class say, each in one line."""
-    (made,) = ast.parse(textwrap.dedent(inspect.getsource(of))).body
-    assert isinstance(made, ast.ClassDef)
-    found = {}
-    for field, words in zip(made.body, made.body[1:], strict=False):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(words, ast.Expr)
-            and isinstance(words.value, ast.Constant)
-        ):
-            found[field.target.id] = " ".join(str(words.value.value).split())
-    return found
 
 
 # -- what is made from the code
@@ -116,7 +99,7 @@ def limits() -> str:
 
 
 def _bounds(of: type[Deadlines | Limits], head: Sequence[str]) -> str:
-    words = _field_words(of)
+    words = {name: " ".join(text.split()) for name, text in strings_below(of).items()}
     names = (field.name for field in attrs.fields(of))
     return table(head, ((f"`{name.replace('_', '-')}`", f"{getattr(of(), name):.12g}", words[name]) for name in names))
 

@@ -19,7 +19,7 @@ from shimproxy.faulty.plan import EACH_OCTET, Plan, doing
 from shimproxy.faulty.playing import play, playing
 from shimproxy.faulty.senders import FaultySender
 from shimproxy.faulty.serving import bound, misbehaving
-from shimproxy.help.explain.entries import violations
+from shimproxy.help.explain.words import words
 from shimproxy.net.address import Address
 from shimproxy.program.interrupt import interrupting
 from shimproxy.program.process import allow_many_files, say
@@ -48,9 +48,9 @@ def segments_of(text: str) -> int | None:
 def show_list(*, as_json: bool) -> int:
     """Print every fault, with its rule and who is known to have it; the exit status."""
     columns = min(shutil.get_terminal_size((100, 24)).columns, _MOST_COLUMNS)
-    known = {entry.name: dict.fromkeys(each.program for each in entry.programs) for entry in violations()}
+    said = words()
     for violation in (*Violation, None):
-        culprits = list(known[str(violation)]) if violation else []
+        culprits = list(dict.fromkeys(each.program for each in said[violation].programs)) if violation else []
         faults: list[Fault | FaultySender] = [*doing(violation), *playing(violation)]
         if as_json:
             for fault in faults:

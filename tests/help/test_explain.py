@@ -17,6 +17,7 @@ from shimproxy.help.explain.command import example_of
 from shimproxy.help.explain.entries import Entry, Kind, UnknownName, entries, find, own_replies
 from shimproxy.help.explain.page import explained, listed
 from shimproxy.help.explain.transcript import Transcript, play
+from shimproxy.help.explain.words import words
 from shimproxy.help.text import Layout
 from shimproxy.observe.events import Event
 from shimproxy.observe.journal import Journal
@@ -62,7 +63,7 @@ def test_what_is_told_of_nothing_is_an_error() -> None:
     """A text that is left over has lost its violation, reply or event to a change."""
     from shimproxy.help.explain import entries as module
 
-    assert set(module._texts("violations")) == {str(each) for each in Violation}
+    assert set(words()) == {*Violation}
     assert set(module._texts("replies")) == set(own_replies())
     assert set(module._texts("events")) == {each.value for each in Event}
 

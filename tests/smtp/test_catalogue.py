@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import marshal
 import re
+import sys
 
 import pytest
 
-from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.catalogue import Entries, Violation
 
 BY = {"receiver", "sender", "receiver or sender"}
 
@@ -37,3 +40,13 @@ def test_a_violation_says_who_what_and_how(violation: Violation) -> None:
     assert re.match(r"(RFC \d+( |, )|PROXY protocol, section |Postfix XCLIENT_README, )", violation.rule)
     assert violation.repair.strip()
     assert "\n" not in violation.repair
+
+
+@pytest.mark.parametrize("part", Entries.__bases__, ids=lambda part: part.__name__)
+def test_python_does_not_load_what_only_explain_says(part: type) -> None:
+    """The strings below the entries, which no process that serves should pay for; what it says, it has."""
+    module = sys.modules[part.__module__]
+    loaded = marshal.dumps(compile(inspect.getsource(module), part.__module__, "exec"))
+
+    assert b"Tell the " not in loaded
+    assert b"RFC 5321 " in loaded

@@ -1,7 +1,8 @@
 """The names that can be explained, and what is said of each: violations, replies of shimproxy's own, log events.
 
-What a name means to the code stands in the code: the catalogue, session/replies.py and observe/events.py. The texts for
-people stand beside it in `shimproxy/docs/explain/*.toml`, one table a name; a test holds that none is missing.
+What is said of a violation stands in the catalogue, below its entry. The replies are those of session/replies.py and
+the events those of observe/events.py. Their texts are in `shimproxy/docs/explain/*.toml`, one table a name; a test
+holds that none is missing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from shimproxy.config.parsers import nearest
+from shimproxy.help.explain.words import Program, words
 from shimproxy.observe.events import Event
 from shimproxy.session import replies
 from shimproxy.smtp.catalogue import Violation
@@ -44,18 +46,6 @@ class Kind(enum.StrEnum):
 
 class UnknownName(ValueError):
     """Nothing is called that; the text names what is nearest, or how to list all."""
-
-
-@attrs.frozen(kw_only=True)
-class Program:
-    """A program that is known to do it."""
-
-    program: str
-    version: str = ""
-    """Where it is known, or what stands for it."""
-    does: str
-    source: str
-    """Where that is known from."""
 
 
 @attrs.frozen(kw_only=True)
@@ -94,20 +84,10 @@ class Entry:
 
 def violations() -> Iterator[Entry]:
     """An entry for each violation, in the order of the catalogue."""
-    texts = _texts("violations")
+    said = words()
     for each in Violation:
-        told = texts[each.value]
-        programs = tuple(Program(**program) for program in told.pop("programs"))
-        told.setdefault("to", f"the vendor of the {each.by}")
-        yield Entry(
-            name=each.value,
-            kind=Kind.VIOLATION,
-            by=each.by,
-            rule=each.rule,
-            does=each.repair,
-            programs=programs,
-            **told,
-        )
+        told = attrs.asdict(said[each], recurse=False)
+        yield Entry(name=each.value, kind=Kind.VIOLATION, by=each.by, rule=each.rule, does=each.repair, **told)
 
 
 def own_replies() -> dict[str, LocalReply]:
