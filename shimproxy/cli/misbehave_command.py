@@ -59,6 +59,8 @@ def show_list(*, as_json: bool) -> int:
         say(f"{violation}  ({violation.rule})" if violation else "no fault at all")
         if culprits:
             say(_filled(f"Known of {', '.join(culprits)}.", columns, 2))
+        if violation and not faults:
+            say(_filled(f"No peer does it: {said[violation].no_peer}.", columns, 2))
         for fault in faults:
             say(f"  --{'sender' if isinstance(fault, FaultySender) else 'as'} {fault.name}")
             needs = f" shimproxy sees it with {fault.needs}." if fault.needs else ""

@@ -53,9 +53,16 @@ def fault_named(name: str) -> Fault:
     by_violation = {str(each): faults for each in Violation if (faults := doing(each))}
     if name in by_violation:
         return by_violation[name][0]
-    if name in {*SENDERS, *(str(each) for each in Violation)}:
+    if name in {*SENDERS, *(str(each.violation) for each in SENDERS.values())}:
         raise NoSuchFault(f"{name!r} is a fault of a sender: play it by --sender {name} --to HOST:PORT")
+    if name in {str(each) for each in Violation}:
+        raise NoSuchFault(no_peer(name))
     raise NoSuchFault(no_such_name(name, [*FAULTS, *by_violation]))
+
+
+def no_peer(violation: str) -> str:
+    """What is wrong with the name of a violation that no faulty receiver or sender does."""
+    return f"no peer does {violation!r}; `shimproxy explain {violation}` shows it in a dialogue"
 
 
 def no_such_name(name: str, known: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from shimproxy.faulty.client import Blocked, Dialogue, Refused
-from shimproxy.faulty.plan import no_such_name
+from shimproxy.faulty.plan import no_peer, no_such_name
 from shimproxy.faulty.receivers import FAULTS
 from shimproxy.faulty.senders import SENDERS, FaultySender
 from shimproxy.net.errors import DialFailed
@@ -32,8 +32,10 @@ def sender_named(name: str) -> FaultySender:
     by_violation = {str(each): senders for each in Violation if (senders := playing(each))}
     if name in by_violation:
         return by_violation[name][0]
-    if name in {*FAULTS, *(str(each) for each in Violation)}:
+    if name in {*FAULTS, *(str(each.violation) for each in FAULTS.values())}:
         raise ValueError(f"{name!r} is a fault of a receiver: serve it by --as {name} --listen HOST:PORT")
+    if name in {str(each) for each in Violation}:
+        raise ValueError(no_peer(name))
     raise ValueError(no_such_name(name, [*SENDERS, *by_violation]))
 
 

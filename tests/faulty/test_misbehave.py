@@ -13,6 +13,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 import trio
 
@@ -31,6 +32,7 @@ from shimproxy.faulty.senders import SENDERS, FaultySender
 from shimproxy.faulty.sending import sender_of_1999
 from shimproxy.faulty.serving import misbehaving
 from shimproxy.faulty.talk import SECONDS, TAKEN
+from shimproxy.help.explain.words import words
 from shimproxy.net.address import Address
 from tests.peers.mail import LARGE, SMALL, mail_of
 from tests.peers.processes import end
@@ -78,12 +80,20 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 # -- every fault, as shimproxy finds it
 
 
-def test_every_violation_is_played_by_somebody() -> None:
-    assert [str(each) for each in Violation if not doing(each) and not playing(each)] == []
+def test_every_violation_is_played_by_somebody_or_says_why_not() -> None:
+    """And by both peers where both may do it."""
     by_both = {Violation.NO_CLOSE, Violation.PLAINTEXT_BEHIND_STARTTLS, Violation.TLS_FAILED}
-    for each in Violation:
-        assert bool(doing(each)) == ("receiver" in each.by), each
-        assert bool(playing(each)) == ("sender" in each.by), each
+    for each, said in words().items():
+        if said.no_peer:
+            assert not doing(each), each
+            assert not playing(each), each
+            continue
+        assert bool(doing(each)) == ("receiver" in each.by), (
+            f"{each}: add a peer to faulty/, or `No peer:` to its words"
+        )
+        assert bool(playing(each)) == ("sender" in each.by), (
+            f"{each}: add a peer to faulty/, or `No peer:` to its words"
+        )
         assert (bool(doing(each)) and bool(playing(each))) == (each in by_both), each
 
 
@@ -216,6 +226,23 @@ def test_what_is_played_by_the_other_side_is_said(named: Callable[[str], object]
         named(theirs)
     with pytest.raises(ValueError, match="is unknown"):
         named("no such thing")
+
+
+def test_a_violation_that_nobody_plays_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With where it can be seen, and why it is not played."""
+    said = words()
+    alone = attrs.evolve(said[Violation.NO_221], no_peer="it takes two")
+    monkeypatch.setattr("shimproxy.cli.misbehave_command.words", lambda: said | {Violation.NO_221: alone})
+    for fault in doing(Violation.NO_221):
+        monkeypatch.delitem(FAULTS, fault.name)
+
+    for named in fault_named, sender_named:
+        with pytest.raises(ValueError, match="no peer does 'no-221'; `shimproxy explain no-221` shows it"):
+            named("no-221")
+    assert main(["misbehave", "--list"]) == 0
+    assert "  No peer does it: it takes two.\n" in capsys.readouterr().out
 
 
 # -- how it is served

@@ -25,6 +25,8 @@ Tell the operator of the receiver:
 Your server hums: that is against RFC 5321.
 Please stop.
 
+No peer: it takes a choir
+
 Example: humming"""
 
 
@@ -71,6 +73,7 @@ def test_words_are_read() -> None:
         ),
         to="the operator of the receiver",
         tell="Your server hums: that is against RFC 5321. Please stop.",
+        no_peer="it takes a choir",
         example="humming",
     )
 

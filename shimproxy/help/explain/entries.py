@@ -78,6 +78,8 @@ class Entry:
     """The transcript in which it can be seen."""
     no_example: str = ""
     """Why there is none, if there is none."""
+    no_peer: str = ""
+    """Of a violation: why no peer of `shimproxy misbehave` does it, if none does."""
     forms: tuple[str, ...] = ()
     """Of a reply: all the ways in which it is written, in small letters."""
 

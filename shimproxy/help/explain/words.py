@@ -20,7 +20,7 @@ from shimproxy.smtp.catalogue import Entries, Violation
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_LABELLED: Final = re.compile(r"(Programs|Tell|Example)\b([^:\n]*):\s+(.+)", re.DOTALL)
+_LABELLED: Final = re.compile(r"(Programs|Tell|Example|No peer)\b([^:\n]*):\s+(.+)", re.DOTALL)
 _PROGRAM: Final = re.compile(r"(?P<program>[^,:]+)(?:, (?P<version>[^:]+))?: (?P<does>.+) \((?P<source>[^()]+)\)")
 
 
@@ -55,6 +55,8 @@ class Words:
     """What to tell them."""
     example: str
     """The transcript in which it can be seen."""
+    no_peer: str = ""
+    """Why no peer of `shimproxy misbehave` does it; "" if one does."""
 
 
 def words() -> dict[Violation, Words]:
@@ -93,7 +95,7 @@ def words_of(text: str) -> Words:
             case "Tell":
                 said |= {"tell": _line(its_text)} | ({"to": whom.strip()} if whom.strip() else {})
             case _:
-                said[label.lower()] = _line(its_text)
+                said[label.lower().replace(" ", "_")] = _line(its_text)
     if missing := {"means", "to", "tell", "example"} - said.keys():
         raise NotAsAgreed(f"{summary!r}: no {' and no '.join(sorted(missing))}")
     return Words(summary=_line(summary), programs=programs, **said)

@@ -22,6 +22,8 @@ class Entry:
         Tell WHOM:
         A paragraph that can be copied into a report.
 
+        No peer: why no peer of `shimproxy misbehave` does it, if none does
+
         Example: NAME, a dialogue in shimproxy/transcripts
 
     No program is named for what has not been seen. Nothing says what makes a program crash, hang, or obey a mail.
