@@ -5,18 +5,22 @@ It does not know why a keyword is to go, but for those that never pass, nor whic
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
 from shimproxy.smtp.reply import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
 _MANY_DIGITS = 20
 """A number of as many is more than any limit."""
-Keywords = dict[bytes, bytes]
+Keywords = Mapping[bytes, bytes]
 """Keyword in capitals -> its parameters."""
+_REPLIES_KEPT: Final = 16
+"""Of so many replies it is kept what they offer: a receiver says the same to each EHLO."""
 
 NEVER_OFFERED = frozenset(
     {
@@ -38,31 +42,42 @@ NEVER_OFFERED = frozenset(
 
 def keywords(reply: Reply) -> Keywords:
     """What the EHLO reply offers."""
-    found: Keywords = {}
-    for line in reply.octets.splitlines()[1:]:
+    return _keywords(reply.octets)
+
+
+@functools.lru_cache(maxsize=_REPLIES_KEPT)
+def _keywords(octets: bytes) -> Keywords:
+    found: dict[bytes, bytes] = {}
+    for line in octets.splitlines()[1:]:
         keyword, parameters = _split(line)
         if keyword:
             found[keyword] = found[keyword] + b" " + parameters if keyword in found else parameters
     return found
 
 
-def offering(reply: Reply, removed: Collection[bytes] = (), added: Sequence[bytes] = ()) -> Reply:
+def offering(reply: Reply, removed: Collection[bytes] = (), added: Collection[bytes] = ()) -> Reply:
     """The EHLO reply without the keywords in `removed` or NEVER_OFFERED, and with those in `added` at its end.
 
     An added one may have parameters. Where nothing is to be changed, it is the same object.
     """
-    lines = reply.octets.splitlines(keepends=True)
+    octets = _offering(reply.code, reply.octets, frozenset(removed), tuple(added))
+    return Reply(reply.code, octets) if octets else reply
+
+
+@functools.lru_cache(maxsize=_REPLIES_KEPT)
+def _offering(code: int, octets: bytes, removed: frozenset[bytes], added: tuple[bytes, ...]) -> bytes | None:
+    """The octets of an EHLO reply as it is given; None if nothing is to be changed."""
+    lines = octets.splitlines(keepends=True)
     kept = lines[:1]
     for line in lines[1:]:
         keyword = _split(line)[0]
         if keyword not in removed and keyword not in NEVER_OFFERED:
             kept.append(line)
-    kept += [b"%d-%s\r\n" % (reply.code, keyword) for keyword in added]
+    kept += [b"%d-%s\r\n" % (code, keyword) for keyword in added]
     if len(kept) == len(lines) and not added:
-        return reply
+        return None
     *most, last = kept
-    octets = b"".join(line[:3] + b"-" + line[4:] for line in most) + last[:3] + b" " + last[4:]
-    return Reply(reply.code, octets)
+    return b"".join(line[:3] + b"-" + line[4:] for line in most) + last[:3] + b" " + last[4:]
 
 
 def size_offered(receivers: Keywords, limit_octets: int) -> bytes | None:

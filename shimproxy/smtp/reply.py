@@ -43,6 +43,9 @@ _CODES = {b"%d" % code: code for code in range(200, 600)}
 _CHALLENGE = 334
 _PLAIN = re.compile(rb"([2-5][0-9][0-9]) [^\r\n\0]{1,506}\r\n").fullmatch
 _PLAIN_REPLIES_KEPT = 256
+_LONG_REPLIES_KEPT = 16
+_LONG_REPLY_OCTETS = 2048
+"""What is kept of replies of several lines: those to EHLO, which take as long to read as all others of a session."""
 _OWN = re.compile(r"([2-5]\d\d) (?:([245]\.\d{1,3}\.\d{1,3}) )?(.*)", re.ASCII).fullmatch
 _SEPARATORS = frozenset({b" ", b"-", b"\t", b"\r", b"\n", b""})
 _END_A_REPLY = frozenset({b" ", b"\t", b"\r", b"\n"})
@@ -102,6 +105,15 @@ def _plain(octets: bytes) -> Reply | None:
     """The reply of one well-formed line, if these octets are one: receivers say the same again and again."""
     found = _PLAIN(octets)
     return Reply(_CODES[found[1]], octets) if found else None
+
+
+@functools.lru_cache(maxsize=_LONG_REPLIES_KEPT)
+def _of_lines(octets: bytes, limit_octets: int) -> Reply | None:
+    """The reply of several lines, if these octets are one and no more: receivers say the same to each EHLO."""
+    reader = ReplyReader(limit_octets)
+    reader.feed(octets)
+    reply = reader.next_of_lines()
+    return None if reader.unread else reply
 
 
 @attrs.frozen
@@ -180,10 +192,19 @@ class ReplyReader:
     def next_reply(self) -> Reply | None:
         """The next whole reply, or None until more octets are fed."""
         unread = self.unread
-        if not self._lines and len(unread) <= LINE_LIMIT_OCTETS and (plain := _plain(unread)):
-            # The way of nearly every reply: one well-formed line and nothing behind it.
-            self.unread = b""
-            return plain
+        if not self._lines:
+            if len(unread) <= LINE_LIMIT_OCTETS and (plain := _plain(unread)):
+                # The way of nearly every reply: one well-formed line and nothing behind it.
+                self.unread = b""
+                return plain
+            is_long = unread[3:4] == b"-" and len(unread) <= min(_LONG_REPLY_OCTETS, self.limit_octets)
+            if is_long and (reply := _of_lines(unread, self.limit_octets)):
+                self.unread = b""
+                return reply
+        return self.next_of_lines()
+
+    def next_of_lines(self) -> Reply | None:
+        """As `next_reply`, whatever was read before."""
         if self._cut:
             self._drop_more()
         while end := self.unread.find(b"\n") + 1:

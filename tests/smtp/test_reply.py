@@ -523,6 +523,19 @@ def test_a_contradiction_beyond_the_limit_is_still_one(refusal: bytes) -> None:
         assert MIXED in reply.violations
 
 
+@pytest.mark.parametrize("limit_octets", [20, 40, 64, REPLY_LIMIT_OCTETS])
+@pytest.mark.parametrize(
+    "end", [b"250 HELP\r\n", b"250 \r\n", b"550 no\r\n", b"250-HELP\r\n", b"250 HELP\r\n220 again\r\n"]
+)
+def test_a_reply_of_several_lines_that_comes_whole_is_read_as_in_pieces(end: bytes, limit_octets: int) -> None:
+    """The first time and the second: those that come whole are kept as they were read."""
+    came = b"250-receiver.example\r\n250-SIZE 1000\r\n250-8BITMIME\r\n" + end
+    in_pieces = read_to_the_end((bytes([octet]) for octet in came), limit_octets)
+    for _ in range(2):
+        assert read_to_the_end([came], limit_octets) == in_pieces
+        assert read_to_the_end([came, came], limit_octets) == read_to_the_end([came + came], limit_octets)
+
+
 def test_a_reply_at_the_limit_is_whole() -> None:
     """The limit is what a reply may have, not what it must stay under."""
     came = b"250-" + b"x" * 400 + b"\r\n250 " + b"y" * 100 + b"\r\n"
