@@ -178,9 +178,8 @@ class Driver:
                 if leg is not None:
                     leg.notice(events)
             if len(found) == 1:
-                [(lone, _)] = found
-                busy = busy or lone == last
-                last = lone
+                busy = busy or each == last
+                last = each
             else:
                 busy = bool(found)
             if busy or turnstile.queue:

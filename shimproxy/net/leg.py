@@ -40,6 +40,7 @@ _BLOCK_OCTETS_IN_COMPANY: Final = 256 * 1024
 _OCTETS_A_STEP: Final = 32 * 1024
 _STEPS_OF_A_FULL_READ: Final = 16
 """It may be full of short commands or lines: more than one of them at a stretch is too much."""
+_FIN: Final = Ended.FIN  # from the class it takes ten times as long, in Python 3.11
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -172,7 +173,7 @@ class Leg:
         if size_octets == READ_OCTETS:
             self.watch.stretched(_STEPS_OF_A_FULL_READ)
         elif not size_octets:
-            self._end(Ended.FIN)
+            self._end(_FIN)
         elif not self._never_short:
             self.readable = False
         self.octets_in += size_octets
@@ -191,7 +192,7 @@ class Leg:
             octets = b""
             self._end(Ended.RST)
         if not (octets or self.ended):
-            self._end(Ended.FIN)
+            self._end(_FIN)
         return octets
 
     def skip(self, octets: int) -> None:
@@ -232,7 +233,7 @@ class Leg:
             self._end(Ended.RST)
             return 0
         if not size_octets:
-            self._end(Ended.FIN)
+            self._end(_FIN)
         elif size_octets == asked_octets < self._block_octets:
             pass
         elif size_octets == self._block_octets:

@@ -57,7 +57,8 @@ class Capabilities:
 
     def forget(self) -> None:
         """What the sender was offered counts no more: it said HELO, or went over to TLS (RFC 3207 4.2)."""
-        self._note({})
+        if self._keywords:
+            self._note({})
 
     def _note(self, offered: Keywords) -> None:
         """The sender is offered these keywords, and no others."""
@@ -79,6 +80,6 @@ class Capabilities:
             how = offered(decides)
             if how is not True:
                 removed.append(name)
-            if isinstance(how, bytes):
-                added.append(how)
+                if how:
+                    added.append(how)
         return offering(reply, removed, added)

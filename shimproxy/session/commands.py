@@ -34,7 +34,7 @@ from shimproxy.session.replies import (
 )
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import HELLOS, Command, Verb
-from shimproxy.smtp.dialogue import NextRead
+from shimproxy.smtp.dialogue import CLOSE, MAIL_DATA, NextRead
 from shimproxy.smtp.tidy import tidied
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Commands:
         then = await self.waits.settle()
         if pending.behind_data_octets:
             self.stream.note_pipelining(Verb.DATA, pending.behind_data_octets)
-        if then is NextRead.MAIL_DATA:
+        if then is MAIL_DATA:
             await self._content.take_mail_data()
             self._after_mail()
         else:
@@ -173,7 +173,7 @@ class Commands:
     async def on_quit(self, command: Command) -> None:
         """QUIT (RFC 5321 4.1.1.10): the session ends, unless the receiver refuses that."""
         self.pending.queue(command)
-        if await self.waits.settle() is NextRead.CLOSE:
+        if await self.waits.settle() is CLOSE:
             raise SessionEnded(Closing.BY_SENDER)
 
     async def on_other(self, command: Command) -> None:

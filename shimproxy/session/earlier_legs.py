@@ -43,12 +43,14 @@ class EarlierLegs:
     @property
     def octets_in(self) -> int:
         """What came on them."""
-        return self._octets_in + sum(each.leg.octets_in for each in self.lingering_closes)
+        lingering = self.lingering_closes
+        return self._octets_in + sum(each.leg.octets_in for each in lingering) if lingering else self._octets_in
 
     @property
     def octets_out(self) -> int:
         """What went out on them."""
-        return self._octets_out + sum(each.leg.octets_out for each in self.lingering_closes)
+        lingering = self.lingering_closes
+        return self._octets_out + sum(each.leg.octets_out for each in lingering) if lingering else self._octets_out
 
     def _count(self, leg: Leg) -> None:
         self._octets_in += leg.octets_in

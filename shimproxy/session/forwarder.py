@@ -14,7 +14,7 @@ It does not write to the sender: what is answered at the end is the session's ma
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -39,6 +39,12 @@ class ForwardResult(enum.Enum):
     COMPLETE = "the end of mail data was written to the receiver"
     STOPPED = "the receiver replied, disconnected or stalled before that, or the operator does not want the mail"
     SENDER_GONE = "the sender disconnected before its end of mail data"
+
+
+# Names of the module: from the class they take ten times as long, in Python 3.11.
+COMPLETE: Final = ForwardResult.COMPLETE
+STOPPED: Final = ForwardResult.STOPPED
+SENDER_GONE: Final = ForwardResult.SENDER_GONE
 
 
 @attrs.define(eq=False)
@@ -66,25 +72,25 @@ class Forwarder:
         self._withheld, self._timer, self._unsent = b"", None, None
         reader, leg = mail.reader, self.receiver.leg
         if self.receiver.replies.unread and await self._receiver_spoke(mail):
-            return ForwardResult.STOPPED  # what it said came with the 354
+            return STOPPED  # what it said came with the 354
         while not reader.ended:
             stop = await reader.next_block(leg)
             if stop == 0:
-                return ForwardResult.SENDER_GONE
+                return SENDER_GONE
             portion = reader.portion(stop)
             if reader.refusal:
-                return ForwardResult.STOPPED
+                return STOPPED
             if not leg.resettable:
                 portion = self._withhold(portion, ended=reader.ended)
             if portion:
                 if not await self._push(mail, portion):
-                    return ForwardResult.STOPPED
+                    return STOPPED
             elif leg.readable:
                 self._look()
                 if await self._receiver_spoke(mail):
-                    return ForwardResult.STOPPED
+                    return STOPPED
         mail.octets_out_at_end = leg.octets_out
-        return ForwardResult.COMPLETE
+        return COMPLETE
 
     def _withhold(self, portion: memoryview | bytes, *, ended: bool) -> memoryview | bytes:
         """What of the next octets goes to a receiver that can't be reset: not a line of which the end is not there.

@@ -22,7 +22,7 @@ import attrs
 from shimproxy.session.answered_hello import AnsweredHello
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import hello_like, name_given
-from shimproxy.smtp.dialogue import RELAY, answers, ruling
+from shimproxy.smtp.dialogue import ANSWERS, RELAY, ruling
 
 if TYPE_CHECKING:
     from shimproxy.session.policy import Policy
@@ -56,7 +56,7 @@ class Hellos:
             reply = await receiver.ask(hello, seconds, first=first)
             if reply is None:
                 return None
-            if ruling(answers(hello.verb), reply)[0] is not RELAY:
+            if ruling(ANSWERS[hello.verb], reply)[0] is not RELAY:
                 receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
                 return None
             answered = receiver.answered_hello = AnsweredHello(hello, reply)

@@ -26,7 +26,7 @@ import attrs
 import trio
 
 from shimproxy.net.errors import Interrupted
-from shimproxy.net.lingering import Parted, linger, part
+from shimproxy.net.lingering import LINGERED_OUT, linger, part
 from shimproxy.session.record import Dropped
 from shimproxy.session.trace import EARLY, LATE
 from shimproxy.smtp.catalogue import Violation
@@ -62,7 +62,7 @@ async def see_off(
 ) -> None:
     """Half-close a leg with a bounded linger, and note a peer that stays, or says more than that. See `part`."""
     parted = await part(leg, deadlines.linger_idle, deadlines.linger_total, heard, most_octets, discards=discards)
-    if parted is Parted.LINGERED_OUT:
+    if parted is LINGERED_OUT:
         notes.repaired(Violation.NO_CLOSE, leg=leg.name)
 
 

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from shimproxy.session.sender import Sender
     from shimproxy.smtp.reply import LocalReply
 
+# Names of the module: from the class they take ten times as long, in Python 3.11.
 _END_OF_MAIL_DATA: Final = SessionPhase.END_OF_MAIL_DATA
+_BETWEEN_MAILS: Final = SessionPhase.BETWEEN_MAILS
 
 
 @attrs.define(eq=False)
@@ -95,7 +97,7 @@ class MailDataReply:
                 record = self.notes.record
                 record.transactions += 1
                 record.accepted += self._accepted
-            self.notes.phase = SessionPhase.BETWEEN_MAILS if self.last else SessionPhase.BETWEEN_CHUNKS
+            self.notes.phase = _BETWEEN_MAILS if self.last else SessionPhase.BETWEEN_CHUNKS
         self.sender.put_verdict(verdict)
 
     @property

@@ -182,14 +182,14 @@ class Receiver:
         replies = self.replies
         while not self.gone:
             reply = replies.next_reply() if replies.unread else None
-            if reply is None:
+            while reply is None:
                 octets = await self.leg.read()
-                if octets:
-                    replies.feed(octets)
-                    continue
-                reply = replies.cut_off()
-                if reply is None:
+                if not octets:
                     break
+                replies.feed(octets)
+                reply = replies.next_reply()
+            if reply is None and (reply := replies.cut_off()) is None:
+                break
             if reply.code != GREETED or not self._greets_again(reply):
                 return self.looked_at(reply)
         return None

@@ -53,6 +53,8 @@ class NextRead(enum.Enum):
 # What every reply is held against: from their classes they take ten times as long, in Python 3.11.
 RELAY: Final = Verdict.RELAY
 COMMANDS: Final = NextRead.COMMANDS
+MAIL_DATA: Final = NextRead.MAIL_DATA
+CLOSE: Final = NextRead.CLOSE
 _IN_MAIL_DATA: Final = ReplyTo.IN_MAIL_DATA
 _AFTER_EARLY_REPLY: Final = ReplyTo.AFTER_EARLY_REPLY
 _END_OF_DATA: Final = ReplyTo.END_OF_DATA
@@ -114,17 +116,13 @@ _WITH_A_ROW_FOR_421: Final = frozenset(what for what, kind in DIALOGUE if kind =
 DECIDES: Final = frozenset({Verdict.HOLD, Verdict.NEVER})
 """The verdicts on replies that say before the end of mail data what becomes of the mail."""
 
-_ANSWERS = dict.fromkeys(Verb, ReplyTo.COMMAND) | {
+ANSWERS: Final = dict.fromkeys(Verb, ReplyTo.COMMAND) | {
     Verb.DATA: ReplyTo.DATA,
     Verb.AUTH: ReplyTo.AUTH,
     Verb.QUIT: ReplyTo.QUIT,
     Verb.STARTTLS: ReplyTo.STARTTLS,
 }
-
-
-def answers(verb: Verb) -> ReplyTo:
-    """What the reply to a command with this verb answers."""
-    return _ANSWERS[verb]
+"""Verb -> what the reply to a command with it answers."""
 
 
 def about_mail_data(*, ended: bool, unacknowledged_octets: int) -> ReplyTo:

@@ -6,6 +6,7 @@ import pytest
 
 from shimproxy.smtp.command import HELLOS, Verb
 from shimproxy.smtp.dialogue import (
+    ANSWERS,
     DECIDES,
     DIALOGUE,
     OUT_OF_STEP,
@@ -14,7 +15,6 @@ from shimproxy.smtp.dialogue import (
     Row,
     Verdict,
     about_early_reply,
-    answers,
     is_greeting_again,
     ruling,
 )
@@ -117,7 +117,7 @@ def test_what_a_command_is_answered_by(verb: Verb) -> None:
         Verb.QUIT: ReplyTo.QUIT,
     }
 
-    assert special.get(verb, ReplyTo.COMMAND) is answers(verb)
+    assert special.get(verb, ReplyTo.COMMAND) is ANSWERS[verb]
 
 
 @pytest.mark.parametrize("verb", Verb)
