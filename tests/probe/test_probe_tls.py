@@ -20,6 +20,7 @@ from shimproxy.net.address import Address
 from shimproxy.net.errors import DialFailed
 from shimproxy.probe.account import End
 from shimproxy.probe.probe import Plan, Probe, Tls
+from shimproxy.probe.questions import QUESTIONS
 from shimproxy.smtp.catalogue import Violation
 from tests.peers.exim import exim
 from tests.peers.opensmtpd import opensmtpd
@@ -36,16 +37,7 @@ if TYPE_CHECKING:
 
 V = Violation
 OFFER = b"250-here\r\n250-PIPELINING\r\n250 STARTTLS\r\n"
-QUESTIONS = (
-    "pipelining",
-    "early_talk",
-    "second_hello",
-    "bare_newline",
-    "unknown_command",
-    "recipient_first",
-    "chunk",
-    "half_close",
-)
+ASKED = ("pipelining", *(question.name for question in QUESTIONS))
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +133,7 @@ def assert_all_was_asked(seen: Probed, how: Tls) -> None:
     assert seen.names == set(), seen.text
     assert (account.tls.how, account.tls.version, account.tls.left_out) == (how, "TLSv1.3", "")
     assert account.tls.cipher.startswith("TLS_")
-    assert {name: getattr(account, name).left_out for name in QUESTIONS} == dict.fromkeys(QUESTIONS, "")
+    assert {name: getattr(account, name).left_out for name in ASKED} == dict.fromkeys(ASKED, "")
     assert account.mail_data.left_out == ""
     assert "STARTTLS" not in account.dialogue.keywords
     assert (account.pipelining.same, account.pipelining.shows_order) == (True, True)
