@@ -17,6 +17,8 @@ from shimproxy.config.listener import Listener
 from shimproxy.config.options import OPTIONS
 from shimproxy.config.settings import Settings
 from shimproxy.config.sources import Sources
+from shimproxy.help.explain.transcript import Transcript
+from shimproxy.help.explain.words import words
 from shimproxy.net.address import Address
 from shimproxy.observe.metrics import FAMILIES, Metrics, exposition
 from shimproxy.probe.account import Account
@@ -56,7 +58,7 @@ def test_a_recipe_takes_three_files_at_most_and_they_are_there(recipe: str) -> N
     steps = re.findall(r"^\d\. .*(?:\n   .*)*", RECIPES[recipe], re.MULTILINE)
 
     assert 1 <= len(steps) <= MOST_FILES
-    for path in re.findall(r"`(shimproxy/[\w./]+)`", RECIPES[recipe]):
+    for path in re.findall(r"`((?:shimproxy|tests)/[\w./]+)`", RECIPES[recipe]):
         assert (ROOT / path).exists(), path
 
 
@@ -158,3 +160,23 @@ def test_a_keyword_has_one_entry() -> None:
 @pytest.mark.parametrize("switch", [keyword.switches for keyword in KEYWORDS if keyword.switches])
 def test_what_a_keyword_switches_is_there(switch: str) -> None:
     assert hasattr(Capabilities, switch)
+
+
+# -- violations
+
+WORDS = words()
+PLACES = "\n".join(
+    path.read_text(encoding="utf-8")
+    for room in ("smtp", "session")
+    for path in sorted((ROOT / "shimproxy" / room).rglob("*.py"))
+)
+
+
+@pytest.mark.parametrize("violation", Violation, ids=str)
+def test_a_violation_is_an_entry_a_place_that_sees_it_and_a_dialogue(violation: Violation) -> None:
+    """The entry leads to the dialogue, which tests/help and tests/session play; and the page has its line."""
+    page = (DOCS / "violations.md").read_text(encoding="utf-8")
+
+    assert re.search(rf"\bViolation\.{violation.name}\b", PLACES)
+    assert f"\n| `{violation}` | {violation.by} | {violation.rule} | " in page
+    assert Transcript.named(WORDS[violation].example).caption
