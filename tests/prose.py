@@ -2,8 +2,8 @@
 
 `python -m tests.prose` prints what breaks a rule, and figures: how many sentences there are, the longest of them, and
 how many may be passive. It reads README.md, the pages of the documentation, and every text in the package that is no
-docstring: help, errors, log words, replies, the status page, the catalogue. The rules are explained in
-shimproxy/docs/contributing.md, "Language".
+docstring: help, errors, log words, replies, the status page, the catalogue. What `shimproxy explain` says is read, too.
+The rules are explained in shimproxy/docs/contributing.md, "Language".
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 import shimproxy
+from shimproxy.help.explain.entries import entries
 from tests.pages import pages
 
 if TYPE_CHECKING:
@@ -199,6 +200,19 @@ def _plain(markdown: str) -> str:
     return text if re.search("[A-Za-z] [A-Za-z]", text) else ""
 
 
+# -- what is explained
+
+
+def texts_of_entries() -> Iterator[Text]:
+    """What `shimproxy explain` says of each name."""
+    for entry in entries():
+        for part in ("summary", "means", "do", "tell"):
+            if text := getattr(entry, part):
+                yield Text(f"explain {entry.name}: {part}", text, clauses=True)
+        for program in entry.programs:
+            yield Text(f"explain {entry.name}: {program.program}", f"{program.program}: {program.does}", clauses=True)
+
+
 # -- all of them
 
 
@@ -208,6 +222,7 @@ def texts() -> Iterator[Text]:
         yield from texts_of_code(path.read_text(), str(path.relative_to(PACKAGE.parent)))
     for page in pages():
         yield from texts_of_page(page.read_text(), str(page.relative_to(PACKAGE.parent)))
+    yield from texts_of_entries()
 
 
 def main() -> int:

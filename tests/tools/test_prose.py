@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.pages import pages
-from tests.prose import PACKAGE, Text, faults_of, texts_of_code, texts_of_page
+from tests.prose import PACKAGE, Text, faults_of, texts_of_code, texts_of_entries, texts_of_page
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,5 +113,11 @@ def test_what_a_module_says_keeps_to_the_rules(path: Path) -> None:
 @pytest.mark.parametrize("path", pages(), ids=lambda path: path.name)
 def test_what_a_page_says_keeps_to_the_rules(path: Path) -> None:
     faults = [fault for text in texts_of_page(path.read_text(), path.name) for fault in faults_of(text)]
+
+    assert not faults, "\n".join(map(str, faults))
+
+
+def test_what_explain_says_keeps_to_the_rules() -> None:
+    faults = [fault for text in texts_of_entries() for fault in faults_of(text)]
 
     assert not faults, "\n".join(map(str, faults))

@@ -39,8 +39,8 @@ class RepliesToCommands:
     )
     """The receiver gave a reply that cannot answer the command.
 
-    A 354 to RCPT, a 250 to DATA or a 221 to a mail shows that the two sides are out of step. Nothing that the receiver
-    says after that can be trusted. shimproxy accepts nothing, answers 421 and closes.
+    A 354 to RCPT or a 250 to DATA shows that the two sides are out of step. So does a 221 to a mail. Nothing that the
+    receiver says after that can be trusted. shimproxy accepts nothing, answers 421 and closes.
 
     Tell the vendor of the receiver:
     Your server gives a command a reply code that RFC 5321 section 4.3.2 does not list for it. Its replies seem to be
@@ -77,7 +77,7 @@ class RepliesToCommands:
     """The receiver closed the connection between two commands.
 
     No command was waiting, and the receiver disconnected. The next command of the sender gets the 421 that the receiver
-    gave, or 421 4.4.2. With --resume, and after a refused mail, the session goes on with a new connection instead.
+    gave, or 421 4.4.2. With --resume, and after a refused mail, the session continues with a new connection instead.
 
     Tell the vendor of the receiver:
     Your server closes an idle connection without a word (RFC 5321 section 3.8). Please send 421 first, and wait at
@@ -115,7 +115,7 @@ class RepliesToCommands:
     )
     """The receiver did not answer QUIT.
 
-    The receiver closed the connection at QUIT, or said something that is no 221. No mail is at stake. shimproxy gives
+    The receiver closed the connection at QUIT, or said something other than 221. No mail is at stake. shimproxy gives
     the sender its 221.
 
     Tell the vendor of the receiver:
@@ -203,8 +203,8 @@ class Commands:
     sender sent more. It gets 421 4.5.0, after the replies that it is owed.
 
     Tell the vendor of the sender:
-    Your program sends commands without waiting for replies (RFC 5321 section 4.3.1), and more of them than a server
-    needs to hold. Please read replies while you send, and wait for the reply to each mail.
+    Your program sends commands without waiting for replies (RFC 5321 section 4.3.1). A server needs to hold only some.
+    Please read replies while you send, and wait for the reply to each mail.
 
     Example: outrun
     """

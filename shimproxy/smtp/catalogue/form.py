@@ -75,7 +75,7 @@ class FormOfReplies:
     """The receiver used different codes in one reply.
 
     All lines of a reply carry the same code. Senders take the first one or the last one, and so may disagree. shimproxy
-    puts the code of the last line on every line. A success among refusals is no usable code.
+    puts the code of the last line on every line. A success among refusals is not a usable code.
 
     Tell the vendor of the receiver:
     Your server sends one reply with different codes in its lines (RFC 5321 section 4.2.1). Senders read such a reply in
@@ -93,7 +93,7 @@ class FormOfReplies:
     """The receiver closed the connection in the middle of a reply.
 
     The last reply has no CRLF before the end of the connection. Its code is there, and shimproxy completes the reply
-    with it. A success that was cut off is no success.
+    with it. A success that was cut off does not count.
 
     Tell the vendor of the receiver:
     Your server closes the connection before its last reply is complete (RFC 5321 section 4.2). Please send the whole
@@ -109,13 +109,13 @@ class FormOfReplies:
         repair="no blank after the code (250OK): shimproxy adds it; no code: the code of the reply's other lines, "
         "otherwise 421 (451 to mail data)",
     )
-    """The receiver sent a line that is no reply.
+    """The receiver sent a line that is not a reply.
 
     The line has no code, or nothing between code and text. With a code, shimproxy puts the blank in. Without a code
     there is no reply to relay, and the sender gets 421, or 451 for a mail.
 
     Tell the vendor of the receiver:
-    Your server sends lines that are no replies (RFC 5321 section 4.2: three digits, a blank or hyphen, a text). Please
+    Your server sends lines that are not replies (RFC 5321 section 4.2: three digits, a blank or hyphen, a text). Please
     keep other output, such as error messages of the program, off the connection.
 
     Example: garbage-in-data
@@ -179,7 +179,7 @@ class FormOfCommands:
     )
     """The sender sent an empty line where a command is due.
 
-    An empty line is no command. Some receivers do not answer it, and the sender would wait for minutes. shimproxy
+    An empty line is not a command. Some receivers do not answer it, and the sender would wait for minutes. shimproxy
     answers 500 5.5.2 and forwards nothing.
 
     Tell the vendor of the sender:

@@ -39,9 +39,9 @@ class RepliesToMailData:
     - smtp-sink -A 0 (Postfix), 3.7.11: 550 when mail data begin, and reads no more (shimproxy's tests)
 
     Tell the vendor of the receiver:
-    Your server replies to DATA before it has read the end of the mail data (RFC 5321 sections 4.2 and 4.3.2). Many
-    senders do not read while they write. They lose the reply when the connection breaks, and send the mail again for
-    days. Please read and discard the rest up to CRLF.CRLF, and give the one reply then.
+    Your server replies to DATA before the end of the mail data (RFC 5321 sections 4.2 and 4.3.2). Many senders do not
+    read while they write. They lose the reply when the connection breaks, and send the mail again for days. Please read
+    and discard the rest up to CRLF.CRLF, and give the one reply then.
 
     Example: q152940
     """
@@ -53,7 +53,7 @@ class RepliesToMailData:
         repair="never relayed as success: shimproxy resets the receiver, and replies 451 4.3.0 after the end of "
         "mail data (--early-success)",
     )
-    """The receiver accepted a mail that it had not read to its end.
+    """The receiver accepted a mail before it had read all of it.
 
     The receiver said 2yz while mail data were still on their way. What it has accepted is not the whole mail, or it
     takes an end for one that is none. shimproxy never relays such a success. The sender keeps the mail and tries again.
@@ -100,7 +100,7 @@ class RepliesToMailData:
     """The receiver closed the connection in the middle of a mail.
 
     The receiver sent FIN before the end of mail data, or before its verdict. If it had said something, that is the
-    verdict. If it had not, nobody knows what became of the mail, and the sender gets 451 and tries again.
+    verdict. If it had not, it is not known what became of the mail. The sender gets 451 and tries again.
 
     Tell the vendor of the receiver:
     Your server closes the connection while it receives a mail (RFC 5321 section 3.8: only after QUIT and 221, after
@@ -140,7 +140,7 @@ class RepliesToMailData:
     """The receiver stopped reading a mail, or stopped in the middle of a reply.
 
     The receiver took no mail data, or next to none, until the deadline passed. Or it began a reply and did not finish
-    it. shimproxy gives it up, reads the rest of the mail from the sender, and answers 451, or the refusal that had
+    it. shimproxy gives it up and reads the rest of the mail from the sender. It answers 451, or the refusal that had
     begun.
 
     Tell the vendor of the receiver:
@@ -180,8 +180,8 @@ class MailData:
     )
     """The sender gave a BDAT without a usable size.
 
-    BDAT says how many octets follow. This one has no number, or one too large to be true. Nobody can tell where its
-    chunk ends, so nothing that follows can be read. The sender gets 421 4.5.0, and the connection closes.
+    BDAT says how many octets follow. This one has no number, or one too large to be true. Where its chunk ends cannot
+    be known, so nothing that follows can be read. The sender gets 421 4.5.0, and the connection closes.
 
     Tell the vendor of the sender:
     Your program sends BDAT without a valid size (RFC 3030 section 2). Please write the number of octets in the chunk,
@@ -239,7 +239,7 @@ class MailData:
     )
     """The sender disconnected in the middle of a mail.
 
-    The mail has no end. A lax receiver could take the end of the connection for the end of the mail and deliver half of
+    The mail has no end. A lax receiver could take the end of the connection for that of the mail, and deliver half of
     it. So shimproxy resets the receiver's connection instead of closing it.
 
     Tell the vendor of the sender:
@@ -258,8 +258,8 @@ class MailData:
     )
     """The sender disconnected before it had the verdict on its mail.
 
-    The receiver decided, and the sender had gone or its host did not confirm the reply. It does not know the verdict
-    and will send the mail again. If the mail was accepted, its recipients get it twice. Nobody can mend that
+    The receiver decided, but the sender had disconnected, or its host did not confirm the reply. It does not know the
+    verdict and will send the mail again. If the mail was accepted, its recipients get it twice. That cannot be mended
     afterwards.
 
     Tell the vendor of the sender:

@@ -35,7 +35,7 @@ class ReceiversOpening:
     """The receiver greeted and then closed the connection.
 
     The receiver said 220 and disconnected before it had answered a command. The first command of the sender gets 421
-    4.4.2. Where there is another receiver, the session goes on with that one.
+    4.4.2. Where there is another receiver, the session continues with that one.
 
     Tell the vendor of the receiver:
     Your server greets with 220 and closes the connection at once (RFC 5321 section 3.8). Please greet with 421 or 554
@@ -112,8 +112,8 @@ class ReceiversOpening:
     )
     """A new connection to the receiver does not offer what the sender was offered.
 
-    A session was to go on with a new connection. Its receiver did not greet, or does not offer all that the sender has
-    been offered. The next receiver is tried. If there is none, the sender gets 421.
+    A session was to continue with a new connection. Its receiver did not greet, or does not offer all that the sender
+    has been offered. The next receiver is tried. If there is none, the sender gets 421.
 
     Tell the operator of the receivers:
     The servers at this address offer different extensions in their EHLO replies (RFC 5321 section 4.1.1.1). Please
@@ -171,9 +171,9 @@ class SendersOpening:
         repair="a direct connection to the listener, a loop, or a destination outside --allow-destination: 421 "
         "4.7.1 as greeting, close",
     )
-    """A sender wanted to go where the gateway takes nobody.
+    """A sender wanted to go to a destination that the gateway does not allow.
 
-    On a gateway, a session goes where the sender wanted to go. This destination is outside --allow-destination, is
+    On a gateway, the sender chooses the destination of its session. This destination is outside --allow-destination, is
     shimproxy itself, or would be a loop. The sender gets 421 4.7.1. The log has the destination and the reason.
 
     Tell the operator of the gateway:
@@ -212,9 +212,9 @@ class SendersOpening:
     )
     """The sender does not speak SMTP, or began with TLS where none is expected.
 
-    The first octets are a TLS ClientHello, an HTTP request or a PROXY header. The log says which, and how to mend it:
-    often a client set to implicit TLS, a health check, or a proxy that is not in --trust. The connection gets 421 and
-    ends.
+    The first octets are a TLS ClientHello, an HTTP request or a PROXY header. The log says which, and how to mend it.
+    Often it is a client set to implicit TLS, a health check, or a proxy that is not in --trust. The connection gets 421
+    and ends.
 
     Tell the operator of the sender:
     Your program connects to an SMTP port and does not speak SMTP there (RFC 5321 section 3.1). If it is a mail client,
@@ -254,8 +254,8 @@ class StartOfTls:
     )
     """A peer sent more in the clear after STARTTLS.
 
-    After STARTTLS, and its 220, the next octets are TLS. What came in the clear could be somebody else's, so it is
-    discarded and never taken for part of the encrypted session.
+    After STARTTLS, and its 220, the next octets are TLS. What came in the clear could be from another peer. shimproxy
+    discards it, and never takes it for part of the encrypted session.
 
     Tell the vendor of the receiver or sender:
     Your program sends octets in the clear after STARTTLS or its 220, before the TLS handshake (RFC 3207 section 4.2).
@@ -283,7 +283,7 @@ class StartOfTls:
 
     Tell the vendor of the receiver or sender:
     The TLS handshake with your program fails: the attached line of the log has the reason. Please check that it speaks
-    TLS 1.2 or 1.3 and that its certificate is valid and names the host that is dialled.
+    TLS 1.2 or 1.3. Please check also that its certificate is valid and names the host that is dialled.
 
     Example: tls-failed
     """
