@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 from shimproxy.help.markdown import Heading, parse, plain
+from shimproxy.observe.events import Event
 from tests.pages import DOCS, MADE, README, blocks, pages, rewritten, table, write
 
 if TYPE_CHECKING:
@@ -64,6 +67,37 @@ def test_readme_leads_to_every_page_and_is_short() -> None:
     missing = [page.name for page in DOCS.glob("*.md") if f"(shimproxy/docs/{page.name})" not in text]
     assert not missing, "add it to README.md, to the list below All pages"
     assert text.count("\n") <= 200
+
+
+# -- what is named
+
+PACKAGE = DOCS.parent
+NODES = [node for path in PACKAGE.rglob("*.py") for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+FUNCTIONS = {node.name for node in NODES if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+CLASSES = {node.name for node in NODES if isinstance(node, ast.ClassDef)}
+METHODS = {
+    f"{node.name}.{method.name}"
+    for node in NODES
+    if isinstance(node, ast.ClassDef)
+    for method in node.body
+    if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef)
+}
+
+
+@pytest.mark.parametrize("page", ["design.md", "adding.md", "contributing.md"])
+def test_what_a_page_names_of_the_code_is_there(page: str) -> None:
+    """Files, folders, classes, methods, and functions with more than one word in their names."""
+    text = re.sub(r"^```.*?^```$", "", (DOCS / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+    for named in re.findall(r"`(\w[\w/.]*)`", text):
+        if "/" in named or named.endswith(".py"):
+            assert (PACKAGE.parent / named).exists() or [*PACKAGE.rglob(named)], named
+        elif re.fullmatch(r"[A-Z]\w+\.\w+", named):
+            assert named in METHODS, named
+        elif re.fullmatch(r"[A-Z]+[a-z]\w*", named):
+            assert named in CLASSES or hasattr(builtins, named), named
+        elif re.fullmatch(r"_?[a-z]+_[a-z_]+", named):
+            assert named in FUNCTIONS or named in {event.value for event in Event}, named
 
 
 # -- what is made
