@@ -27,7 +27,7 @@ import trio
 
 from shimproxy.net.errors import Interrupted
 from shimproxy.net.lingering import LINGERED_OUT, linger, part
-from shimproxy.session.record import Dropped
+from shimproxy.session.record import DroppedReplies
 from shimproxy.session.trace import EARLY, LATE
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import DECIDES, ReplyTo, about_early_reply, ruling
@@ -86,7 +86,7 @@ class LingeringClose:
     """Whether it has said more than was heard: a 354 may be in that."""
     _half_closed: bool = False
     """Whether the shim has sent FIN, so that what is said may answer that."""
-    _further: Dropped = attrs.field(factory=lambda: Dropped(Violation.FURTHER_REPLY))
+    _further: DroppedReplies = attrs.field(factory=lambda: DroppedReplies(Violation.FURTHER_REPLY))
     _settled: trio.Event = attrs.field(factory=trio.Event)
     _over: trio.Event = attrs.field(factory=trio.Event)
 

@@ -17,7 +17,7 @@ import attrs
 from shimproxy.net.tap import Ended
 from shimproxy.session.closing import Closing, SessionEnded
 from shimproxy.session.phase import SessionPhase
-from shimproxy.session.record import Dropped
+from shimproxy.session.record import DroppedReplies
 from shimproxy.session.replies import MAIL_UNANSWERED, TOO_BIG
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import RELAY, ReplyTo, Verdict, about_mail_data, ruling
@@ -57,7 +57,7 @@ class MailDataReply:
     told: bool = False
     """Whether it is told already why the receiver was given up, if it was: it took too little, or did not come to the
     end of a reply, or answered what went before in disorder."""
-    _further: Dropped | None = None
+    _further: DroppedReplies | None = None
     _dropped_octets: int = 0
     _given: int = 0
     _accepted: bool = False
@@ -116,7 +116,7 @@ class MailDataReply:
 
         One for each line of the mail is not too many.
         """
-        self._further = self._further or Dropped(Violation.FURTHER_REPLY)
+        self._further = self._further or DroppedReplies(Violation.FURTHER_REPLY)
         self._further.count(reply)
         self._dropped_octets += len(reply.octets)
         return self._dropped_octets > self.earlier.receiver.replies.most_octets + self.octets_forwarded

@@ -21,7 +21,7 @@ from shimproxy.session.data_state import MailDataState
 from shimproxy.session.earlier_legs import EarlierLegs
 from shimproxy.session.lingering_close import MOST_LOOKS, BackgroundCloser, LingeringClose, see_off
 from shimproxy.session.phase import conduct
-from shimproxy.session.record import Dropped
+from shimproxy.session.record import DroppedReplies
 from shimproxy.session.replies import IN_DISORDER, MAIL_STOPPED, RECEIVER_LOST
 from shimproxy.session.trace import LATE, UNASKED
 from shimproxy.session.transaction import Transaction
@@ -68,7 +68,7 @@ class Receiver:
     """What it was asked last."""
     answered_hello: AnsweredHello | None = None
     """The hello that it knows the sender by, unless it was never told or is back at its greeting."""
-    _unasked: Dropped | None = None
+    _unasked: DroppedReplies | None = None
     _unasked_octets: int = 0
     _last_421: Reply | None = None
     _last_own_words: LocalReply = RECEIVER_LOST
@@ -285,7 +285,7 @@ class Receiver:
             self._drop(reply)
 
     def _drop(self, reply: Reply) -> None:
-        self._unasked = self._unasked or Dropped(Violation.EXTRA_REPLY)
+        self._unasked = self._unasked or DroppedReplies(Violation.EXTRA_REPLY)
         self._unasked.count(reply)
         self.notes.heard_dropped(self.leg, reply, UNASKED)
         row = unasked(reply, in_transaction=self.transaction.is_open, refused=self.transaction.has_refusal)

@@ -146,7 +146,7 @@ class Tell(Protocol):
 
 
 @attrs.define(eq=False)
-class Dropped:
+class DroppedReplies:
     """Replies that are dropped where none may stand: some receivers send one for each line, and all are one repair."""
 
     _violation: Violation
