@@ -28,7 +28,7 @@ _MOST_LINES_SAID: Final = 5
 _MOST_CHARACTERS_SAID: Final = 600
 
 
-class End(enum.StrEnum):
+class ConnectionEnd(enum.StrEnum):
     """How the receiver has ended a connection."""
 
     NOT = ""
@@ -74,7 +74,7 @@ class Dialogue:
     noop: Heard | None = None
     rset: Heard | None = None
     quit: Heard | None = None
-    end: End = End.NOT
+    end: ConnectionEnd = ConnectionEnd.NOT
     """How it closed after QUIT."""
 
 
@@ -127,7 +127,7 @@ class Pipelining:
     commands: list[str] = attrs.field(factory=list)
     one_by_one: list[Heard] = attrs.field(factory=list)
     together: list[Heard] = attrs.field(factory=list)
-    end: End = End.NOT
+    end: ConnectionEnd = ConnectionEnd.NOT
 
     @property
     def same(self) -> bool:
@@ -147,7 +147,7 @@ class EarlyTalk:
     left_out: str = ""
     replies: list[Heard] = attrs.field(factory=list)
     """The greeting is the first of them."""
-    end: End = End.NOT
+    end: ConnectionEnd = ConnectionEnd.NOT
     """How it closed instead of going on."""
 
 
@@ -158,7 +158,7 @@ class Aside:
     left_out: str = ""
     command: str = ""
     reply: Heard | None = None
-    end: End = End.NOT
+    end: ConnectionEnd = ConnectionEnd.NOT
     """How it closed instead of going on."""
 
 
@@ -172,7 +172,7 @@ class Chunk:
     """Those to BDAT and to NOOP."""
     further: int = 0
     """Replies that came besides: the chunk was taken for commands."""
-    end: End = End.NOT
+    end: ConnectionEnd = ConnectionEnd.NOT
     """How it closed instead of going on."""
 
 
@@ -196,7 +196,7 @@ class MailData:
     octets_taken: int = 0
     """What the receiver's host has acknowledged; its program may not have read it all."""
     replies: list[InData] = attrs.field(factory=list)
-    end: End = End.NOT
+    end: ConnectionEnd = ConnectionEnd.NOT
     reset_behind_fin: bool = False
     """Whether what came behind the receiver's FIN was answered by RST."""
     stalled: bool = False

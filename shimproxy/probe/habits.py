@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from shimproxy.probe.account import End
+from shimproxy.probe.account import ConnectionEnd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,11 +70,11 @@ def habits(account: Account) -> dict[str, str]:
     return found
 
 
-def _closing(end: End) -> str:
-    return {End.FIN: "closes", End.RST: "resets"}.get(end, "does not close")
+def _closing(end: ConnectionEnd) -> str:
+    return {ConnectionEnd.FIN: "closes", ConnectionEnd.RST: "resets"}.get(end, "does not close")
 
 
-def _ends(end: End) -> list[str]:
+def _ends(end: ConnectionEnd) -> list[str]:
     return [str(end)] if end else []
 
 

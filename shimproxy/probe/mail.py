@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from shimproxy.net.errors import DeadlinePassed, LegBroken
-from shimproxy.probe.account import MAIL_PATIENCES, MOST_UNASKED, End, InData, MailData
+from shimproxy.probe.account import MAIL_PATIENCES, MOST_UNASKED, ConnectionEnd, InData, MailData
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import ReplyTo, Verdict, ruling
 
@@ -217,15 +217,15 @@ class InterruptedMail:
         talk.write_failed(broken)  # what it said before is still to be read, and ends like a FIN
         if talk.leg.secured:
             self._hear()
-        self.data.reset_behind_fin = not broken.is_reset and talk.end is not End.RST
+        self.data.reset_behind_fin = not broken.is_reset and talk.end is not ConnectionEnd.RST
 
     def _name_the_end(self) -> None:
         data, talk = self.data, self.talk
         octets = f"after {data.octets_taken:,} octets"
         announced = bool(data.replies) and data.replies[-1].reply.code == 421
-        if data.end is End.RST:
+        if data.end is ConnectionEnd.RST:
             talk.saw(Violation.RESET_IN_DATA, octets)
-        elif data.end is End.FIN and not announced:  # behind a 421 it may (RFC 5321 3.8)
+        elif data.end is ConnectionEnd.FIN and not announced:  # behind a 421 it may (RFC 5321 3.8)
             talk.saw(Violation.CLOSED_IN_DATA, octets)
         elif data.stalled and not data.replies:
             talk.saw(Violation.STALLED_IN_DATA, f"{octets}, no more within {talk.patience_seconds:g} s")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Final
 
-from shimproxy.probe.account import MAIL_PATIENCES, MOST_UNASKED, End
+from shimproxy.probe.account import MAIL_PATIENCES, MOST_UNASKED, ConnectionEnd
 from shimproxy.probe.plan import Tls
 from shimproxy.smtp.ehlo import NEVER_OFFERED
 
@@ -184,8 +184,8 @@ def of_half_close(account: Account) -> list[Line]:
     return [("Half-close", f"{said}: {seen.reply}; {_closing(seen.end)}")]
 
 
-def _closing(end: End) -> str:
-    return "closes" if end is End.FIN else "resets" if end else "does not close"
+def _closing(end: ConnectionEnd) -> str:
+    return "closes" if end is ConnectionEnd.FIN else "resets" if end else "does not close"
 
 
 def no_reply(account: Account, seen: Aside | Chunk) -> str:

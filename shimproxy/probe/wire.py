@@ -20,7 +20,7 @@ import attrs
 
 from shimproxy.net.errors import DeadlinePassed, LegBroken, TlsFailed
 from shimproxy.net.tap import Ended
-from shimproxy.probe.account import MOST_UNASKED, End, Heard
+from shimproxy.probe.account import MOST_UNASKED, ConnectionEnd, Heard
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import OUT_OF_STEP, ReplyTo, ruling
 
@@ -48,7 +48,7 @@ class Talk:
     client: Client
     patience_seconds: float
     saw: Callable[[Violation, str], None]
-    end: End = End.NOT
+    end: ConnectionEnd = ConnectionEnd.NOT
     """How the receiver has ended it."""
     silent: bool = False
     """Whether a wait for it was in vain."""
@@ -118,7 +118,7 @@ class Talk:
             self._note_error()
         octets = self.client.look()
         if octets == b"" and not self.end:
-            self.end = End.RST if self._is_reset else End.FIN
+            self.end = ConnectionEnd.RST if self._is_reset else ConnectionEnd.FIN
         return len(octets or b"")
 
     def _note_error(self) -> None:

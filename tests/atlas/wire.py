@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 import attrs
 
 from shimproxy.faulty.receiving import HOST
-from shimproxy.probe.account import End
+from shimproxy.probe.account import ConnectionEnd
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,7 +25,7 @@ class Wire:
     """One connection; every wait has an end, and an end is a value."""
 
     sock: socket.socket
-    end: End = End.NOT
+    end: ConnectionEnd = ConnectionEnd.NOT
     _unread: bytes = b""
 
     @classmethod
@@ -50,10 +50,10 @@ class Wire:
         try:
             octets = self.sock.recv(65536)
         except OSError:
-            self.end = End.RST
+            self.end = ConnectionEnd.RST
             return False
         if not octets:
-            self.end = End.FIN
+            self.end = ConnectionEnd.FIN
         self._unread += octets
         return bool(octets)
 
@@ -85,7 +85,7 @@ class Wire:
         """Write it, reading meanwhile; how much of it was taken before the end or before it was stuck."""
         self.sock.setblocking(False)
         view, last = memoryview(octets), time.monotonic() + seconds
-        while view and self.end is not End.RST and time.monotonic() < last:
+        while view and self.end is not ConnectionEnd.RST and time.monotonic() < last:
             readable, writable, _ = select.select(
                 [] if self.end else [self.sock], [self.sock], [], last - time.monotonic()
             )
@@ -100,7 +100,7 @@ class Wire:
                     # What it said before is still to be read.
                     while self._read(0.2):
                         pass
-                    self.end = End.RST
+                    self.end = ConnectionEnd.RST
         self.sock.settimeout(REPLY_SECONDS)
         return len(octets) - len(view)
 

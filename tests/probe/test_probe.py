@@ -25,7 +25,7 @@ from shimproxy.faulty.talk import EHLO, Talk
 from shimproxy.net.address import Address
 from shimproxy.net.errors import DialFailed
 from shimproxy.probe import report as probe_report
-from shimproxy.probe.account import MOST_UNASKED, End, MailData
+from shimproxy.probe.account import MOST_UNASKED, ConnectionEnd, MailData
 from shimproxy.probe.mail import mail_blocks
 from shimproxy.probe.probe import Plan, Probe, run
 from shimproxy.probe.questions import QUESTIONS
@@ -160,31 +160,46 @@ GONE = {V.CLOSED_IN_DATA, V.RESET_IN_DATA}
 @pytest.mark.parametrize(
     ("name", "names", "ends", "told"),
     [
-        ("no-reply-at-all", set(), {End.NOT}, "no reply before the end, as it should be"),
-        ("q152940", {V.EARLY_REPLY, V.FURTHER_REPLY}, {End.FIN}, "FIN; after its first reply it took"),
-        ("q152940-rst", {V.EARLY_REPLY, V.FURTHER_REPLY, V.RESET_IN_DATA}, {End.RST}, "octets: 421 Service not"),
-        ("iis-reset", {V.EARLY_REPLY, V.RESET_IN_DATA}, {End.RST}, "552 4.3.1 Session size exceeds"),
-        ("early-552-drains", {V.EARLY_REPLY}, {End.NOT}, "no close; after its first reply it took"),
-        ("early-552-shuts-its-window", {V.EARLY_REPLY}, {End.NOT}, " octets more, then none"),
+        ("no-reply-at-all", set(), {ConnectionEnd.NOT}, "no reply before the end, as it should be"),
+        ("q152940", {V.EARLY_REPLY, V.FURTHER_REPLY}, {ConnectionEnd.FIN}, "FIN; after its first reply it took"),
+        (
+            "q152940-rst",
+            {V.EARLY_REPLY, V.FURTHER_REPLY, V.RESET_IN_DATA},
+            {ConnectionEnd.RST},
+            "octets: 421 Service not",
+        ),
+        ("iis-reset", {V.EARLY_REPLY, V.RESET_IN_DATA}, {ConnectionEnd.RST}, "552 4.3.1 Session size exceeds"),
+        ("early-552-drains", {V.EARLY_REPLY}, {ConnectionEnd.NOT}, "no close; after its first reply it took"),
+        ("early-552-shuts-its-window", {V.EARLY_REPLY}, {ConnectionEnd.NOT}, " octets more, then none"),
         (
             "cisco-second-552-at-twice",
             {V.EARLY_REPLY, V.FURTHER_REPLY, *GONE},
-            {End.FIN, End.RST},
+            {ConnectionEnd.FIN, ConnectionEnd.RST},
             "octets: 552 #5.3.4",
         ),
-        ("mailpit", {V.EARLY_REPLY, V.FURTHER_REPLY}, {End.NOT}, "it seems to read the rest of a mail as commands"),
-        ("early-250", {V.EARLY_SUCCESS}, {End.NOT}, "may deliver the part that it has"),
-        ("repeated-354", {V.FURTHER_REPLY}, {End.NOT}, "354"),
-        ("both-354-and-552-in-one-segment", {V.EARLY_REPLY}, {End.NOT}, "552"),
-        ("early-bare-newline", {V.EARLY_REPLY, V.REPLY_BARE_NEWLINE}, {End.NOT}, "552 5.3.4 too big"),
-        ("no-crlf-before-fin", {V.EARLY_REPLY, V.CUT_OFF, V.CLOSED_IN_DATA}, {End.FIN}, "552 5.3.4 too big"),
-        ("early-nonsense", {V.NOT_A_REPLY, V.IMPLAUSIBLE_REPLY, *GONE}, {End.FIN, End.RST}, "panic: runtime error"),
-        ("fin-without-a-verdict", {V.CLOSED_IN_DATA}, {End.FIN}, "FIN without a reply"),
-        ("rst-without-a-verdict", {V.RESET_IN_DATA}, {End.RST}, "RST without a reply"),
-        ("says-250-to-data", {V.IMPLAUSIBLE_REPLY}, {End.NOT}, "not tried: DATA was answered by 250 Ok"),
+        (
+            "mailpit",
+            {V.EARLY_REPLY, V.FURTHER_REPLY},
+            {ConnectionEnd.NOT},
+            "it seems to read the rest of a mail as commands",
+        ),
+        ("early-250", {V.EARLY_SUCCESS}, {ConnectionEnd.NOT}, "may deliver the part that it has"),
+        ("repeated-354", {V.FURTHER_REPLY}, {ConnectionEnd.NOT}, "354"),
+        ("both-354-and-552-in-one-segment", {V.EARLY_REPLY}, {ConnectionEnd.NOT}, "552"),
+        ("early-bare-newline", {V.EARLY_REPLY, V.REPLY_BARE_NEWLINE}, {ConnectionEnd.NOT}, "552 5.3.4 too big"),
+        ("no-crlf-before-fin", {V.EARLY_REPLY, V.CUT_OFF, V.CLOSED_IN_DATA}, {ConnectionEnd.FIN}, "552 5.3.4 too big"),
+        (
+            "early-nonsense",
+            {V.NOT_A_REPLY, V.IMPLAUSIBLE_REPLY, *GONE},
+            {ConnectionEnd.FIN, ConnectionEnd.RST},
+            "panic: runtime error",
+        ),
+        ("fin-without-a-verdict", {V.CLOSED_IN_DATA}, {ConnectionEnd.FIN}, "FIN without a reply"),
+        ("rst-without-a-verdict", {V.RESET_IN_DATA}, {ConnectionEnd.RST}, "RST without a reply"),
+        ("says-250-to-data", {V.IMPLAUSIBLE_REPLY}, {ConnectionEnd.NOT}, "not tried: DATA was answered by 250 Ok"),
     ],
 )
-async def test_a_fault_in_mail_data(name: str, names: set[Violation], ends: set[End], told: str) -> None:
+async def test_a_fault_in_mail_data(name: str, names: set[Violation], ends: set[ConnectionEnd], told: str) -> None:
     with Receiver(TABLE[name].fault.on_data, tight=True) as receiver:
         seen = await probed(receiver.port, without_mail=False, mail=True, listen_seconds=0.2, stall_seconds=0.3)
     if names >= GONE:  # which of the two depends on what lay unread

@@ -18,7 +18,7 @@ from shimproxy.cli import main
 from shimproxy.faulty.receiving import HOST, speaking
 from shimproxy.net.address import Address
 from shimproxy.net.errors import DialFailed
-from shimproxy.probe.account import End
+from shimproxy.probe.account import ConnectionEnd
 from shimproxy.probe.probe import Plan, Probe, Tls
 from shimproxy.probe.questions import QUESTIONS
 from shimproxy.smtp.catalogue import Violation
@@ -138,7 +138,7 @@ def assert_all_was_asked(seen: Probed, how: Tls) -> None:
     assert "STARTTLS" not in account.dialogue.keywords
     assert (account.pipelining.same, account.pipelining.shows_order) == (True, True)
     assert [reply.code for reply in account.early_talk.replies] == [220, 250]
-    assert (account.dialogue.end, account.half_close.end) == (End.FIN, End.FIN)
+    assert (account.dialogue.end, account.half_close.end) == (ConnectionEnd.FIN, ConnectionEnd.FIN)
 
 
 @pytest.mark.parametrize("how", [Tls.STARTTLS, Tls.IMPLICIT])
@@ -390,13 +390,13 @@ async def test_a_fault_inside_tls_is_found(
 @pytest.mark.parametrize(
     ("verdict", "ends", "names", "end"),
     [
-        (b"552 too big\r\n", False, {V.EARLY_REPLY}, End.NOT),
-        (b"552 too big\r\n", True, {V.EARLY_REPLY, V.RESET_IN_DATA}, End.RST),
-        (b"", True, {V.RESET_IN_DATA}, End.RST),
+        (b"552 too big\r\n", False, {V.EARLY_REPLY}, ConnectionEnd.NOT),
+        (b"552 too big\r\n", True, {V.EARLY_REPLY, V.RESET_IN_DATA}, ConnectionEnd.RST),
+        (b"", True, {V.RESET_IN_DATA}, ConnectionEnd.RST),
     ],
 )
 async def test_a_mail_inside_tls(
-    verdict: bytes, ends: bool, names: set[Violation], end: End, certificate: Certificate
+    verdict: bytes, ends: bool, names: set[Violation], end: ConnectionEnd, certificate: Certificate
 ) -> None:
     """It ends by RST, without close_notify: a receiver could take that for an end, as it could a FIN."""
     ended: list[str] = []
