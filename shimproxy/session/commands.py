@@ -19,7 +19,7 @@ import attrs
 from shimproxy.net.errors import TlsFailed
 from shimproxy.session import opaque
 from shimproxy.session.closing import Closing, SessionEnded
-from shimproxy.session.content import Content
+from shimproxy.session.mail_data_handler import MailDataHandler
 from shimproxy.session.replacement import Replacement, resumes
 from shimproxy.session.replies import (
     BYE,
@@ -76,12 +76,12 @@ class Commands:
     ready: bool = False
     """Whether a plain command can be forwarded: the sender has said EHLO since it went over to TLS, if it has, and the
     receiver leg is as secure as it has to be."""
-    _content: Content = attrs.field(init=False)
+    _mail_data: MailDataHandler = attrs.field(init=False)
     _mail_data_may_come: bool = False
     """Whether the sender may have sent mail data behind a DATA that was refused."""
 
     def __attrs_post_init__(self) -> None:
-        self._content = Content(self.sender, self.pending, self.waits, self.notes, self.policy)
+        self._mail_data = MailDataHandler(self.sender, self.pending, self.waits, self.notes, self.policy)
 
     async def serve(self) -> NoReturn:
         """Serve the sender's commands to the end of the session.
@@ -134,14 +134,14 @@ class Commands:
         if pending.behind_data_octets:
             self.stream.note_pipelining(Verb.DATA, pending.behind_data_octets)
         if then is MAIL_DATA:
-            await self._content.take_mail_data()
+            await self._mail_data.take_mail_data()
             self._after_mail()
         else:
             self._after_refused_data(pending.behind_data_octets)
 
     async def on_bdat(self, command: Command) -> None:
         """BDAT (RFC 3030): the chunk, and its reply."""
-        await self._content.take_chunk(command)
+        await self._mail_data.take_chunk(command)
         self._after_mail()
 
     async def on_auth(self, command: Command) -> None:

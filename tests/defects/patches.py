@@ -50,7 +50,7 @@ _OF_REPLIES: Final = (
     ),
     Defect(
         "an early refusal is given before the end of mail data",
-        "session/content.py",
+        "session/mail_data_handler.py",
         "                notes.phase = SessionPhase.DRAINING\n",
         "                notes.phase = SessionPhase.DRAINING\n"
         "                if owed.early:\n"
@@ -312,7 +312,7 @@ _OF_MAIL_DATA: Final = (
     ),
     Defect(
         "a chunk goes to a receiver that has refused the one before",
-        "session/content.py",
+        "session/mail_data_handler.py",
         "        if transaction.chunk_refusal:\n            await",
         "        if False:\n            await",
         ("chunks-refused",),

@@ -50,7 +50,7 @@ _EMPTY_CHUNK: Final = Command(Verb.BDAT, b"BDAT 0\r\n")
 
 
 @attrs.define(eq=False)
-class Content:
+class MailDataHandler:
     """The mail data and chunks of one session, on their way."""
 
     sender: Sender
