@@ -22,7 +22,7 @@ from shimproxy.net.errors import DeadlinePassed, HeaderInvalid, Interrupted
 from shimproxy.net.kernel import is_of_this_user, is_own
 from shimproxy.net.origin import Origin, party, redirected_from
 from shimproxy.session.closing import Closing, SessionEnded
-from shimproxy.session.opening import Unopened
+from shimproxy.session.receiver_connector import NoReceiver
 from shimproxy.session.replies import DESTINATION_REFUSED
 from shimproxy.smtp.catalogue import Violation
 
@@ -99,10 +99,10 @@ class Arrival:
             record.via, record.sender = record.sender, address_text(header.sender)
 
     def settle(self, sock: socket.socket) -> None:
-        """See whether the sender may go where it wants to, and have it go there. Raises Unopened."""
+        """See whether the sender may go where it wants to, and have it go there. Raises NoReceiver."""
         origin = self.route.origin
         if self.headed and origin.sender and not self._is_a_check and (reply := self.enter(origin.sender)):
-            raise Unopened(reply, Closing.BY_SHIM)
+            raise NoReceiver(reply, Closing.BY_SHIM)
         if not self.arrivals.original:
             return
         own = party(sock.getsockname())
@@ -110,7 +110,7 @@ class Arrival:
         if why_not := self._why_refused(origin.sender, destination):
             shown = address_text(destination or own)
             self.notes.repaired(Violation.DESTINATION_REFUSED, destination=shown, reason=why_not)
-            raise Unopened(DESTINATION_REFUSED, Closing.BY_SHIM)
+            raise NoReceiver(DESTINATION_REFUSED, Closing.BY_SHIM)
         assert destination is not None
         self.route.origin = Origin(origin.sender, destination)
         self.route.aim(destination)

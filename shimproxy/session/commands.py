@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
     from shimproxy.session.command_stream import CommandStream
     from shimproxy.session.notes import Notes
-    from shimproxy.session.opening import Opening
     from shimproxy.session.pending import PendingReplies
     from shimproxy.session.policy import Policy
+    from shimproxy.session.receiver_connector import ReceiverConnector
     from shimproxy.session.reply_waits import ReplyWaits
     from shimproxy.session.security import Security
     from shimproxy.session.sender import Sender
@@ -72,7 +72,7 @@ class Commands:
     waits: ReplyWaits
     stream: CommandStream
     security: Security
-    opening: Opening
+    connector: ReceiverConnector
     ready: bool = False
     """Whether a plain command can be forwarded: the sender has said EHLO since it went over to TLS, if it has, and the
     receiver leg is as secure as it has to be."""
@@ -86,7 +86,7 @@ class Commands:
     async def serve(self) -> NoReturn:
         """Serve the sender's commands to the end of the session.
 
-        Raises SessionEnded, Unopened, LegBroken, DeadlinePassed, Interrupted.
+        Raises SessionEnded, NoReceiver, LegBroken, DeadlinePassed, Interrupted.
         """
         stream, pending, notes = self.stream, self.pending, self.notes
         receiver, tidy, quota = pending.receiver, self.policy.tidy, pending.quota
@@ -159,7 +159,7 @@ class Commands:
         pending, receiver = self.pending, self.pending.receiver
         if self.security.terminates:
             if pending.transaction.is_open:
-                await self.opening.end_transaction(receiver)
+                await self.connector.end_transaction(receiver)
             await self.sender.say(READY_FOR_TLS)
             await secure_sender(self.security)
             self.ready = False
@@ -188,7 +188,7 @@ class Commands:
     async def _admits(self, command: Command) -> bool:
         """Whether a command that cannot simply be forwarded is one for its handler; if not, it has its reply.
 
-        Raises SessionEnded, Unopened, LegBroken, DeadlinePassed, Interrupted.
+        Raises SessionEnded, NoReceiver, LegBroken, DeadlinePassed, Interrupted.
         """
         verb = command.verb
         if verb is Verb.BDAT:
@@ -206,7 +206,7 @@ class Commands:
             return False
         if not self.ready and (verb in HELLOS or verb not in _WITHOUT_HELLO):
             security.hello_due = False
-            done = await self.opening.prepare(receiver, command)
+            done = await self.connector.prepare(receiver, command)
             # Whoever begins without a hello may say it later.
             self.ready = done and (verb in HELLOS or not receiver.answered_hello)
         if verb in HELLOS and await self._answer_at_once(command):
@@ -222,7 +222,7 @@ class Commands:
         if not answered or (pending.hello and answered.hello is not hello):
             return False  # it may be the sender's second one
         if pending.transaction.is_open:
-            await self.opening.end_transaction(receiver)
+            await self.connector.end_transaction(receiver)
         reply = self.security.hellos.reply_to(receiver, hello)
         if reply:
             pending.answer_hello(hello, reply)
@@ -262,7 +262,7 @@ class Commands:
     async def _resume(self, command: Command) -> bool:
         """Go on although the receiver is gone; whether there is another, for this command to be forwarded to.
 
-        If not, it has its reply. Raises SessionEnded if that is the last, Unopened, Interrupted.
+        If not, it has its reply. Raises SessionEnded if that is the last, NoReceiver, Interrupted.
         """
         pending, verb, hello = self.pending, command.verb, self.pending.hello
         may = verb in _ANSWERED_ALONE or verb in HELLOS or (hello and verb not in _FOR_ITS_RECEIVER)
@@ -274,12 +274,12 @@ class Commands:
         if verb in _ANSWERED_ALONE:
             await self.sender.say(DONE)
             return False
-        await self.opening.anew(pending.receiver, blameless=pending.is_blameless)
+        await self.connector.anew(pending.receiver, blameless=pending.is_blameless)
         self.ready = False
         if hello is None or verb in HELLOS:
             pending.forget()
         else:
-            self.ready = await self.opening.as_before(pending, hello)
+            self.ready = await self.connector.as_before(pending, hello)
         return True
 
     # -- what follows from them
@@ -288,7 +288,7 @@ class Commands:
         """See to it that a session which goes on does so, too, where the receiver leaves with its next commands."""
         pending = self.pending
         if (pending.transaction.mail_refused or self.policy.resume) and resumes(pending) and not pending.outstanding:
-            pending.replacement = Replacement(self.opening, anew=True)
+            pending.replacement = Replacement(self.connector, anew=True)
 
     def _after_refused_data(self, octets_behind: int) -> None:
         """See to it that no mail data are taken for commands, once the sender has the refusal of its DATA."""

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from shimproxy.session.opening import Unopened
+from shimproxy.session.receiver_connector import NoReceiver
 from shimproxy.smtp.command import DATA, HELLOS, Verb
 
 if TYPE_CHECKING:
-    from shimproxy.session.opening import Opening
     from shimproxy.session.pending import PendingReplies
+    from shimproxy.session.receiver_connector import ReceiverConnector
     from shimproxy.smtp.command import Command
 
 _MAY_BE_SAID_AGAIN: Final = HELLOS | {Verb.MAIL, Verb.RCPT, DATA, Verb.RSET, Verb.NOOP}
@@ -47,7 +47,7 @@ def resumes(pending: PendingReplies) -> bool:
 class Replacement:
     """What a session's receiver was given and has not answered, until it has accepted a MAIL."""
 
-    _opening: Opening
+    _connector: ReceiverConnector
     _anew: bool = False
     """Whether the same receiver may be dialled anew, once."""
     _commands: list[Command] = attrs.field(factory=list)
@@ -65,7 +65,7 @@ class Replacement:
         """Whether there is another receiver for what is unanswered: for a transaction, from its MAIL on."""
         verbs = [command.verb for command in self._commands]
         first = next((verb for verb in verbs if verb in _OF_A_TRANSACTION), Verb.MAIL)
-        return self._opening.route.has_more and first is Verb.MAIL and _MAY_BE_SAID_AGAIN.issuperset(verbs)
+        return self._connector.route.has_more and first is Verb.MAIL and _MAY_BE_SAID_AGAIN.issuperset(verbs)
 
     def _may_be_anew(self, pending: PendingReplies) -> bool:
         """Whether a receiver that knows nothing of an open transaction can be given what is unanswered."""
@@ -80,22 +80,22 @@ class Replacement:
         """
         if pending.authenticated or pending.sender.told_421:
             return False
-        opening, receiver = self._opening, pending.receiver
+        connector, receiver = self._connector, pending.receiver
         if self._may_be_anew(pending):
             self._anew = False
             await receiver.earlier.see_off()
-            opening.was_left_by_itself(blameless=pending.is_blameless)
-            opening.route.begin_anew()
+            connector.was_left_by_itself(blameless=pending.is_blameless)
+            connector.route.begin_anew()
         elif self.is_possible and not (pending.has_refused or pending.transaction.is_open):
-            opening.was_left_by_itself(blameless=pending.is_blameless)
+            connector.was_left_by_itself(blameless=pending.is_blameless)
         else:
             return False
         # What the other one says at first answers none of them.
         outstanding, pending.outstanding[:] = [*pending.outstanding], []
         try:
-            ready = await opening.another(pending, self._commands[0])
-        except Unopened as failed:
-            opening.notes.ended(failed.by)
+            ready = await connector.another(pending, self._commands[0])
+        except NoReceiver as failed:
+            connector.notes.ended(failed.by)
             return False
         finally:
             pending.outstanding[:] = outstanding

@@ -27,11 +27,11 @@ from shimproxy.session.command_stream import CommandStream
 from shimproxy.session.commands import Commands, secure_sender
 from shimproxy.session.early_talk import instead_of_greeting, instead_of_tls
 from shimproxy.session.hello import Hellos
-from shimproxy.session.opening import Opening, Unopened
 from shimproxy.session.pending import PendingReplies
 from shimproxy.session.phase import SessionPhase, conduct
 from shimproxy.session.policy import SenderTls
 from shimproxy.session.quota import Quota
+from shimproxy.session.receiver_connector import NoReceiver, ReceiverConnector
 from shimproxy.session.replacement import Replacement
 from shimproxy.session.replies import SENDER_LATE, SHUTTING_DOWN
 from shimproxy.session.reply_waits import ReplyWaits
@@ -65,7 +65,7 @@ class Session:
     _watch: Watch = attrs.field(init=False)
     """What both legs wait under, until the receiver is given up."""
     _security: Security = attrs.field(init=False)
-    _opening: Opening = attrs.field(init=False)
+    _connector: ReceiverConnector = attrs.field(init=False)
     _began_at: float = attrs.field(init=False)
     """When it did, as the watch tells it."""
     _pending: PendingReplies | None = None
@@ -77,12 +77,14 @@ class Session:
         self._watch = self.sender.leg.watch
         self._began_at = self._watch.now
         self._security = Security(self.sender, self.notes, self.policy, Hellos(self.policy))
-        self._opening = Opening(self.notes, self.policy, self._watch, self.route, self.closer, self._security)
+        self._connector = ReceiverConnector(
+            self.notes, self.policy, self._watch, self.route, self.closer, self._security
+        )
 
     @property
     def receiver(self) -> Receiver | None:
         """The receiver, once it is dialled."""
-        return self._opening.receiver
+        return self._connector.receiver
 
     # -- the whole
 
@@ -119,11 +121,11 @@ class Session:
                 await self._break_off(SENDER_LATE)
         except Interrupted:
             await self._break_off(SHUTTING_DOWN)
-        except Unopened as failed:
+        except NoReceiver as failed:
             await self._break_off(failed.reply, failed.by)
         pending = self._pending
         if self.policy.fails_over and pending and not pending.has_refused:
-            self._opening.was_left_by_itself(blameless=pending.is_blameless and pending.receiver.said_421)
+            self._connector.was_left_by_itself(blameless=pending.is_blameless and pending.receiver.said_421)
         await self._part()
 
     async def _break_off(self, reply: Reply | LocalReply, by: Closing = Closing.BY_SHIM) -> None:
@@ -181,7 +183,7 @@ class Session:
     # -- greeting
 
     async def _greet(self) -> Commands:
-        """Connect and relay the greeting. Raises Unopened if there is none, SessionEnded, Interrupted."""
+        """Connect and relay the greeting. Raises NoReceiver if there is none, SessionEnded, Interrupted."""
         sender, notes = self.sender, self.notes
         if self.arrival:
             await self.arrival.begin(sender.leg, self.policy.deadlines.proxy_header)
@@ -191,7 +193,7 @@ class Session:
             await secure_sender(self._security)
         if self.arrival:
             self.arrival.settle(sender.leg.sock)
-        reply = await self._opening.greeting()
+        reply = await self._connector.greeting()
         receiver = self.receiver
         assert receiver is not None
         if refusal := instead_of_greeting(sender, notes, self.policy):
@@ -206,10 +208,10 @@ class Session:
         if policy.sizes:
             receiver.transaction.size = SizeLimit(policy.sizes)
         capabilities = Capabilities(sender, receiver, notes, policy)
-        replacement = Replacement(self._opening) if policy.fails_over else None
+        replacement = Replacement(self._connector) if policy.fails_over else None
         quota = Quota.beginning(self._began_at, policy.limits)
         pending = self._pending = PendingReplies(sender, receiver, notes, policy, capabilities, quota, replacement)
         waits = ReplyWaits(pending, sender, receiver)
         stream = self._stream = CommandStream(sender, pending, waits, notes, policy)
         ready = policy.receiver_needs_nothing
-        return Commands(sender, notes, policy, pending, waits, stream, self._security, self._opening, ready)
+        return Commands(sender, notes, policy, pending, waits, stream, self._security, self._connector, ready)

@@ -141,8 +141,8 @@ _OF_REPLIES: Final = (
     Defect(
         "a sender is greeted before its receiver has been",
         "session/session.py",
-        "        reply = await self._opening.greeting()\n",
-        '        self.sender.leg.send_now(b"220 welcome\\r\\n")\n        reply = await self._opening.greeting()\n',
+        "        reply = await self._connector.greeting()\n",
+        '        self.sender.leg.send_now(b"220 welcome\\r\\n")\n        reply = await self._connector.greeting()\n',
     ),
     Defect(
         "a reply that is not taken at once is given twice",

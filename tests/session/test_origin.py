@@ -14,7 +14,7 @@ from shimproxy.net.errors import AddressError
 from shimproxy.net.origin import Allowed, Origin, OwnLegs, party, redirected_from
 from shimproxy.session.arrival import Arrival, Arrivals
 from shimproxy.session.notes import Notes
-from shimproxy.session.opening import Unopened
+from shimproxy.session.receiver_connector import NoReceiver
 from shimproxy.session.record import SessionRecord
 from shimproxy.smtp.catalogue import Violation
 from tests.memory import Account, MemorySocket
@@ -132,7 +132,7 @@ def settled(sock: socket.socket | MemorySocket, sender: Party, arrivals: Arrival
     notes = Notes(SessionRecord("example", "-"), told)
     route = Aimed(Origin(sender, None))
     arrival = Arrival(arrivals, sender, False, cast("Route", route), notes, lambda _: None)
-    with contextlib.suppress(Unopened):
+    with contextlib.suppress(NoReceiver):
         arrival.settle(cast("socket.socket", sock))
     return route.at, told
 

@@ -1,4 +1,4 @@
-"""The receiver leg's opening: dialled, greeted, over to TLS, told of the sender, logged in at; also anew.
+"""How a session gets its receiver: dialled, greeted, over to TLS, told of the sender, logged in at; also anew.
 
 RFC 5321 3.1.
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from shimproxy.smtp.reply import LocalReply, Reply
 
 
-class Unopened(Exception):
+class NoReceiver(Exception):
     """There is no receiver for the sender, because of `by`; `reply` is the last of its session.
 
     `told` is whether it was told who the sender is, and may have refused that one alone.
@@ -63,7 +63,7 @@ class Unopened(Exception):
 
 
 @attrs.define(eq=False)
-class Opening:
+class ReceiverConnector:
     """How one session gets its receiver."""
 
     notes: Notes
@@ -84,13 +84,13 @@ class Opening:
     async def greeting(self) -> Reply:
         """Dial the receiver, and take its greeting; of several, from the first one that serves.
 
-        Raises Unopened, Interrupted.
+        Raises NoReceiver, Interrupted.
         """
         route = self.route
         while True:
             try:
                 greeting = await self._greeting_of_next()
-            except Unopened as failed:
+            except NoReceiver as failed:
                 if failed.by is Closing.BY_SHIM:
                     raise
                 route.was_of_no_use()
@@ -113,13 +113,13 @@ class Opening:
             leg = await self.route.dial(self.watch, deadlines.connect)
         except NoMeans as failed:
             notes.repaired(Violation.LIMIT_REACHED, limit="descriptors", reason=str(failed))
-            raise Unopened(NO_MEANS, Closing.BY_SHIM) from None
+            raise NoReceiver(NO_MEANS, Closing.BY_SHIM) from None
         except SenderUnusable as failed:
             notes.repaired(Violation.UNREACHABLE, reason=str(failed))
-            raise Unopened(SENDER_UNUSABLE, Closing.BY_SHIM) from None
+            raise NoReceiver(SENDER_UNUSABLE, Closing.BY_SHIM) from None
         except DialFailed as failed:
             notes.repaired(Violation.UNREACHABLE, reason=str(failed))
-            raise Unopened(NO_CONNECTION) from None
+            raise NoReceiver(NO_CONNECTION) from None
         notes.record.receiver, notes.record.receiver_tls = leg.peer, leg.tls_version
         receiver = self.receiver
         is_first = receiver is None
@@ -132,7 +132,7 @@ class Opening:
         if notes.tracer:
             notes.tracer.follow_receiver(leg, partial(_unread_octets, receiver.replies))
         if not await self.security.secure_at_once(leg):
-            raise Unopened(RECEIVER_NOT_SECURE)
+            raise NoReceiver(RECEIVER_NOT_SECURE)
         # The sender waits as long as this for a greeting, too: where there are others, there is no time for each.
         seconds = min(deadlines.connect, deadlines.greeting) if self.route.has_more else deadlines.greeting
         self.watch.allow(seconds, "the greeting")
@@ -140,7 +140,7 @@ class Opening:
         try:
             # Once there was a greeting, or another receiver, what the sender has said is its commands.
             if is_first and (refusal := await while_unanswered(self.security.sender, notes, leg)):
-                raise Unopened(refusal, Closing.BY_SHIM)
+                raise NoReceiver(refusal, Closing.BY_SHIM)
             reply = await receiver.next_reply()
         except DeadlinePassed as late:
             reply = None
@@ -148,12 +148,12 @@ class Opening:
         if reply is None and leg.secured and not (leg.octets_in or waited_for):
             self.security.note_lost_inside(leg)
             receiver.give_up()
-            raise Unopened(RECEIVER_NOT_SECURE)
+            raise NoReceiver(RECEIVER_NOT_SECURE)
         if reply is None or ruling(ReplyTo.GREETING, reply) is OUT_OF_STEP:
             said = reply.octets if reply else b""
             notes.repaired(Violation.NO_GREETING, said=said, waited_for=waited_for)
             receiver.give_up()
-            raise Unopened(NO_SERVICE)
+            raise NoReceiver(NO_SERVICE)
         self._greeted_at = self.watch.now
         return reply
 
@@ -177,7 +177,7 @@ class Opening:
     async def another(self, pending: PendingReplies, command: Command) -> bool:
         """Open a leg to one of the receivers that are left, for what the last one has not answered.
 
-        Whether `command`, the first of that, can be forwarded. Raises Unopened, Interrupted.
+        Whether `command`, the first of that, can be forwarded. Raises NoReceiver, Interrupted.
         """
         await self._another()
         self.notes.record.resumed += 1
@@ -190,12 +190,12 @@ class Opening:
         """Before a command of the sender's is forwarded: TLS, XCLIENT and the login, where they have to be.
 
         Of several receivers, at the first one where that succeeds. Whether no more can be to do before the next one.
-        Raises Unopened, Interrupted.
+        Raises NoReceiver, Interrupted.
         """
         while True:
             try:
                 return await self._prepare(receiver, command)
-            except Unopened as failed:
+            except NoReceiver as failed:
                 if not failed.told:
                     self.route.was_of_no_use(told=self._introduction.has_told(receiver))
                 if not self.route.has_more:
@@ -204,11 +204,11 @@ class Opening:
             await self._another()
 
     async def _another(self) -> None:
-        """Dial one of those that are left, for a sender that was greeted already. Raises Unopened, Interrupted."""
+        """Dial one of those that are left, for a sender that was greeted already. Raises NoReceiver, Interrupted."""
         greeting = await self.greeting()
         if greeting.severity != 2:
             self.notes.repaired(Violation.NOT_AS_BEFORE, reason="no greeting", said=greeting.octets)
-            raise Unopened(greeting if greeting.code == 421 else NO_SERVICE)
+            raise NoReceiver(greeting if greeting.code == 421 else NO_SERVICE)
 
     async def _prepare(self, receiver: Receiver, command: Command) -> bool:
         while True:
@@ -224,14 +224,14 @@ class Opening:
             await receiver.earlier.see_off()
             await self._again()
 
-    async def _failure(self, receiver: Receiver, command: Command) -> Unopened | None:
-        """What keeps the sender's command from being forwarded, if anything does. Raises Unopened, Interrupted."""
+    async def _failure(self, receiver: Receiver, command: Command) -> NoReceiver | None:
+        """What keeps the sender's command from being forwarded, if anything does. Raises NoReceiver, Interrupted."""
         if not await self.security.prepare(receiver, command, self._again):
-            return Unopened(RECEIVER_NOT_SECURE)
+            return NoReceiver(RECEIVER_NOT_SECURE)
         if refusal := await self._introduction.refusal(receiver, command):
-            return Unopened(refusal, told=self._introduction.was_refused)
+            return NoReceiver(refusal, told=self._introduction.was_refused)
         if not await self.security.log_in(receiver, command):
-            return Unopened(NO_LOGIN)
+            return NoReceiver(NO_LOGIN)
         return None
 
     async def end_transaction(self, receiver: Receiver) -> None:
@@ -245,14 +245,14 @@ class Opening:
             receiver.give_up()
 
     async def _again(self) -> None:
-        """Dial the same receiver once more. Raises Unopened, Interrupted."""
+        """Dial the same receiver once more. Raises NoReceiver, Interrupted."""
         self.route.go_back()
         await self._another()
 
     async def anew(self, receiver: Receiver, *, blameless: bool) -> None:
         """Open a fresh leg, as the last one was given up; whether the sender was `blameless`.
 
-        Raises Unopened, Interrupted.
+        Raises NoReceiver, Interrupted.
         """
         await receiver.earlier.see_off()
         self.was_left_by_itself(blameless=blameless)
@@ -263,7 +263,7 @@ class Opening:
     async def as_before(self, pending: PendingReplies, hello: Command) -> bool:
         """See to it that MAIL finds a fresh leg as it would have found the last one.
 
-        Whether no more can be to do before the next command. Raises Unopened, Interrupted.
+        Whether no more can be to do before the next command. Raises NoReceiver, Interrupted.
         """
         receiver = pending.receiver
         while True:
@@ -281,7 +281,7 @@ class Opening:
                 self.route.was_of_no_use(told=self._tells_sender)
             receiver.give_up()
             if not self.route.has_more:
-                raise Unopened(reply if reply and reply.code == 421 else NOT_AS_BEFORE)
+                raise NoReceiver(reply if reply and reply.code == 421 else NOT_AS_BEFORE)
             await self._another()
 
     def _note_difference(self, hello: Command, reply: Reply | None) -> None:
