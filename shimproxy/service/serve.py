@@ -24,7 +24,7 @@ from shimproxy.service.admission import DESCRIPTORS, AdmissionControl
 from shimproxy.service.preflight import check_block, check_capabilities, check_loops, check_receivers, check_records
 from shimproxy.service.sockets import close_sockets, open_sockets
 from shimproxy.service.wiring import listener_contexts
-from shimproxy.session.arrival import Arrival
+from shimproxy.session.connection_origin import ConnectionOrigin
 from shimproxy.session.lingering_close import BackgroundCloser
 from shimproxy.session.notes import Notes
 from shimproxy.session.policy import SenderTls
@@ -115,7 +115,7 @@ class _Sessions:
 
     def begin(self, context: ListenerContext, sock: socket.socket, sockaddr: object) -> None:
         """Serve a new connection in a task of its own, if that is within the limits."""
-        headed = context.arrivals is not None and context.is_headed(sockaddr)
+        headed = context.origin_policy is not None and context.is_headed(sockaddr)
         network = None if headed else self.admission.network_of(sockaddr)
         if limit := self.admission.enter(network):
             self.refuse(context, sock, sockaddr, limit)
@@ -134,9 +134,9 @@ class _Sessions:
             return
         sender = Sender(leg, policy.command_reader(), notes, policy.deadlines, policy.limits.farewell_octets)
         session = Session(sender, notes, policy, context.receivers.route(), self.closer)
-        if context.arrivals:
+        if context.origin_policy:
             join = partial(self._join, session)
-            session.arrival = Arrival(context.arrivals, sockaddr, headed, session.route, notes, join)
+            session.origin = ConnectionOrigin(context.origin_policy, sockaddr, headed, session.route, notes, join)
         elif policy.fails_over:
             session.route.origin = Origin(party(sockaddr), None)
         self._open[session] = network

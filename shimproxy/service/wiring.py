@@ -10,7 +10,7 @@ from shimproxy.net.address import is_in
 from shimproxy.net.origin import OwnLegs
 from shimproxy.net.places import Places
 from shimproxy.net.receivers import Receivers
-from shimproxy.session.arrival import Arrivals
+from shimproxy.session.connection_origin import OriginPolicy
 from shimproxy.session.policy import Policy, SessionSettings
 from shimproxy.smtp.reply import LocalReply
 
@@ -29,13 +29,13 @@ class ListenerContext:
 
     policy: Policy
     receivers: Receivers
-    arrivals: Arrivals | None = None
+    origin_policy: OriginPolicy | None = None
     """Set where something has to be found out before the greeting."""
 
     def is_headed(self, sockaddr: object) -> bool:
         """Whether a connection from there begins with a PROXY header."""
-        arrivals = self.arrivals
-        return arrivals is not None and isinstance(sockaddr, tuple) and is_in(sockaddr[0], arrivals.trusted)
+        origin_policy = self.origin_policy
+        return origin_policy is not None and isinstance(sockaddr, tuple) and is_in(sockaddr[0], origin_policy.trusted)
 
 
 def listener_contexts(
@@ -58,7 +58,7 @@ def listener_contexts(
         policy = attrs.evolve(
             policy, lf_only_devices=listener.lf_only_devices, sender_context=its.sender_context(listener)
         )
-        arrivals = Arrivals(
+        origin_policy = OriginPolicy(
             trusted=its.trust,
             original=its.goes_to_original,
             tproxy=listener.tproxy,
@@ -67,7 +67,7 @@ def listener_contexts(
             ports=ports,
         )
         needed = its.trust or its.goes_to_original or its.spoof_sender or its.send_proxy or its.xclient
-        made[listener] = ListenerContext(policy, receivers, arrivals if needed else None)
+        made[listener] = ListenerContext(policy, receivers, origin_policy if needed else None)
     return {sock: made[listener] for sock, listener in sockets.items()}
 
 

@@ -42,7 +42,7 @@ from shimproxy.smtp.catalogue import Violation
 if TYPE_CHECKING:
     from shimproxy.net.receivers import Route
     from shimproxy.net.watch import Watch
-    from shimproxy.session.arrival import Arrival
+    from shimproxy.session.connection_origin import ConnectionOrigin
     from shimproxy.session.lingering_close import BackgroundCloser
     from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Policy
@@ -60,7 +60,7 @@ class Session:
     policy: Policy
     route: Route
     closer: BackgroundCloser
-    arrival: Arrival | None = None
+    origin: ConnectionOrigin | None = None
     """Where something has to be found out before the greeting."""
     _watch: Watch = attrs.field(init=False)
     """What both legs wait under, until the receiver is given up."""
@@ -185,14 +185,14 @@ class Session:
     async def _greet(self) -> Commands:
         """Connect and relay the greeting. Raises NoReceiver if there is none, SessionEnded, Interrupted."""
         sender, notes = self.sender, self.notes
-        if self.arrival:
-            await self.arrival.begin(sender.leg, self.policy.deadlines.proxy_header)
+        if self.origin:
+            await self.origin.begin(sender.leg, self.policy.deadlines.proxy_header)
         if self.policy.sender_tls is SenderTls.IMPLICIT:
             if refusal := await instead_of_tls(sender, notes, self.policy):
                 raise SessionEnded(Closing.BY_SHIM, refusal)
             await secure_sender(self._security)
-        if self.arrival:
-            self.arrival.settle(sender.leg.sock)
+        if self.origin:
+            self.origin.settle(sender.leg.sock)
         reply = await self._connector.greeting()
         receiver = self.receiver
         assert receiver is not None

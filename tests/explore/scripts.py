@@ -141,9 +141,9 @@ def cases() -> tuple[Case, ...]:
     found = []
     for transcript in Transcript.all():
         steps = _steps(transcript.lines)
-        given: Any = SimpleNamespace(limits=Limits(), policy=Policy(), arrivals=None)
+        given: Any = SimpleNamespace(limits=Limits(), policy=Policy(), origin_policy=None)
         decide(given, transcript.given)
-        if given.arrivals is None and sum(len(step.octets) for step in steps) < _MOST_OCTETS:
+        if given.origin_policy is None and sum(len(step.octets) for step in steps) < _MOST_OCTETS:
             case = Case(
                 f"transcript:{transcript.name}",
                 (),

@@ -12,7 +12,7 @@ import pytest
 
 from shimproxy.net.errors import AddressError
 from shimproxy.net.origin import Allowed, Origin, OwnLegs, party, redirected_from
-from shimproxy.session.arrival import Arrival, Arrivals
+from shimproxy.session.connection_origin import ConnectionOrigin, OriginPolicy
 from shimproxy.session.notes import Notes
 from shimproxy.session.receiver_connector import NoReceiver
 from shimproxy.session.record import SessionRecord
@@ -126,22 +126,24 @@ class Aimed:
         self.at.append(destination)
 
 
-def settled(sock: socket.socket | MemorySocket, sender: Party, arrivals: Arrivals) -> tuple[list[Party], Account]:
-    """Where a sender's session was aimed at, and what was told of it; see Arrival.settle."""
+def settled(
+    sock: socket.socket | MemorySocket, sender: Party, origin_policy: OriginPolicy
+) -> tuple[list[Party], Account]:
+    """Where a sender's session was aimed at, and what was told of it; see ConnectionOrigin.settle."""
     told = Account()
     notes = Notes(SessionRecord("example", "-"), told)
     route = Aimed(Origin(sender, None))
-    arrival = Arrival(arrivals, sender, False, cast("Route", route), notes, lambda _: None)
+    origin = ConnectionOrigin(origin_policy, sender, False, cast("Route", route), notes, lambda _: None)
     with contextlib.suppress(NoReceiver):
-        arrival.settle(cast("socket.socket", sock))
+        origin.settle(cast("socket.socket", sock))
     return route.at, told
 
 
 @pytest.mark.parametrize(("allowed", "at"), [("192.0.2.0/24", [("192.0.2.3", 25)]), ("192.0.2.0/31", [])])
 def test_a_sender_is_taken_where_it_wanted_to_go_if_that_is_allowed(allowed: str, at: list[Party]) -> None:
-    arrivals = Arrivals(original=True, tproxy=True, allowed=(Allowed.parse(allowed),))
+    origin_policy = OriginPolicy(original=True, tproxy=True, allowed=(Allowed.parse(allowed),))
 
-    aimed_at, told = settled(MemorySocket(), ("192.0.2.1", 1), arrivals)
+    aimed_at, told = settled(MemorySocket(), ("192.0.2.1", 1), origin_policy)
 
     assert aimed_at == at
     assert [str(each.violation) for each in told.repairs] == ([] if at else ["destination-refused"])
@@ -162,14 +164,14 @@ def test_none_is_taken_to_shimproxy_itself(tproxy: bool, of_listener: bool, reas
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as sender, listener.accept()[0] as sock:
-            arrivals = Arrivals(
+            origin_policy = OriginPolicy(
                 original=True,
                 tproxy=tproxy,
                 allowed=(Allowed.parse(f"127.0.0.0/8:{port}"),),
                 own_legs=OwnLegs() if known else None,
                 ports=frozenset({port} if of_listener else ()),
             )
-            aimed_at, told = settled(sock, ("127.0.0.1", sender.getsockname()[1]), arrivals)
+            aimed_at, told = settled(sock, ("127.0.0.1", sender.getsockname()[1]), origin_policy)
     assert not aimed_at
     assert [each.violation for each in told.repairs] == [Violation.DESTINATION_REFUSED]
     assert told.repairs[0].detail["reason"] == reason

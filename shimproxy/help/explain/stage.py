@@ -19,7 +19,7 @@ from shimproxy.net.errors import DialFailed
 from shimproxy.net.leg import Leg
 from shimproxy.net.origin import Origin
 from shimproxy.net.watch import Watch, Watchdog
-from shimproxy.session.arrival import Arrival
+from shimproxy.session.connection_origin import ConnectionOrigin
 from shimproxy.session.limits import Deadlines, Limits
 from shimproxy.session.lingering_close import BackgroundCloser
 from shimproxy.session.notes import Notes
@@ -32,7 +32,7 @@ from shimproxy.session.tracer import Tracer
 if TYPE_CHECKING:
     from shimproxy.net.driver import Watched
     from shimproxy.net.receivers import Route
-    from shimproxy.session.arrival import Arrivals
+    from shimproxy.session.connection_origin import OriginPolicy
     from shimproxy.smtp.catalogue import Violation
 
 AMPLE_OCTETS = 1 << 40
@@ -270,7 +270,7 @@ class Stage:
     earlier_receivers: list[MemorySocket] = attrs.field(factory=list)
     """Those of the connections before, where it was dialled more than once."""
     notes: Account = attrs.field(factory=Account)
-    arrivals: Arrivals | None = None
+    origin_policy: OriginPolicy | None = None
     """What has to be found out before the greeting: a PROXY header, unless it is where the sender wanted to go."""
     tracer: Tracer | None = attrs.field(factory=lambda: Tracer(keeps_mail_data=True))
     watchdog: Watchdog | None = None
@@ -290,11 +290,11 @@ class Stage:
         sender = Sender(leg, policy.command_reader(), notes, self.deadlines, self.limits.farewell_octets)
 
         route = cast("Route", MemoryRoute(self, driver))
-        arrival = None
-        if arrivals := self.arrivals:
-            headed = not arrivals.original
-            arrival = Arrival(arrivals, ("192.0.2.1", 1), headed, route, notes, lambda _: None)
-        self.session = Session(sender, notes, policy, route, BackgroundCloser(self.nursery, watchdog), arrival)
+        origin = None
+        if origin_policy := self.origin_policy:
+            headed = not origin_policy.original
+            origin = ConnectionOrigin(origin_policy, ("192.0.2.1", 1), headed, route, notes, lambda _: None)
+        self.session = Session(sender, notes, policy, route, BackgroundCloser(self.nursery, watchdog), origin)
         self.nursery.start_soon(self.session.run)
         await self.settle()
 

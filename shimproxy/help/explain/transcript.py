@@ -33,7 +33,7 @@ import trio.testing
 
 from shimproxy.help.explain.stage import Stage
 from shimproxy.net.errors import TlsFailed
-from shimproxy.session.arrival import Arrivals
+from shimproxy.session.connection_origin import OriginPolicy
 from shimproxy.session.limits import Limits
 from shimproxy.session.policy import EarlyTalk, Login, Policy, ReceiverTls, SenderTls, Sizes
 from shimproxy.smtp.newlines import Newlines
@@ -177,9 +177,9 @@ def decide(stage: Stage, given: dict[str, str]) -> None:
             case "login":
                 decided["login"] = Login(text, "secret", in_clear=True)
             case "trusted":
-                stage.arrivals = Arrivals()
+                stage.origin_policy = OriginPolicy()
             case "destinations":
-                stage.arrivals = Arrivals(original=True, tproxy=True)
+                stage.origin_policy = OriginPolicy(original=True, tproxy=True)
             case _ if name in _LIMITS:
                 stage.limits = attrs.evolve(stage.limits, **{name: int(text)})
             case _ if name in _VALUES:

@@ -7,7 +7,7 @@ Invariants:
 2. A sender is not taken back to shimproxy itself, nor anywhere that the operator has not allowed.
 3. A sender behind a proxy is counted as what it is, not as the proxy; a proxy's own checks are not counted.
 
-Only listeners that need it have arrivals.
+Only listeners that need one have an OriginPolicy.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen(kw_only=True)
-class Arrivals:
+class OriginPolicy:
     """What the operator has decided about the connections of one listener."""
 
     trusted: Sequence[Network] = ()
@@ -56,10 +56,10 @@ class Arrivals:
 
 
 @attrs.define(eq=False)
-class Arrival:
-    """The arrival of one session."""
+class ConnectionOrigin:
+    """Whom the connection of one session is from, and where it is to go."""
 
-    arrivals: Arrivals
+    policy: OriginPolicy
     sockaddr: object
     """The address of whoever has connected."""
     headed: bool
@@ -103,10 +103,10 @@ class Arrival:
         origin = self.route.origin
         if self.headed and origin.sender and not self._is_a_check and (reply := self.enter(origin.sender)):
             raise NoReceiver(reply, Closing.BY_SHIM)
-        if not self.arrivals.original:
+        if not self.policy.original:
             return
         own = party(sock.getsockname())
-        destination = own if self.arrivals.tproxy else redirected_from(sock)
+        destination = own if self.policy.tproxy else redirected_from(sock)
         if why_not := self._why_refused(origin.sender, destination):
             shown = address_text(destination or own)
             self.notes.repaired(Violation.DESTINATION_REFUSED, destination=shown, reason=why_not)
@@ -117,16 +117,16 @@ class Arrival:
         self.notes.record.receiver = address_text(destination)  # also of one that can't be reached
 
     def _why_refused(self, sender: Party | None, destination: Party | None) -> str:
-        arrivals = self.arrivals
-        if destination is None or (destination[1] in arrivals.ports and is_own(destination[0])):
+        policy = self.policy
+        if destination is None or (destination[1] in policy.ports and is_own(destination[0])):
             return "a direct connection to the listener"
         if sender and is_own(sender[0]) and self._has_come_back(sender, destination):
             return "a loop: the connection comes from this shimproxy"
-        if not any(each.includes(destination) for each in arrivals.allowed):
+        if not any(each.includes(destination) for each in policy.allowed):
             return "not in --allow-destination"
         return ""
 
     def _has_come_back(self, sender: Party, destination: Party) -> bool:
         """Whether a connection from this machine is shimproxy's own, another worker's or program's, too."""
-        own_legs = self.arrivals.own_legs
+        own_legs = self.policy.own_legs
         return (own_legs is not None and own_legs.has(sender, destination)) or is_of_this_user(sender, destination)
