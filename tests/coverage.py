@@ -43,7 +43,7 @@ TESTS: Final = (
     "session/test_login.py",
     "smtp/test_mail_data.py::test_every_short_stream_ends_where_the_rfc_says_in_small_portions",
     "smtp/test_newlines.py",
-    "session/test_notes.py",
+    "session/test_session_events.py",
     "session/test_origin.py",
     "session/test_pipelining.py",
     "session/test_proxy.py",

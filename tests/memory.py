@@ -29,7 +29,7 @@ class Stage(stage.Stage):
 
     def check_trace(self) -> None:
         """Once the session is over, its trace is whole, and its text can be read back."""
-        if self.over and self.record.trace and self.session.notes.telling:
+        if self.over and self.record.trace and self.session.events.telling:
             check_octets(self.record)
             text = record_text_of(self.record)
             assert record_text_of(read(text)) == text
@@ -57,7 +57,7 @@ def staged(
         async with trio.open_nursery() as nursery:
             stage = Stage(nursery, clock, limits=limits or Limits(), policy=policy or Policy(), never_short=never_short)
             if not telling:
-                stage.notes.wants_dialogue, stage.tracer = False, None
+                stage.account.wants_dialogue, stage.tracer = False, None
             stages.append(stage)
             await stage.start()
             await script(stage)

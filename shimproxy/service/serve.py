@@ -26,11 +26,11 @@ from shimproxy.service.sockets import close_sockets, open_sockets
 from shimproxy.service.wiring import listener_contexts
 from shimproxy.session.connection_origin import ConnectionOrigin
 from shimproxy.session.lingering_close import BackgroundCloser
-from shimproxy.session.notes import Notes
 from shimproxy.session.policy import SenderTls
 from shimproxy.session.record import SessionRecord
 from shimproxy.session.sender import Sender
 from shimproxy.session.session import Session
+from shimproxy.session.session_events import SessionEvents
 from shimproxy.session.tracer import Tracer
 from shimproxy.smtp.catalogue import Violation
 
@@ -123,7 +123,7 @@ class _Sessions:
         peer = address_text(sockaddr)
         settings, policy = self.settings, context.policy
         tracer = Tracer(settings.record_mail_data) if settings.trace or settings.record else None
-        notes = Notes(SessionRecord(f"{self._process}-{next(self._ids)}", peer), self.observer, tracer=tracer)
+        events = SessionEvents(SessionRecord(f"{self._process}-{next(self._ids)}", peer), self.observer, tracer=tracer)
         watch = self.watchdog.watch()
         try:
             leg = Leg("sender", sock, self.driver, watch, peer)
@@ -132,11 +132,11 @@ class _Sessions:
             self.admission.leave(network)
             self.refuse(context, sock, sockaddr)
             return
-        sender = Sender(leg, policy.command_reader(), notes, policy.deadlines, policy.limits.farewell_octets)
-        session = Session(sender, notes, policy, context.receivers.route(), self.closer)
+        sender = Sender(leg, policy.command_reader(), events, policy.deadlines, policy.limits.farewell_octets)
+        session = Session(sender, events, policy, context.receivers.route(), self.closer)
         if context.origin_policy:
             join = partial(self._join, session)
-            session.origin = ConnectionOrigin(context.origin_policy, sockaddr, headed, session.route, notes, join)
+            session.origin = ConnectionOrigin(context.origin_policy, sockaddr, headed, session.route, events, join)
         elif policy.fails_over:
             session.route.origin = Origin(party(sockaddr), None)
         self._open[session] = network
@@ -146,7 +146,7 @@ class _Sessions:
         """Count a session as of the network that its sender is in; or what is the matter with that."""
         network = self.admission.network_of(sender)
         if limit := self.admission.join(network):
-            session.notes.repaired(Violation.LIMIT_REACHED, limit=limit.name)
+            session.events.repaired(Violation.LIMIT_REACHED, limit=limit.name)
             return limit.reply
         self._open[session] = network
         return None
@@ -173,7 +173,7 @@ class _Sessions:
     def phases(self) -> list[str]:
         """What each of them is doing."""
         # Of a copy, as it may be another thread that asks.
-        return [session.notes.phase for session in list(self._open)]
+        return [session.events.phase for session in list(self._open)]
 
     async def gone(self) -> None:
         """Return when no session is open."""

@@ -17,10 +17,10 @@ from shimproxy.session.keywords import DECIDED, KEYWORDS, Offering, keeps
 from shimproxy.smtp.ehlo import keywords, offering
 
 if TYPE_CHECKING:
-    from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Policy
     from shimproxy.session.receiver import Receiver
     from shimproxy.session.sender import Sender
+    from shimproxy.session.session_events import SessionEvents
     from shimproxy.smtp.ehlo import Keywords
     from shimproxy.smtp.reply import Reply
 
@@ -33,7 +33,7 @@ class Capabilities:
 
     _sender: Sender
     _receiver: Receiver
-    _notes: Notes
+    _events: SessionEvents
     _policy: Policy
     pipelining: bool = False
     """Whether the sender was told that it need not wait for each reply (RFC 2920)."""
@@ -47,7 +47,7 @@ class Capabilities:
         """Take note of what the receiver's EHLO reply offers; the reply as the sender is to be given it."""
         offered = self._offering(reply)
         if offered is not reply:
-            self._notes.said(offered)
+            self._events.said(offered)
         self._note(keywords(offered))
         return offered
 

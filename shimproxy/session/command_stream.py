@@ -24,11 +24,11 @@ from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import GROUPED, Verb
 
 if TYPE_CHECKING:
-    from shimproxy.session.notes import Notes
     from shimproxy.session.pending import PendingReplies
     from shimproxy.session.policy import Policy
     from shimproxy.session.reply_waits import ReplyWaits
     from shimproxy.session.sender import Sender
+    from shimproxy.session.session_events import SessionEvents
     from shimproxy.smtp.command import Command
 
 _WITH_DATA = frozenset({Verb.DATA, Verb.BDAT})  # what lies behind these may be no command
@@ -41,7 +41,7 @@ class CommandStream:
     sender: Sender
     pending: PendingReplies
     waits: ReplyWaits
-    notes: Notes
+    events: SessionEvents
     policy: Policy
     _ends_at: float = attrs.field(init=False)
     """When the session is to end, but for its transaction; as the watch tells it."""
@@ -107,7 +107,7 @@ class CommandStream:
             if not octets:
                 self._end_without_quit()
             commands.feed(octets)
-        self.pending.notes.heard_response(response)
+        self.pending.events.heard_response(response)
         return response if receiver.quiet or await receiver.in_step() else None
 
     async def end_at_limit(self, command: Command) -> NoReturn:
@@ -116,15 +116,15 @@ class CommandStream:
         Raises SessionEnded, LegBroken, DeadlinePassed, Interrupted.
         """
         await self.waits.settle()
-        self.notes.phase = command.verb
-        self.notes.repaired(Violation.LIMIT_REACHED, limit=self.pending.quota.reached)
+        self.events.phase = command.verb
+        self.events.repaired(Violation.LIMIT_REACHED, limit=self.pending.quota.reached)
         raise SessionEnded(Closing.BY_SHIM, AT_A_LIMIT)
 
     def note_pipelining(self, behind: Verb, octets: int) -> None:
         """Count it once a session that the sender did not wait where it should."""
         if not self._pipelining_noted:
             self._pipelining_noted = True
-            self.notes.repaired(Violation.UNOFFERED_PIPELINING, behind=behind, octets=octets)
+            self.events.repaired(Violation.UNOFFERED_PIPELINING, behind=behind, octets=octets)
 
     def stop(self) -> None:
         """End the session as soon as it is at rest, without a transaction."""
@@ -142,7 +142,7 @@ class CommandStream:
         self._at_rest = True
         deadlines, seconds = self.policy.deadlines, self.policy.deadlines.command
         if self.sender.told_421:  # the usual phases are not looked up: that is for each command
-            seconds = conduct(self.notes.phase).command_seconds(deadlines)
+            seconds = conduct(self.events.phase).command_seconds(deadlines)
         watch.allow(seconds, "a command")
 
     def _end_in_time(self) -> None:
@@ -170,12 +170,12 @@ class CommandStream:
         if receiver.leg.readable and not leg.readable:
             while receiver.look() and not leg.readable:
                 await leg.watch.pause()
-            if receiver.gone and conduct(self.notes.phase).closing is Closing.BY_RECEIVER:
+            if receiver.gone and conduct(self.events.phase).closing is Closing.BY_RECEIVER:
                 raise SessionEnded(Closing.BY_RECEIVER)  # it has said 421 and disconnected: so does the shim
 
     def _end_without_quit(self) -> NoReturn:
         """The sender has gone."""
         pending = self.pending
-        served = self.notes.record.transactions > 0 and not pending.transaction.is_open
+        served = self.events.record.transactions > 0 and not pending.transaction.is_open
         pending.receiver.note_departure(self.sender.leg.ended, served=served)
         raise SessionEnded(Closing.BY_SENDER)

@@ -41,13 +41,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from shimproxy.session.command_stream import CommandStream
-    from shimproxy.session.notes import Notes
     from shimproxy.session.pending import PendingReplies
     from shimproxy.session.policy import Policy
     from shimproxy.session.receiver_connector import ReceiverConnector
     from shimproxy.session.reply_waits import ReplyWaits
     from shimproxy.session.security import Security
     from shimproxy.session.sender import Sender
+    from shimproxy.session.session_events import SessionEvents
     from shimproxy.smtp.reply import LocalReply
 
 _WITHHELD = (NOT_OFFERED, OUT_OF_ORDER)  # there is nothing wrong with the command itself
@@ -66,7 +66,7 @@ class Commands:
     """The commands of one sender that was greeted, one after the other."""
 
     sender: Sender
-    notes: Notes
+    events: SessionEvents
     policy: Policy
     pending: PendingReplies
     waits: ReplyWaits
@@ -81,14 +81,14 @@ class Commands:
     """Whether the sender may have sent mail data behind a DATA that was refused."""
 
     def __attrs_post_init__(self) -> None:
-        self._mail_data = MailDataHandler(self.sender, self.pending, self.waits, self.notes, self.policy)
+        self._mail_data = MailDataHandler(self.sender, self.pending, self.waits, self.events, self.policy)
 
     async def serve(self) -> NoReturn:
         """Serve the sender's commands to the end of the session.
 
         Raises SessionEnded, NoReceiver, LegBroken, DeadlinePassed, Interrupted.
         """
-        stream, pending, notes = self.stream, self.pending, self.notes
+        stream, pending, events = self.stream, self.pending, self.events
         receiver, tidy, quota = pending.receiver, self.policy.tidy, pending.quota
         judged = _JUDGED if pending.transaction.size else _NONE_JUDGED
         while True:
@@ -97,8 +97,8 @@ class Commands:
                 self._mail_data_may_come = False
                 if not command.known:
                     self._end_at_mail_data(command.octets)
-            if notes.telling or notes.secret or command.violation or command.verb in _VERBS_OF_SECRETS:
-                notes.heard(command)
+            if events.telling or events.secret or command.violation or command.verb in _VERBS_OF_SECRETS:
+                events.heard(command)
             if command.foreign:
                 await self.waits.settle()
                 raise SessionEnded(Closing.BY_SHIM, NOT_SMTP)
@@ -108,7 +108,7 @@ class Commands:
             if tidy and command.forwardable and not command.refused:
                 command, violation = tidied(command, self.policy.helo_name)
                 if violation:
-                    notes.repaired(violation)
+                    events.repaired(violation)
             if command.verb in judged and self._is_too_big(command):
                 await self._refuse_size(command)
             elif (
@@ -167,7 +167,7 @@ class Commands:
             return
         pending.queue(command)
         if await self.waits.settle() is NextRead.TLS:
-            await opaque.take_over(self.sender, receiver, self.security, self.notes, self.policy)
+            await opaque.take_over(self.sender, receiver, self.security, self.events, self.policy)
             raise SessionEnded(Closing.BY_SENDER)
 
     async def on_quit(self, command: Command) -> None:
@@ -234,7 +234,7 @@ class Commands:
         if command.verb is Verb.DATA:
             pending.behind_data_octets = self.sender.look_ahead()
         if refusal in _WITHHELD:
-            self.notes.withheld(command.word)
+            self.events.withheld(command.word)
         await self.sender.say(refusal)
         pending.quota.answered(refusal.plain.code)
         if command.verb is Verb.DATA:
@@ -248,13 +248,13 @@ class Commands:
     async def _refuse_size(self, command: Command) -> None:
         """Refuse MAIL or RCPT for the size that MAIL has declared."""
         await self.waits.settle()
-        self.notes.phase = command.verb
-        self.notes.repaired(Violation.OVERSIZE, at=str(command.verb))
+        self.events.phase = command.verb
+        self.events.repaired(Violation.OVERSIZE, at=str(command.verb))
         await self.sender.say(TOO_BIG)
 
     def _answer_alone(self, verb: Verb) -> NoReturn:
         """Give the last reply of a session that has no receiver any more. Raises SessionEnded."""
-        self.notes.phase = verb
+        self.events.phase = verb
         if verb is Verb.QUIT:
             raise SessionEnded(Closing.BY_SENDER, BYE)
         raise SessionEnded(Closing.BY_RECEIVER, self.pending.receiver.last_words)
@@ -268,7 +268,7 @@ class Commands:
         may = verb in _ANSWERED_ALONE or verb in HELLOS or (hello and verb not in _FOR_ITS_RECEIVER)
         if (pending.transaction.is_open and verb not in _BEGINS_ANEW) or not (may and resumes(pending)):
             self._answer_alone(verb)
-        self.notes.phase = verb
+        self.events.phase = verb
         if verb in _BEGINS_ANEW and verb is not Verb.NOOP:  # after any other, a refused chunk may have others after it
             pending.transaction.reset()
         if verb in _ANSWERED_ALONE:
@@ -297,7 +297,7 @@ class Commands:
         self._mail_data_may_come = True  # they may still be under way: the next command will tell
 
     def _end_at_mail_data(self, octets: int) -> NoReturn:
-        self.notes.repaired(Violation.DATA_WITHOUT_354, octets=octets)
+        self.events.repaired(Violation.DATA_WITHOUT_354, octets=octets)
         raise SessionEnded(Closing.BY_SHIM, SENT_TOO_SOON)
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
     from shimproxy.net.origin import Allowed, OwnLegs, Party
     from shimproxy.net.receivers import Route
-    from shimproxy.session.notes import Notes
+    from shimproxy.session.session_events import SessionEvents
     from shimproxy.smtp.reply import LocalReply
 
 
@@ -65,7 +65,7 @@ class ConnectionOrigin:
     headed: bool
     """Whether that is a proxy which has to say whom it connects for."""
     route: Route
-    notes: Notes
+    events: SessionEvents
     enter: Callable[[Party], LocalReply | None]
     """Lets a sender behind a proxy in, or gives the reply that it gets instead."""
     _is_a_check: bool = False
@@ -85,7 +85,7 @@ class ConnectionOrigin:
             header = await proxy_header.read(leg)
         except (HeaderInvalid, DeadlinePassed) as failed:
             reason = failed.reason if isinstance(failed, HeaderInvalid) else "not complete in time"
-            self.notes.repaired(Violation.PROXY_HEADER, reason=reason)
+            self.events.repaired(Violation.PROXY_HEADER, reason=reason)
             raise SessionEnded(Closing.BY_SENDER) from None
         except Interrupted:
             # A 421 is no word for a sender that may be about to begin TLS.
@@ -95,7 +95,7 @@ class ConnectionOrigin:
         self._is_a_check = header.local or (header.sender is not None and header.sender == connected.sender)
         if header.sender and not self._is_a_check:
             self.route.origin = Origin(header.sender, header.destination)
-            record = self.notes.record
+            record = self.events.record
             record.via, record.sender = record.sender, address_text(header.sender)
 
     def settle(self, sock: socket.socket) -> None:
@@ -109,12 +109,12 @@ class ConnectionOrigin:
         destination = own if self.policy.tproxy else redirected_from(sock)
         if why_not := self._why_refused(origin.sender, destination):
             shown = address_text(destination or own)
-            self.notes.repaired(Violation.DESTINATION_REFUSED, destination=shown, reason=why_not)
+            self.events.repaired(Violation.DESTINATION_REFUSED, destination=shown, reason=why_not)
             raise NoReceiver(DESTINATION_REFUSED, Closing.BY_SHIM)
         assert destination is not None
         self.route.origin = Origin(origin.sender, destination)
         self.route.aim(destination)
-        self.notes.record.receiver = address_text(destination)  # also of one that can't be reached
+        self.events.record.receiver = address_text(destination)  # also of one that can't be reached
 
     def _why_refused(self, sender: Party | None, destination: Party | None) -> str:
         policy = self.policy

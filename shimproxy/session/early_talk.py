@@ -17,15 +17,15 @@ from shimproxy.smtp.foreign import foreign, may_be_foreign
 
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
-    from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Policy
     from shimproxy.session.sender import Sender
+    from shimproxy.session.session_events import SessionEvents
     from shimproxy.smtp.reply import LocalReply
 
 _MOST_OCTETS = 4096
 
 
-async def instead_of_tls(sender: Sender, notes: Notes, policy: Policy) -> LocalReply | None:
+async def instead_of_tls(sender: Sender, events: SessionEvents, policy: Policy) -> LocalReply | None:
     """What answers a sender that was to begin with TLS, and says in the clear what is known to be none of SMTP's.
 
     Raises DeadlinePassed, Interrupted.
@@ -43,10 +43,10 @@ async def instead_of_tls(sender: Sender, notes: Notes, policy: Policy) -> LocalR
             break
         leg.readable = False  # until more comes
     sender.commands.feed(leg.look() or b"")
-    return _instead_of_commands(sender, notes)
+    return _instead_of_commands(sender, events)
 
 
-async def while_unanswered(sender: Sender, notes: Notes, receiver: Leg) -> LocalReply | None:
+async def while_unanswered(sender: Sender, events: SessionEvents, receiver: Leg) -> LocalReply | None:
     """Wait until the receiver speaks; what answers a sender that says what is none of SMTP's meanwhile.
 
     A receiver may let it wait for minutes. Raises DeadlinePassed, Interrupted.
@@ -58,28 +58,28 @@ async def while_unanswered(sender: Sender, notes: Notes, receiver: Leg) -> Local
             has_spoken = True
             if (octets := leg.peek(_MOST_OCTETS)) and foreign(octets):
                 sender.commands.feed(leg.look() or b"")
-                return _instead_of_commands(sender, notes)
+                return _instead_of_commands(sender, events)
             leg.readable = False  # until more comes
         await receiver.speaks_or(leg)
     leg.readable = leg.readable or has_spoken
     return None
 
 
-def instead_of_greeting(sender: Sender, notes: Notes, policy: Policy) -> LocalReply | None:
+def instead_of_greeting(sender: Sender, events: SessionEvents, policy: Policy) -> LocalReply | None:
     """What answers a sender that has spoken already, if it is not greeted. What it has said is held."""
     leg = sender.leg
     if not (leg.readable and (octets := leg.look())):
         return None
     sender.commands.feed(octets)
-    if reply := _instead_of_commands(sender, notes):
+    if reply := _instead_of_commands(sender, events):
         return reply
-    notes.repaired(Violation.EARLY_TALK, octets=len(octets), early_talk=policy.early_talk.value)
+    events.repaired(Violation.EARLY_TALK, octets=len(octets), early_talk=policy.early_talk.value)
     return SPOKE_EARLY if policy.early_talk is EarlyTalk.REFUSE else None
 
 
-def _instead_of_commands(sender: Sender, notes: Notes) -> LocalReply | None:
+def _instead_of_commands(sender: Sender, events: SessionEvents) -> LocalReply | None:
     command = sender.commands.next_foreign()
     if command is None:
         return None
-    notes.heard(command)
+    events.heard(command)
     return NOT_SMTP

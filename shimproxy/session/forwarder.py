@@ -225,10 +225,10 @@ class Forwarder:
         """Drop a reply that decides nothing; whether the forwarding goes on. Raises Interrupted."""
         receiver = self.receiver
         watch = receiver.leg.watch
-        receiver.notes.heard_dropped(receiver.leg, reply, EARLY)
+        receiver.events.heard_dropped(receiver.leg, reply, EARLY)
         if mail.drop(reply):
             mail.told = True
-            receiver.notes.repaired(Violation.IMPLAUSIBLE_REPLY, reply=reply.octets)
+            receiver.events.repaired(Violation.IMPLAUSIBLE_REPLY, reply=reply.octets)
             return False
         try:
             if watch.stretched():
@@ -265,4 +265,4 @@ class Forwarder:
 
     def _note_stall(self, mail: MailDataReply) -> None:
         mail.told = True
-        self.receiver.notes.repaired(Violation.STALLED_IN_DATA, octets_forwarded=mail.octets_forwarded)
+        self.receiver.events.repaired(Violation.STALLED_IN_DATA, octets_forwarded=mail.octets_forwarded)

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
     from shimproxy.net.receivers import Route
     from shimproxy.session.hello import Hellos
-    from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Policy
     from shimproxy.session.receiver import Receiver
+    from shimproxy.session.session_events import SessionEvents
     from shimproxy.smtp.command import Command
     from shimproxy.smtp.reply import LocalReply, Reply
 
@@ -40,7 +40,7 @@ class Introduction:
     """How the receivers of one session are told of its sender."""
 
     route: Route
-    notes: Notes
+    events: SessionEvents
     policy: Policy
     hellos: Hellos
     was_refused: bool = False
@@ -72,7 +72,7 @@ class Introduction:
         try:
             offered = await self.hellos.offers(receiver, command)
         except DeadlinePassed as late:
-            self.notes.repaired(Violation.NO_REPLY, to=late.what)
+            self.events.repaired(Violation.NO_REPLY, to=late.what)
             return RECEIVER_LATE
         answered = receiver.answered_hello
         if offered is None or not (answered and answered.is_extended):
@@ -81,7 +81,7 @@ class Introduction:
             if answered.is_unknown_word or self.hellos.refusal_of(receiver, command):
                 return None
             why_not = f"reply {answered.reply.code} to EHLO"
-            self.notes.repaired(Violation.XCLIENT_REFUSED, reason=why_not, said=answered.reply.octets)
+            self.events.repaired(Violation.XCLIENT_REFUSED, reason=why_not, said=answered.reply.octets)
             return answered.reply if answered.reply.code == 421 else NOT_INTRODUCED
         origin = self.route.origin
         told = introduction(offered.get(XCLIENT, b""), command, origin.sender, origin.destination)
@@ -95,7 +95,7 @@ class Introduction:
             if reply is None or reply.code not in _TAKEN:
                 self.was_refused = reply is not None
                 said = reply.octets if reply else b""
-                self.notes.repaired(Violation.XCLIENT_REFUSED, reason=why_not, said=said)
+                self.events.repaired(Violation.XCLIENT_REFUSED, reason=why_not, said=said)
                 return reply if reply and reply.code == 421 else NOT_INTRODUCED
             if reply.code == _AT_ITS_GREETING:
                 receiver.answered_hello = None

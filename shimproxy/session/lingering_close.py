@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from shimproxy.net.watch import Watchdog
     from shimproxy.session.data_state import MailDataState
     from shimproxy.session.limits import Deadlines
-    from shimproxy.session.notes import Notes
+    from shimproxy.session.session_events import SessionEvents
     from shimproxy.smtp.reply import Reply, ReplyReader
 
 
@@ -54,7 +54,7 @@ _MOST_HEARD: Final = 64
 async def see_off(
     leg: Leg,
     deadlines: Deadlines,
-    notes: Notes,
+    events: SessionEvents,
     most_octets: float,
     heard: Callable[[bytes], object] | None = None,
     *,
@@ -63,7 +63,7 @@ async def see_off(
     """Half-close a leg with a bounded linger, and note a peer that stays, or says more than that. See `part`."""
     parted = await part(leg, deadlines.linger_idle, deadlines.linger_total, heard, most_octets, discards=discards)
     if parted is LINGERED_OUT:
-        notes.repaired(Violation.NO_CLOSE, leg=leg.name)
+        events.repaired(Violation.NO_CLOSE, leg=leg.name)
 
 
 @attrs.define(eq=False)
@@ -73,7 +73,7 @@ class LingeringClose:
     leg: Leg
     _replies: ReplyReader
     _deadlines: Deadlines
-    notes: Notes
+    events: SessionEvents
     _data: MailDataState
     """How far the receiver is in mail data: if these are open, it may be in the midst of a mail."""
     _decides: bool = True
@@ -95,12 +95,12 @@ class LingeringClose:
 
         Args:
             early: what it said before it had all of the mail data, if that is why it is left.
-            noted: whether that is in the notes already.
+            noted: whether that is told already.
         """
         if early and ruling(ReplyTo.IN_MAIL_DATA, early)[0] in DECIDES:
             self._hear_reply(early, noted=noted)
         elif early:
-            self.notes.heard_reply(self.leg, early, EARLY)
+            self.events.heard_reply(self.leg, early, EARLY)
         self._overflows = self._hear(b"")
         if early:
             self._hear_what_lies_there()
@@ -133,14 +133,14 @@ class LingeringClose:
             if self._leaves_politely and not (self._replies.may_ask_for_data or self._overflows):
                 self._half_closed = True
                 most_octets = self._replies.most_octets
-                await see_off(leg, deadlines, self.notes, most_octets, self._hear, discards=self._data.is_open)
+                await see_off(leg, deadlines, self.events, most_octets, self._hear, discards=self._data.is_open)
                 self._hear_cut_off()
         finally:
             leg.watch.close()
             self._end()
 
     def _end(self) -> None:
-        self._further.tell(self.notes.repaired)
+        self._further.tell(self.events.repaired)
         self.leg.reset()
         self._settled.set()
         self._over.set()
@@ -202,8 +202,8 @@ class LingeringClose:
             self._hear_reply(cut_off)
 
     def _hear_reply(self, reply: Reply, *, noted: bool = False) -> None:
-        if self.notes.telling and not noted:
-            self.notes.heard_reply(self.leg, reply, EARLY if self._data.is_open else LATE)
+        if self.events.telling and not noted:
+            self.events.heard_reply(self.leg, reply, EARLY if self._data.is_open else LATE)
         if reply.code == 421:
             self.last_421 = reply
         elif reply.asks_for_data and not self._data.is_open:
@@ -212,7 +212,7 @@ class LingeringClose:
         if self._decides and self._decide(reply):
             if not noted:
                 for violation in reply.violations:
-                    self.notes.repaired(violation, reply=reply.octets)
+                    self.events.repaired(violation, reply=reply.octets)
         elif self._data.is_open and not self._half_closed:
             self._further.count(reply)
         if self._has_its_verdict:
@@ -244,4 +244,4 @@ class BackgroundCloser:
     def start(self, lingering: LingeringClose) -> None:
         """Begin a lingering close."""
         lingering.leg.watch = self.watchdog.watch()
-        self.nursery.start_soon(lingering.run, name=f"{lingering.notes.record.id} lingering close")
+        self.nursery.start_soon(lingering.run, name=f"{lingering.events.record.id} lingering close")

@@ -34,11 +34,11 @@ from shimproxy.smtp.command import Command, Verb, chunk_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from shimproxy.session.notes import Notes
     from shimproxy.session.pending import PendingReplies
     from shimproxy.session.policy import Policy
     from shimproxy.session.reply_waits import ReplyWaits
     from shimproxy.session.sender import Sender
+    from shimproxy.session.session_events import SessionEvents
     from shimproxy.smtp.command import Chunk
     from shimproxy.smtp.reply import LocalReply, Reply
 
@@ -56,7 +56,7 @@ class MailDataHandler:
     sender: Sender
     pending: PendingReplies
     waits: ReplyWaits
-    notes: Notes
+    events: SessionEvents
     policy: Policy
     _forwarder: Forwarder = attrs.field(init=False)
     _timer: MinRateTimer = attrs.field(init=False)
@@ -85,7 +85,7 @@ class MailDataHandler:
         chunk = chunk_of(command.line) if command.forwardable else None
         pending = self.pending
         receiver, transaction = pending.receiver, pending.transaction
-        self.notes.phase = command.verb
+        self.events.phase = command.verb
         if chunk is None or pending.transaction.size or transaction.chunks_in_doubt or transaction.chunk_refusal:
             # What a mail may measure is known when its recipients are ruled on, and whether it is refused likewise.
             await self.waits.settle()
@@ -94,19 +94,19 @@ class MailDataHandler:
             await self._ask_whether_chunks_are_taken()
         if chunk is None:
             if command.forwardable:  # or it is told already what was wrong with it
-                self.notes.repaired(Violation.CHUNK_OF_NO_SIZE, said=command.line)
+                self.events.repaired(Violation.CHUNK_OF_NO_SIZE, said=command.line)
             raise SessionEnded(Closing.BY_SHIM, SENT_TOO_SOON)
         if transaction.chunk_refusal:
             await self._refuse(chunk, transaction.chunk_refusal)
         elif not pending.capabilities.chunks:
             await self.waits.settle()
             if not receiver.gone:
-                self.notes.withheld(command.word)
+                self.events.withheld(command.word)
                 pending.quota.answered(NOT_OFFERED.plain.code)
             await self._refuse(chunk, receiver.last_words if receiver.gone else NOT_OFFERED)
         elif self._is_too_much(chunk):
             await self.waits.settle()
-            self.notes.repaired(Violation.OVERSIZE, chunk_octets=chunk.size_octets)
+            self.events.repaired(Violation.OVERSIZE, chunk_octets=chunk.size_octets)
             if not receiver.gone:
                 receiver.drop()
             transaction.chunk_refusal = TOO_BIG
@@ -135,7 +135,7 @@ class MailDataHandler:
         try:
             await self.waits.flush_slowly(not_entered=1)
         except DeadlinePassed:
-            self.notes.repaired(Violation.NO_REPLY, to=str(Verb.BDAT))
+            self.events.repaired(Violation.NO_REPLY, to=str(Verb.BDAT))
             receiver.give_up()
         if not (pending.outstanding or receiver.gone) and (reply := receiver.reply_at_hand()):
             receiver.give_up_in_disorder(Violation.EXTRA_REPLY, reply)
@@ -153,7 +153,7 @@ class MailDataHandler:
         try:
             reply = await receiver.ask(_EMPTY_CHUNK)
         except DeadlinePassed:
-            self.notes.repaired(Violation.NO_REPLY, to=str(Verb.BDAT))
+            self.events.repaired(Violation.NO_REPLY, to=str(Verb.BDAT))
             receiver.give_up()
             reply = None
         if reply is None or reply.kind != 2:
@@ -172,18 +172,18 @@ class MailDataHandler:
         What the receiver is not to have, or does not take, is read and dropped up to the end. Raises SessionEnded,
         LegBroken, DeadlinePassed, Interrupted.
         """
-        notes, pending, forwarder = self.notes, self.pending, self._forwarder
-        owed = MailDataReply(self.sender, notes, self.policy, pending, reader, last)
-        notes.phase = _MAIL_DATA
+        events, pending, forwarder = self.events, self.pending, self._forwarder
+        owed = MailDataReply(self.sender, events, self.policy, pending, reader, last)
+        events.phase = _MAIL_DATA
         try:
             result = await forwarder.forward(owed)
             if result is STOPPED:
                 forwarder.give_up_receiver(owed)
-                notes.phase = SessionPhase.DRAINING
+                events.phase = SessionPhase.DRAINING
                 if not await reader.drain():
                     result = SENDER_GONE
         except DeadlinePassed as late:
-            notes.repaired(Violation.SENDER_STALLED, waited_for=late.what)
+            events.repaired(Violation.SENDER_STALLED, waited_for=late.what)
             owed.end_in_mail_data(SENDER_LATE)
         except Interrupted:
             owed.end_in_mail_data(SHUTTING_DOWN)
@@ -191,14 +191,14 @@ class MailDataHandler:
             owed.tell_what_was_repaired()
         if result is SENDER_GONE:
             owed.end_without_sender()
-        notes.heard_mail_data(reader.octets_taken)
+        events.heard_mail_data(reader.octets_taken)
         if last or reader.octets_taken:
             pending.quota.passed(last=last)
         if result is COMPLETE:
-            if notes.tracer:
-                notes.tracer.has_given_the_end()
+            if events.tracer:
+                events.tracer.has_given_the_end()
             pending.receiver.data.end()
-            notes.phase = _END_OF_MAIL_DATA
+            events.phase = _END_OF_MAIL_DATA
             pending.await_verdict(owed)
         else:
             pending.answer_earlier()
@@ -234,8 +234,8 @@ class MailDataHandler:
         """A chunk of a mail was dropped: it counts as one does that was passed on."""
         if chunk.last or chunk.size_octets:
             self.pending.quota.passed(last=chunk.last)
-        self.notes.record.transactions += chunk.last
+        self.events.record.transactions += chunk.last
 
     def _end_outrun(self) -> NoReturn:
-        self.notes.repaired(Violation.OUTRUN)
+        self.events.repaired(Violation.OUTRUN)
         raise SessionEnded(Closing.BY_SHIM, SENT_TOO_SOON)

@@ -223,7 +223,7 @@ class MailDataReader:
                 commands.feed(bytes(block.view[end:stop]))
             stop = end
         self.octets_taken += stop - BLOCK_START
-        if tracer := self._sender.notes.tracer:
+        if tracer := self._sender.events.tracer:
             kind = Kind.MAIL_DATA if self.of_lines else Kind.CHUNK
             tracer.takes(kind, block.view[BLOCK_START:stop], ended=self.ended)
         return stop

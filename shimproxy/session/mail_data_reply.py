@@ -26,9 +26,9 @@ from shimproxy.smtp.reply import Reply
 if TYPE_CHECKING:
     from shimproxy.session.earlier_replies import EarlierReplies
     from shimproxy.session.mail_data_reader import MailDataReader
-    from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Policy
     from shimproxy.session.sender import Sender
+    from shimproxy.session.session_events import SessionEvents
     from shimproxy.smtp.reply import LocalReply
 
 # Names of the module: from the class they take ten times as long, in Python 3.11.
@@ -41,7 +41,7 @@ class MailDataReply:
     """The reply to one mail's data, or with LMTP one reply for each recipient."""
 
     sender: Sender
-    notes: Notes
+    events: SessionEvents
     policy: Policy
     earlier: EarlierReplies
     """What is outstanding before the mail data."""
@@ -94,10 +94,10 @@ class MailDataReply:
                 self._lone_refusal, self.earlier.has_refused = verdict, True
         if not self.verdicts_left:
             if self.last:
-                record = self.notes.record
+                record = self.events.record
                 record.transactions += 1
                 record.accepted += self._accepted
-            self.notes.phase = _BETWEEN_MAILS if self.last else SessionPhase.BETWEEN_CHUNKS
+            self.events.phase = _BETWEEN_MAILS if self.last else SessionPhase.BETWEEN_CHUNKS
         self.sender.put_verdict(verdict)
 
     @property
@@ -123,25 +123,25 @@ class MailDataReply:
 
     def _tell_dropped(self) -> None:
         if self._further:
-            self._further.tell(self.notes.repaired)
+            self._further.tell(self.events.repaired)
 
     def note_unanswered(self) -> None:
         """Note that the receiver has gone after their end, without a verdict."""
-        self.notes.phase = _END_OF_MAIL_DATA
-        self.notes.repaired(self._how_it_went(), octets_forwarded=self.octets_forwarded)
+        self.events.phase = _END_OF_MAIL_DATA
+        self.events.repaired(self._how_it_went(), octets_forwarded=self.octets_forwarded)
 
     def ruled(self, reply: Reply) -> list[Reply | LocalReply]:
         """What a reply of the receiver's after the end of mail data makes of them: nothing yet, one reply to them, or
         all that are left where the receiver is given up for it."""
         receiver = self.earlier.receiver
-        self.notes.phase = _END_OF_MAIL_DATA
+        self.events.phase = _END_OF_MAIL_DATA
         verdict, _ = ruling(self.answered_by_a_reply, reply)
         if verdict is RELAY:  # which it is nearly always
             refusal = receiver.transaction.chunk_refusal
             if refusal is None or reply.kind != 2:
                 return [reply]
             # It takes for commands what it has of the chunks behind the refused one.
-            self.notes.repaired(Violation.IMPLAUSIBLE_REPLY, reply=reply.octets)
+            self.events.repaired(Violation.IMPLAUSIBLE_REPLY, reply=reply.octets)
             receiver.drop()
             return self._for_all([refusal])
         match verdict:
@@ -165,7 +165,7 @@ class MailDataReply:
         stray_count = self.reader.stray_count
         self._tell_dropped()
         if stray_count:
-            self.notes.repaired(Violation.BARE_NEWLINE, count=stray_count, newlines=self.policy.newlines.value)
+            self.events.repaired(Violation.BARE_NEWLINE, count=stray_count, newlines=self.policy.newlines.value)
 
     def end_in_mail_data(self, reply: LocalReply) -> NoReturn:
         """End the session of a sender that does not come to the end of its mail data, with `reply` if none is held.
@@ -181,7 +181,7 @@ class MailDataReply:
         self._held_verdicts()
         how = self.sender.leg.ended
         octets = self.reader.octets_taken
-        self.notes.repaired(Violation.VANISHED_IN_DATA, how=how.value if how else "", octets=octets)
+        self.events.repaired(Violation.VANISHED_IN_DATA, how=how.value if how else "", octets=octets)
         raise SessionEnded(Closing.BY_SENDER)
 
     async def answer_without_the_end(self) -> None:
@@ -212,7 +212,7 @@ class MailDataReply:
     def _tell_refusal(self) -> None:
         reader = self.reader
         if reader.refusal is TOO_BIG:
-            self.notes.repaired(Violation.OVERSIZE, octets_taken=reader.octets_taken)
+            self.events.repaired(Violation.OVERSIZE, octets_taken=reader.octets_taken)
 
     def _held_verdicts(self) -> list[Reply | LocalReply]:
         """What is held for a sender that does not come to the end of its mail data."""
@@ -224,7 +224,7 @@ class MailDataReply:
 
     def _verdicts_of_the_departed(self, decided: list[Reply]) -> list[Reply | LocalReply]:
         """The replies to mail data that the receiver did not let come to their end, if it gave any."""
-        notes, early = self.notes, self.early
+        events, early = self.events, self.early
         figures: dict[str, int] = {
             "octets_forwarded": self.octets_forwarded,
             # The receiver may have got more than the sender gave: what was stuffed.
@@ -233,17 +233,17 @@ class MailDataReply:
         implausible = early is not None and ruling(ReplyTo.IN_MAIL_DATA, early)[0] is Verdict.OUT_OF_STEP
         if early and implausible:
             for violation in (*early.violations, Violation.IMPLAUSIBLE_REPLY):
-                notes.repaired(violation, reply=early.octets)
+                events.repaired(violation, reply=early.octets)
         if not decided:
             if not (implausible or self.told):
-                notes.repaired(self._how_it_went(), **figures)
+                events.repaired(self._how_it_went(), **figures)
             return []
         refusal = next((reply for reply in decided if reply.refuses), None)
         if refusal:
-            notes.repaired(Violation.EARLY_REPLY, code=refusal.code, reply=refusal.octets, **figures)
+            events.repaired(Violation.EARLY_REPLY, code=refusal.code, reply=refusal.octets, **figures)
         success = next((reply for reply in decided if not reply.refuses), None)
         if success:
-            notes.repaired(Violation.EARLY_SUCCESS, code=success.code, reply=success.octets, **figures)
+            events.repaired(Violation.EARLY_SUCCESS, code=success.code, reply=success.octets, **figures)
         return self._for_all([reply if reply.refuses else self.policy.early_success for reply in decided])
 
     def _how_it_went(self) -> Violation:

@@ -20,11 +20,11 @@ from shimproxy.session.phase import SessionPhase
 
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
-    from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Policy
     from shimproxy.session.receiver import Receiver
     from shimproxy.session.security import Security
     from shimproxy.session.sender import Sender
+    from shimproxy.session.session_events import SessionEvents
 
 
 @attrs.define(eq=False)
@@ -60,14 +60,16 @@ class _Direction:
         return bool(self._held)
 
 
-async def take_over(sender: Sender, receiver: Receiver, security: Security, notes: Notes, policy: Policy) -> None:
+async def take_over(
+    sender: Sender, receiver: Receiver, security: Security, events: SessionEvents, policy: Policy
+) -> None:
     """Both peers speak TLS with each other from here on, until one of them ends that or both say nothing for long."""
     security.discard_plaintext(receiver)
-    notes.phase = SessionPhase.OPAQUE
-    notes.record.sender_tls = notes.record.receiver_tls = "opaque"
+    events.phase = SessionPhase.OPAQUE
+    events.record.sender_tls = events.record.receiver_tls = "opaque"
     receiver.passes_unread()
-    if notes.tracer:
-        notes.tracer.passes_unread()
+    if events.tracer:
+        events.tracer.passes_unread()
     try:
         await relay(sender.leg, receiver.leg, policy.deadlines.opaque)
     except (LegBroken, DeadlinePassed, Interrupted):

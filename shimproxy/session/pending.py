@@ -25,11 +25,11 @@ from shimproxy.smtp.dialogue import ANSWERS, COMMANDS, MAIL_DATA, RELAY, ruling
 
 if TYPE_CHECKING:
     from shimproxy.session.capabilities import Capabilities
-    from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Policy
     from shimproxy.session.quota import Quota
     from shimproxy.session.receiver import Receiver
     from shimproxy.session.sender import Sender
+    from shimproxy.session.session_events import SessionEvents
     from shimproxy.session.substitute import Substitute
     from shimproxy.session.transaction import Transaction
     from shimproxy.smtp.command import Command
@@ -49,7 +49,7 @@ class PendingReplies:
 
     sender: Sender
     receiver: Receiver
-    notes: Notes
+    events: SessionEvents
     policy: Policy
     capabilities: Capabilities
     quota: Quota
@@ -84,7 +84,7 @@ class PendingReplies:
 
     def queue(self, command: Command) -> None:
         """Forward a command, together with those that follow it at once."""
-        verb = self.notes.phase = command.verb
+        verb = self.events.phase = command.verb
         transaction = self.transaction
         if transaction.size or transaction.chunks_open:
             transaction.forward(command)
@@ -126,7 +126,7 @@ class PendingReplies:
             self._relay_verdict(verb, reply)
             return COMMANDS
         receiver, transaction = self.receiver, self.transaction
-        self.notes.phase = verb
+        self.events.phase = verb
         verdict, then = ruling(ANSWERS[verb], reply)
         if reply.code == 421 and verb is Verb.QUIT and receiver.has_left:
             self.note_closed()
@@ -203,8 +203,8 @@ class PendingReplies:
 
     def answer_hello(self, hello: Command, reply: Reply) -> None:
         """Answer a hello of the sender's that is not forwarded, as the receiver has answered the same one already."""
-        self.notes.phase = hello.verb
-        secret, self.notes.secret = self.notes.secret, False  # it was said before any AUTH
+        self.events.phase = hello.verb
+        secret, self.events.secret = self.events.secret, False  # it was said before any AUTH
         if reply.kind == 2:
             self.transaction.reset()
             reply = self._known_by(hello, reply)
@@ -212,7 +212,7 @@ class PendingReplies:
             self.has_refused = True
             self.quota.answered(reply.code)
         self.sender.put(reply)
-        self.notes.secret = secret
+        self.events.secret = secret
 
     def forget(self) -> None:
         """What the sender was offered, and began, counts no more: it said HELO, or went over to TLS (RFC 3207 4.2)."""
@@ -273,11 +273,11 @@ class PendingReplies:
         """Note that the receiver has closed where it owes a reply to a command; who has ended the session by that."""
         verb = self.outstanding[0]
         assert not isinstance(verb, MailDataReply)
-        self.notes.phase = verb
+        self.events.phase = verb
         if verb is Verb.QUIT:
-            self.notes.repaired(Violation.NO_221, to=str(verb))
+            self.events.repaired(Violation.NO_221, to=str(verb))
             return Closing.BY_SENDER
-        self.notes.repaired(Violation.CLOSED_WITH_COMMANDS_OPEN, to=str(verb), commands=len(self.outstanding))
+        self.events.repaired(Violation.CLOSED_WITH_COMMANDS_OPEN, to=str(verb), commands=len(self.outstanding))
         return Closing.BY_RECEIVER
 
     async def answer_the_rest(self, last: Reply | LocalReply, by: Closing = Closing.BY_RECEIVER) -> NoReturn:
@@ -285,9 +285,9 @@ class PendingReplies:
         self.answer_earlier(but=1)
         entry = self.outstanding.pop()
         if not isinstance(entry, MailDataReply):
-            self.notes.phase = entry
+            self.events.phase = entry
             raise SessionEnded(by, BYE if entry is Verb.QUIT else last)
-        self.notes.ended(by)  # its reply changes the phase
+        self.events.ended(by)  # its reply changes the phase
         entry.answer(last)
         await self.sender.pour()
         raise SessionEnded(by)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from shimproxy.net.tap import Ended
     from shimproxy.session.answered_hello import AnsweredHello
     from shimproxy.session.limits import Deadlines
-    from shimproxy.session.notes import Notes
+    from shimproxy.session.session_events import SessionEvents
 
 _QUIT = Command(Verb.QUIT, b"QUIT\r\n")
 
@@ -46,7 +46,7 @@ class Receiver:
 
     leg: Leg
     replies: ReplyReader
-    notes: Notes
+    events: SessionEvents
     _deadlines: Deadlines
     _closer: BackgroundCloser
     data: MailDataState = attrs.field(factory=MailDataState)
@@ -81,10 +81,10 @@ class Receiver:
         """Forward a command, with those that follow it at once; see `flush`."""
         if self._unasked_octets or self._unasked:
             self._tell_unasked()
-        if self.notes.secret:
-            self.notes.forwarded(command.verb)
-        if self.notes.telling:
-            self.notes.gives(command)
+        if self.events.secret:
+            self.events.forwarded(command.verb)
+        if self.events.telling:
+            self.events.gives(command)
         self._answer = None
         self.asked = command
         if command.verb is DATA:
@@ -149,9 +149,9 @@ class Receiver:
         if not (first or await self.in_step()):
             return None
         self.leg.watch.allow(min(self._deadlines.reply, seconds or self._deadlines.reply), command.verb)
-        secret = self.notes.secret
+        secret = self.events.secret
         self.queue(command)
-        self.notes.secret = self.notes.secret or secret  # what the sender has said is still to be forwarded
+        self.events.secret = self.events.secret or secret  # what the sender has said is still to be forwarded
         await self.flush()
         return await self.next_reply()
 
@@ -207,13 +207,13 @@ class Receiver:
         self._answer = reply
         if reply.violations:
             for violation in reply.violations:
-                self.notes.repaired(violation, reply=reply.octets)
+                self.events.repaired(violation, reply=reply.octets)
         if reply.code == 421:
             self._last_421 = reply
-        if self.notes.telling:
+        if self.events.telling:
             asked = self.asked.verb if self.asked else ReplyTo.GREETING
             answered = self.outstanding[0] if self.outstanding else asked
-            self.notes.heard_reply(self.leg, reply, f"answers {answered}")
+            self.events.heard_reply(self.leg, reply, f"answers {answered}")
         return reply
 
     @property
@@ -259,8 +259,8 @@ class Receiver:
         if self.leg.ended and not self.gone:
             if cut_off := replies.cut_off():
                 self._drop(cut_off)
-            if violation := conduct(self.notes.phase).receiver_disconnects:
-                self.notes.repaired(violation, how=self.leg.ended.value)
+            if violation := conduct(self.events.phase).receiver_disconnects:
+                self.events.repaired(violation, how=self.leg.ended.value)
             self.give_up()
         return False
 
@@ -287,7 +287,7 @@ class Receiver:
     def _drop(self, reply: Reply) -> None:
         self._unasked = self._unasked or DroppedReplies(Violation.EXTRA_REPLY)
         self._unasked.count(reply)
-        self.notes.heard_dropped(self.leg, reply, UNASKED)
+        self.events.heard_dropped(self.leg, reply, UNASKED)
         row = unasked(reply, in_transaction=self.transaction.is_open, refused=self.transaction.has_refusal)
         if row is OUT_OF_STEP:
             self._give_up_out_of_step(reply)
@@ -298,7 +298,7 @@ class Receiver:
     def _tell_unasked(self) -> None:
         self._unasked_octets = 0
         if self._unasked:
-            self._unasked.tell(self.notes.repaired)
+            self._unasked.tell(self.events.repaired)
 
     # -- how it ends
 
@@ -307,14 +307,14 @@ class Receiver:
 
         Whether it was `served`: it has had a verdict, and has begun nothing since.
         """
-        notes, told = self.notes, {"how": how.value if how else ""}
-        if not self.gone and conduct(notes.phase).closing is None:
+        events, told = self.events, {"how": how.value if how else ""}
+        if not self.gone and conduct(events.phase).closing is None:
             if self.data.is_open:
-                notes.repaired(Violation.VANISHED_IN_DATA, **told, octets=0)
+                events.repaired(Violation.VANISHED_IN_DATA, **told, octets=0)
             elif served:
-                notes.repaired_a_habit(Violation.CLOSED_WITHOUT_QUIT, **told)
+                events.repaired_a_habit(Violation.CLOSED_WITHOUT_QUIT, **told)
             else:
-                notes.repaired(Violation.CLOSED_WITHOUT_QUIT, **told)
+                events.repaired(Violation.CLOSED_WITHOUT_QUIT, **told)
 
     def give_up(self, early: Reply | None = None, verdicts_due: int = 1, *, noted: bool = False) -> None:
         """Begin to see it off.
@@ -322,7 +322,7 @@ class Receiver:
         Args:
             early: what it said before it had all of the mail data that made it so, if that is why.
             verdicts_due: how many replies it owes to these.
-            noted: whether `early` is in the notes already.
+            noted: whether `early` is told already.
         """
         if self.gone:
             return
@@ -332,8 +332,8 @@ class Receiver:
             self.data.doubt()
         # While it owes other replies, nobody can tell which one is the verdict on mail data that are on their way.
         decides = early is not None or not self.outstanding
-        notes, data = self.notes, self.data
-        self.lingering = LingeringClose(self.leg, self.replies, self._deadlines, notes, data, decides, verdicts_due)
+        events, data = self.events, self.data
+        self.lingering = LingeringClose(self.leg, self.replies, self._deadlines, events, data, decides, verdicts_due)
         if not self.lingering.begin(early, noted=noted):
             self._closer.start(self.lingering)
 
@@ -352,7 +352,7 @@ class Receiver:
 
     def give_up_in_disorder(self, violation: Violation, reply: Reply) -> None:
         """Give it up for a reply that cannot stand where it stands."""
-        self.notes.repaired(violation, reply=reply.octets[:LINE_LIMIT_OCTETS])  # it may have no end
+        self.events.repaired(violation, reply=reply.octets[:LINE_LIMIT_OCTETS])  # it may have no end
         self._give_up_out_of_step(reply)
 
     def _give_up_out_of_step(self, reply: Reply) -> None:
@@ -401,7 +401,7 @@ class Receiver:
                     if reply.asks_for_data:
                         self._drop(reply)
                     else:
-                        self.notes.heard_dropped(self.leg, reply, LATE)
+                        self.events.heard_dropped(self.leg, reply, LATE)
                     if watch.stretched():
                         await watch.pause()
                 if self.gone or not (octets := self.leg.look()):
@@ -435,8 +435,8 @@ class Receiver:
         else:
             try:
                 if may_quit and not (self.leg.broken or self.leg.ended):
-                    self.notes.gives(_QUIT)
+                    self.events.gives(_QUIT)
                     await self.leg.write(_QUIT.line)
             except (LegBroken, DeadlinePassed, Interrupted):
                 self.leg.reset()
-            await see_off(self.leg, self._deadlines, self.notes, self.replies.most_octets)
+            await see_off(self.leg, self._deadlines, self.events, self.replies.most_octets)

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from shimproxy.net.receivers import Route
     from shimproxy.net.watch import Watch
     from shimproxy.session.lingering_close import BackgroundCloser
-    from shimproxy.session.notes import Notes
     from shimproxy.session.pending import PendingReplies
     from shimproxy.session.policy import Policy
     from shimproxy.session.security import Security
+    from shimproxy.session.session_events import SessionEvents
     from shimproxy.smtp.command import Command
     from shimproxy.smtp.reply import LocalReply, Reply
 
@@ -66,7 +66,7 @@ class NoReceiver(Exception):
 class ReceiverConnector:
     """How one session gets its receiver."""
 
-    notes: Notes
+    events: SessionEvents
     policy: Policy
     watch: Watch
     """What the session waits under."""
@@ -79,7 +79,7 @@ class ReceiverConnector:
     _greeted_at: float = 0.0
 
     def __attrs_post_init__(self) -> None:
-        self._introduction = Introduction(self.route, self.notes, self.policy, self.security.hellos)
+        self._introduction = Introduction(self.route, self.events, self.policy, self.security.hellos)
 
     async def greeting(self) -> Reply:
         """Dial the receiver, and take its greeting; of several, from the first one that serves.
@@ -108,19 +108,19 @@ class ReceiverConnector:
                 self.receiver.give_up()
 
     async def _greeting_of_next(self) -> Reply:
-        notes, deadlines = self.notes, self.policy.deadlines
+        events, deadlines = self.events, self.policy.deadlines
         try:
             leg = await self.route.dial(self.watch, deadlines.connect)
         except NoMeans as failed:
-            notes.repaired(Violation.LIMIT_REACHED, limit="descriptors", reason=str(failed))
+            events.repaired(Violation.LIMIT_REACHED, limit="descriptors", reason=str(failed))
             raise NoReceiver(NO_MEANS, Closing.BY_SHIM) from None
         except SenderUnusable as failed:
-            notes.repaired(Violation.UNREACHABLE, reason=str(failed))
+            events.repaired(Violation.UNREACHABLE, reason=str(failed))
             raise NoReceiver(SENDER_UNUSABLE, Closing.BY_SHIM) from None
         except DialFailed as failed:
-            notes.repaired(Violation.UNREACHABLE, reason=str(failed))
+            events.repaired(Violation.UNREACHABLE, reason=str(failed))
             raise NoReceiver(NO_CONNECTION) from None
-        notes.record.receiver, notes.record.receiver_tls = leg.peer, leg.tls_version
+        events.record.receiver, events.record.receiver_tls = leg.peer, leg.tls_version
         receiver = self.receiver
         is_first = receiver is None
         if receiver:
@@ -128,9 +128,9 @@ class ReceiverConnector:
             receiver.begin_anew(leg)
         else:
             replies = ReplyReader(self.policy.limits.reply_octets)
-            receiver = self.receiver = Receiver(leg, replies, notes, deadlines, self.closer)
-        if notes.tracer:
-            notes.tracer.follow_receiver(leg, partial(_unread_octets, receiver.replies))
+            receiver = self.receiver = Receiver(leg, replies, events, deadlines, self.closer)
+        if events.tracer:
+            events.tracer.follow_receiver(leg, partial(_unread_octets, receiver.replies))
         if not await self.security.secure_at_once(leg):
             raise NoReceiver(RECEIVER_NOT_SECURE)
         # The sender waits as long as this for a greeting, too: where there are others, there is no time for each.
@@ -139,7 +139,7 @@ class ReceiverConnector:
         waited_for = ""
         try:
             # Once there was a greeting, or another receiver, what the sender has said is its commands.
-            if is_first and (refusal := await while_unanswered(self.security.sender, notes, leg)):
+            if is_first and (refusal := await while_unanswered(self.security.sender, events, leg)):
                 raise NoReceiver(refusal, Closing.BY_SHIM)
             reply = await receiver.next_reply()
         except DeadlinePassed as late:
@@ -151,7 +151,7 @@ class ReceiverConnector:
             raise NoReceiver(RECEIVER_NOT_SECURE)
         if reply is None or ruling(ReplyTo.GREETING, reply) is OUT_OF_STEP:
             said = reply.octets if reply else b""
-            notes.repaired(Violation.NO_GREETING, said=said, waited_for=waited_for)
+            events.repaired(Violation.NO_GREETING, said=said, waited_for=waited_for)
             receiver.give_up()
             raise NoReceiver(NO_SERVICE)
         self._greeted_at = self.watch.now
@@ -180,7 +180,7 @@ class ReceiverConnector:
         Whether `command`, the first of that, can be forwarded. Raises NoReceiver, Interrupted.
         """
         await self._another()
-        self.notes.record.resumed += 1
+        self.events.record.resumed += 1
         if pending.hello:
             await self.as_before(pending, pending.hello)
             return True
@@ -207,7 +207,7 @@ class ReceiverConnector:
         """Dial one of those that are left, for a sender that was greeted already. Raises NoReceiver, Interrupted."""
         greeting = await self.greeting()
         if greeting.severity != 2:
-            self.notes.repaired(Violation.NOT_AS_BEFORE, reason="no greeting", said=greeting.octets)
+            self.events.repaired(Violation.NOT_AS_BEFORE, reason="no greeting", said=greeting.octets)
             raise NoReceiver(greeting if greeting.code == 421 else NO_SERVICE)
 
     async def _prepare(self, receiver: Receiver, command: Command) -> bool:
@@ -239,7 +239,7 @@ class ReceiverConnector:
         try:
             reply = await receiver.ask(RESET)
         except DeadlinePassed as late:
-            self.notes.repaired(Violation.NO_REPLY, to=late.what)
+            self.events.repaired(Violation.NO_REPLY, to=late.what)
             reply = None
         if not reply or reply.kind != 2:
             receiver.give_up()
@@ -258,7 +258,7 @@ class ReceiverConnector:
         self.was_left_by_itself(blameless=blameless)
         self.route.begin_anew()
         await self._another()
-        self.notes.record.resumed += 1
+        self.events.record.resumed += 1
 
     async def as_before(self, pending: PendingReplies, hello: Command) -> bool:
         """See to it that MAIL finds a fresh leg as it would have found the last one.
@@ -271,7 +271,7 @@ class ReceiverConnector:
             try:
                 reply = await self.security.hellos.say(receiver, hello)
             except DeadlinePassed:
-                self.notes.repaired(Violation.NO_REPLY, to=str(hello.verb))
+                self.events.repaired(Violation.NO_REPLY, to=str(hello.verb))
                 reply = None
             else:
                 if reply and reply.kind == 2 and pending.capabilities.offers_as_before(reply):
@@ -288,10 +288,10 @@ class ReceiverConnector:
         """The receiver has not said to the sender's hello what it was to say."""
         said = reply.octets if reply else b""
         if reply and reply.kind == 2:
-            self.notes.repaired(Violation.NOT_AS_BEFORE, reason="its capabilities have changed", said=said)
+            self.events.repaired(Violation.NOT_AS_BEFORE, reason="its capabilities have changed", said=said)
         else:
             reason = f"reply to {hello.verb}" if reply else f"lost at {hello.verb}"
-            self.notes.repaired(Violation.NOT_AS_BEFORE, reason=reason, said=said)
+            self.events.repaired(Violation.NOT_AS_BEFORE, reason=reason, said=said)
 
 
 def _unread_octets(replies: ReplyReader) -> int:

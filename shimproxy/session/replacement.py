@@ -95,7 +95,7 @@ class Replacement:
         try:
             ready = await connector.another(pending, self._commands[0])
         except NoReceiver as failed:
-            connector.notes.ended(failed.by)
+            connector.events.ended(failed.by)
             return False
         finally:
             pending.outstanding[:] = outstanding

@@ -143,7 +143,7 @@ class ReplyWaits:
         if mail and mail.lone_refusal:
             pending.answer_mail(mail, mail.lone_refusal)
             return
-        pending.notes.repaired(Violation.NO_REPLY, to="end of mail data" if mail else str(entry))
+        pending.events.repaired(Violation.NO_REPLY, to="end of mail data" if mail else str(entry))
         if mail and pending.policy.lmtp and not pending.transaction.recipients:
             pending.answer_mail(mail, MAIL_UNANSWERED)  # it owed none (RFC 2033 section 4.2)
             return

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
     from shimproxy.net.leg import Leg
     from shimproxy.session.hello import Hellos
-    from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Login, Policy
     from shimproxy.session.receiver import Receiver
     from shimproxy.session.sender import Sender
+    from shimproxy.session.session_events import SessionEvents
     from shimproxy.smtp.reply import Reply
 
 STARTTLS = b"STARTTLS"
@@ -54,7 +54,7 @@ class Security:
     """The TLS of one session."""
 
     sender: Sender
-    notes: Notes
+    events: SessionEvents
     policy: Policy
     hellos: Hellos
     _logged_in: bool = False
@@ -72,7 +72,7 @@ class Security:
 
     async def secure_sender(self) -> None:
         """Go over to TLS with the sender. Raises TlsFailed, DeadlinePassed, Interrupted."""
-        sender, notes = self.sender, self.notes
+        sender, events = self.sender, self.events
         context = self.policy.sender_context
         assert context is not None
         self._discard(sender.commands.take_ahead(), "sender")
@@ -80,10 +80,10 @@ class Security:
         try:
             await sender.leg.secure(context)
         except TlsFailed as failed:
-            notes.repaired(Violation.TLS_FAILED, leg="sender", reason=failed.reason)
+            events.repaired(Violation.TLS_FAILED, leg="sender", reason=failed.reason)
             raise
         self.hello_due = self.terminates
-        notes.record.sender_tls = sender.leg.tls_version
+        events.record.sender_tls = sender.leg.tls_version
 
     def discard_plaintext(self, receiver: Receiver) -> None:
         """Drop what either peer has said behind STARTTLS before the TLS that passes unread."""
@@ -92,7 +92,7 @@ class Security:
 
     def _discard(self, octets: bytes, leg: str) -> None:
         if octets:
-            self.notes.repaired(Violation.PLAINTEXT_BEHIND_STARTTLS, leg=leg, octets=len(octets))
+            self.events.repaired(Violation.PLAINTEXT_BEHIND_STARTTLS, leg=leg, octets=len(octets))
 
     # -- the receiver leg
 
@@ -131,7 +131,7 @@ class Security:
         if came_of_it is _Start.NOT_OFFERED and not (secure or self.hellos.refusal_of(receiver, command)):
             hello = receiver.answered_hello
             said = hello.reply.octets if hello else b""
-            self.notes.repaired(Violation.TLS_REFUSED, reason="STARTTLS is not offered", said=said)
+            self.events.repaired(Violation.TLS_REFUSED, reason="STARTTLS is not offered", said=said)
         return secure
 
     async def log_in(self, receiver: Receiver, command: Command) -> bool:
@@ -144,7 +144,7 @@ class Security:
         except DeadlinePassed:
             why_not = "no answer in time"
         if why_not and not self.hellos.refusal_of(receiver, command):
-            self.notes.repaired(Violation.LOGIN_REFUSED, reason=why_not)
+            self.events.repaired(Violation.LOGIN_REFUSED, reason=why_not)
         self._logged_in = not why_not
         return self._logged_in
 
@@ -163,7 +163,7 @@ class Security:
             lines = [b"AUTH LOGIN", b64encode(user), b64encode(secret)]
         else:
             return "neither PLAIN nor LOGIN is offered"
-        self.notes.secret = True  # until the next command is forwarded
+        self.events.secret = True  # until the next command is forwarded
         reply = None
         for line in lines:
             reply = await receiver.ask(Command(Verb.AUTH, line + b"\r\n"))
@@ -192,17 +192,17 @@ class Security:
             if await self._handshake(receiver.leg) and await self._stands(receiver, command):
                 return _Start.SECURED
         except DeadlinePassed as late:
-            self.notes.repaired(Violation.NO_REPLY, to=late.what)
-        self.notes.record.receiver_tls = "-"
+            self.events.repaired(Violation.NO_REPLY, to=late.what)
+        self.events.record.receiver_tls = "-"
         return _Start.FAILED
 
     def _note_refusal(self, reply: Reply | None = None, *, hello: bool = False) -> None:
         """There is no TLS for what the receiver has said to STARTTLS, or as it has gone at that or at the hello."""
         reason = f"reply {reply.code}" if reply else f"lost at {'EHLO' if hello else 'STARTTLS'}"
         if self.policy.receiver_tls is ReceiverTls.REQUIRED:
-            self.notes.repaired(Violation.TLS_REFUSED, reason=reason, said=reply.octets if reply else b"")
+            self.events.repaired(Violation.TLS_REFUSED, reason=reason, said=reply.octets if reply else b"")
         else:
-            self.notes.repaired(Violation.TLS_FAILED, leg="receiver", reason=reason)
+            self.events.repaired(Violation.TLS_FAILED, leg="receiver", reason=reason)
 
     @property
     def _timer(self) -> float | None:
@@ -223,8 +223,8 @@ class Security:
     def note_lost_inside(self, leg: Leg) -> None:
         """The receiver has ended a leg that is over to TLS, and has said nothing in there."""
         reason = "the receiver disconnected after the handshake; it may require a client certificate"
-        self.notes.repaired(Violation.TLS_FAILED, leg="receiver", reason=reason)
-        self.notes.record.receiver_tls = "-"
+        self.events.repaired(Violation.TLS_FAILED, leg="receiver", reason=reason)
+        self.events.record.receiver_tls = "-"
 
     async def _handshake(self, leg: Leg) -> bool:
         security = self.policy.receiver_security
@@ -234,7 +234,7 @@ class Security:
             await security.secure(leg)
         except (TlsFailed, DeadlinePassed) as failed:
             reason = failed.reason if isinstance(failed, TlsFailed) else "no answer in time"
-            self.notes.repaired(Violation.TLS_FAILED, leg="receiver", reason=reason)
+            self.events.repaired(Violation.TLS_FAILED, leg="receiver", reason=reason)
             return False
-        self.notes.record.receiver_tls = leg.tls_version
+        self.events.record.receiver_tls = leg.tls_version
         return True

@@ -23,7 +23,7 @@ from shimproxy.smtp.reply import Reply
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
     from shimproxy.session.limits import Deadlines
-    from shimproxy.session.notes import Notes
+    from shimproxy.session.session_events import SessionEvents
     from shimproxy.smtp.command import CommandReader
     from shimproxy.smtp.reply import LocalReply
 
@@ -34,7 +34,7 @@ class Sender:
 
     leg: Leg
     commands: CommandReader
-    notes: Notes
+    events: SessionEvents
     _deadlines: Deadlines
     _farewell_octets: int
     """What it may still say once the session is over."""
@@ -50,18 +50,18 @@ class Sender:
     """How it went, if it did before the shim's FIN and may not have its verdict."""
 
     def __attrs_post_init__(self) -> None:
-        if self.notes.tracer:
-            self.notes.tracer.follow_sender(self.leg, lambda: len(self.commands.ahead))
+        if self.events.tracer:
+            self.events.tracer.follow_sender(self.leg, lambda: len(self.commands.ahead))
 
     def put(self, reply: Reply | LocalReply) -> None:
         """Relay a reply octet for octet, or give one of the shim's own, with those that follow at once; see `pour`."""
-        notes = self.notes
+        events = self.events
         given = reply if isinstance(reply, Reply) else reply.enhanced if self.enhanced_codes else reply.plain
-        if notes.telling:
-            notes.answers(given, own=given is not reply)
-        notes.record.replies[given.code // 100] += 1
+        if events.telling:
+            events.answers(given, own=given is not reply)
+        events.record.replies[given.code // 100] += 1
         if given.code == 421:
-            notes.phase = AFTER_421
+            events.phase = AFTER_421
             self.told_421 = True
         self._unsaid = self._unsaid + given.octets if self._unsaid else given.octets
 
@@ -121,8 +121,8 @@ class Sender:
             with suppress(Interrupted):
                 written = until < math.inf
                 if not (written and await have_arrived(self.leg, until, self._deadlines.linger_idle)):
-                    self.notes.repaired(Violation.VERDICT_UNREAD, code=self._verdict_code, how=how.value)
-        await see_off(self.leg, self._deadlines, self.notes, self._farewell_octets)
+                    self.events.repaired(Violation.VERDICT_UNREAD, code=self._verdict_code, how=how.value)
+        await see_off(self.leg, self._deadlines, self.events, self._farewell_octets)
 
     async def say(self, *replies: Reply | LocalReply) -> None:
         """Give a reply now, or several. Raises LegBroken, DeadlinePassed, Interrupted."""

@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     from shimproxy.net.watch import Watch
     from shimproxy.session.connection_origin import ConnectionOrigin
     from shimproxy.session.lingering_close import BackgroundCloser
-    from shimproxy.session.notes import Notes
     from shimproxy.session.policy import Policy
     from shimproxy.session.receiver import Receiver
     from shimproxy.session.sender import Sender
+    from shimproxy.session.session_events import SessionEvents
     from shimproxy.smtp.reply import LocalReply, Reply
 
 
@@ -56,7 +56,7 @@ class Session:
     """The dialogue of a sender with the receiver that is dialled for it."""
 
     sender: Sender
-    notes: Notes
+    events: SessionEvents
     policy: Policy
     route: Route
     closer: BackgroundCloser
@@ -76,9 +76,9 @@ class Session:
     def __attrs_post_init__(self) -> None:
         self._watch = self.sender.leg.watch
         self._began_at = self._watch.now
-        self._security = Security(self.sender, self.notes, self.policy, Hellos(self.policy))
+        self._security = Security(self.sender, self.events, self.policy, Hellos(self.policy))
         self._connector = ReceiverConnector(
-            self.notes, self.policy, self._watch, self.route, self.closer, self._security
+            self.events, self.policy, self._watch, self.route, self.closer, self._security
         )
 
     @property
@@ -90,18 +90,18 @@ class Session:
 
     async def run(self) -> None:
         """Serve the sender to the end; afterwards both legs are closed and the record is complete."""
-        notes = self.notes
+        events = self.events
         started = trio.current_time()
         try:
             await self._converse_and_part()
         except Exception as error:  # a bug of ours must not take the listener down
-            notes.observer.failed(notes.record, error)
+            events.observer.failed(events.record, error)
         finally:
-            notes.ended(Closing.BY_SHIM)
+            events.ended(Closing.BY_SHIM)
             self._close()
-            notes.record.seconds = trio.current_time() - started
-            notes.record.ended_at = time.time()
-            notes.observer.ended(notes.record)
+            events.record.seconds = trio.current_time() - started
+            events.record.ended_at = time.time()
+            events.observer.ended(events.record)
 
     async def _converse_and_part(self) -> None:
         try:
@@ -112,12 +112,12 @@ class Session:
         except LegBroken:
             if self.receiver:
                 self.receiver.note_departure(Ended.RST)
-                self.notes.ended(Closing.BY_SENDER)
+                self.events.ended(Closing.BY_SENDER)
         except DeadlinePassed as late:
-            if conduct(self.notes.phase).closing is Closing.BY_RECEIVER:
-                self.notes.ended(Closing.BY_RECEIVER)
+            if conduct(self.events.phase).closing is Closing.BY_RECEIVER:
+                self.events.ended(Closing.BY_RECEIVER)
             else:
-                self.notes.repaired(Violation.SENDER_STALLED, waited_for=late.what)
+                self.events.repaired(Violation.SENDER_STALLED, waited_for=late.what)
                 await self._break_off(SENDER_LATE)
         except Interrupted:
             await self._break_off(SHUTTING_DOWN)
@@ -140,7 +140,7 @@ class Session:
 
     async def _end(self, end: SessionEnded) -> None:
         """Give the sender its last replies. Raises LegBroken, DeadlinePassed, Interrupted."""
-        self.notes.ended(end.by)
+        self.events.ended(end.by)
         if end.replies:
             await self.sender.say(*end.replies)
 
@@ -163,9 +163,9 @@ class Session:
         if receiver and not receiver.lingering:
             receiver.leg.reset()
         self._watch.close()
-        if self.notes.tracer:
-            self.notes.tracer.finish()
-        self.notes.record.count_octets(sender, receiver)
+        if self.events.tracer:
+            self.events.tracer.finish()
+        self.events.record.count_octets(sender, receiver)
 
     def stop_when_idle(self) -> None:
         """End the session with a 421 as soon as no transaction is open."""
@@ -184,11 +184,11 @@ class Session:
 
     async def _greet(self) -> Commands:
         """Connect and relay the greeting. Raises NoReceiver if there is none, SessionEnded, Interrupted."""
-        sender, notes = self.sender, self.notes
+        sender, events = self.sender, self.events
         if self.origin:
             await self.origin.begin(sender.leg, self.policy.deadlines.proxy_header)
         if self.policy.sender_tls is SenderTls.IMPLICIT:
-            if refusal := await instead_of_tls(sender, notes, self.policy):
+            if refusal := await instead_of_tls(sender, events, self.policy):
                 raise SessionEnded(Closing.BY_SHIM, refusal)
             await secure_sender(self._security)
         if self.origin:
@@ -196,22 +196,22 @@ class Session:
         reply = await self._connector.greeting()
         receiver = self.receiver
         assert receiver is not None
-        if refusal := instead_of_greeting(sender, notes, self.policy):
+        if refusal := instead_of_greeting(sender, events, self.policy):
             raise SessionEnded(Closing.BY_SHIM, refusal)
-        notes.phase = SessionPhase.FIRST_COMMAND
+        events.phase = SessionPhase.FIRST_COMMAND
         await sender.say(reply)
         return self._commands(receiver)
 
     def _commands(self, receiver: Receiver) -> Commands:
         """What serves the sender's commands, as it was greeted."""
-        sender, notes, policy = self.sender, self.notes, self.policy
+        sender, events, policy = self.sender, self.events, self.policy
         if policy.sizes:
             receiver.transaction.size = SizeLimit(policy.sizes)
-        capabilities = Capabilities(sender, receiver, notes, policy)
+        capabilities = Capabilities(sender, receiver, events, policy)
         replacement = Replacement(self._connector) if policy.fails_over else None
         quota = Quota.beginning(self._began_at, policy.limits)
-        pending = self._pending = PendingReplies(sender, receiver, notes, policy, capabilities, quota, replacement)
+        pending = self._pending = PendingReplies(sender, receiver, events, policy, capabilities, quota, replacement)
         waits = ReplyWaits(pending, sender, receiver)
-        stream = self._stream = CommandStream(sender, pending, waits, notes, policy)
+        stream = self._stream = CommandStream(sender, pending, waits, events, policy)
         ready = policy.receiver_needs_nothing
-        return Commands(sender, notes, policy, pending, waits, stream, self._security, self._connector, ready)
+        return Commands(sender, events, policy, pending, waits, stream, self._security, self._connector, ready)

@@ -2,7 +2,7 @@
 
 Invariants:
 
-1. What was said comes from the session's notes, and so without anything that belongs to AUTH; the legs give counts,
+1. What was said comes from the session's events, and so without anything that belongs to AUTH; the legs give counts,
    FIN and RST.
 2. The octets of all entries, with those that were left out, are what the session's record counts on each leg.
 3. Mail data are counts, one entry for what passes in a direction between two other entries; their first octets are
@@ -201,7 +201,7 @@ class LegTrace:
         self._cut_short()
         self._tracer.add(self.entry(SHIM, Kind(how.value)))
 
-    # -- what the notes tell
+    # -- what the events tell
 
     def heard(self, kind: Kind, text: bytes, octets: int | None, remark: str = "") -> None:
         """The peer has given a command or a reply, so many octets long; None for all that was not accounted for."""

@@ -24,7 +24,7 @@ class Defect:
 
 
 _TELLS_OF_VANISHED: Final = (
-    '        self.notes.repaired(Violation.VANISHED_IN_DATA, how=how.value if how else "", octets=octets)\n'
+    '        self.events.repaired(Violation.VANISHED_IN_DATA, how=how.value if how else "", octets=octets)\n'
 )
 
 # What answers what, and what is relayed (guarantees 1 to 4)
@@ -51,8 +51,8 @@ _OF_REPLIES: Final = (
     Defect(
         "an early refusal is given before the end of mail data",
         "session/mail_data_handler.py",
-        "                notes.phase = SessionPhase.DRAINING\n",
-        "                notes.phase = SessionPhase.DRAINING\n"
+        "                events.phase = SessionPhase.DRAINING\n",
+        "                events.phase = SessionPhase.DRAINING\n"
         "                if owed.early:\n"
         "                    self.sender.put(owed.early)\n"
         "                    self.sender.pour_now()\n",
@@ -420,7 +420,7 @@ _OF_TRACES: Final = (
     Defect(
         "an early reply is not told",
         "session/mail_data_reply.py",
-        "            notes.repaired(Violation.EARLY_REPLY, code=refusal.code, reply=refusal.octets, **figures)",
+        "            events.repaired(Violation.EARLY_REPLY, code=refusal.code, reply=refusal.octets, **figures)",
         "            pass",
     ),
     Defect(
@@ -431,7 +431,7 @@ _OF_TRACES: Final = (
     ),
     Defect(
         "a repair is counted twice",
-        "session/notes.py",
+        "session/session_events.py",
         "        record.repairs[repair.violation] += 1",
         "        record.repairs[repair.violation] += 2",
     ),
@@ -451,8 +451,8 @@ _OF_TRACES: Final = (
     Defect(
         "a reply is counted in the wrong class",
         "session/sender.py",
-        "        notes.record.replies[given.code // 100] += 1",
-        "        notes.record.replies[given.code // 110] += 1",
+        "        events.record.replies[given.code // 100] += 1",
+        "        events.record.replies[given.code // 110] += 1",
     ),
     Defect(
         "a size over the limit is accepted by one octet",

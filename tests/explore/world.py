@@ -13,10 +13,10 @@ from shimproxy.net.origin import Origin
 from shimproxy.net.turnstile import Busy, Turnstile
 from shimproxy.net.watch import Watch, Watchdog
 from shimproxy.session.lingering_close import BackgroundCloser
-from shimproxy.session.notes import Notes
 from shimproxy.session.record import Repair, SessionRecord
 from shimproxy.session.sender import Sender
 from shimproxy.session.session import Session
+from shimproxy.session.session_events import SessionEvents
 from shimproxy.session.tracer import Tracer
 from tests.explore import stepper
 from tests.explore.faults import BEFORE
@@ -137,13 +137,13 @@ class World:
         watch = self._dog.watch()
         leg = Leg("sender", sock, self._driver, watch, "192.0.2.1:1", never_short=mode.never_short)  # type: ignore[arg-type]
         tracer = Tracer(keeps_mail_data=True, clock=stepper.now) if tracing else None
-        notes = Notes(SessionRecord("dialogue", "192.0.2.1:1"), self.account, tracer=tracer)
+        events = SessionEvents(SessionRecord("dialogue", "192.0.2.1:1"), self.account, tracer=tracer)
         policy = case.policy
         route: Any = Route(self)
         closer: Any = BackgroundCloser(self.loop, self._dog)  # type: ignore[arg-type]
         self.session = Session(
-            Sender(leg, policy.command_reader(), notes, policy.deadlines, policy.limits.farewell_octets),
-            notes,
+            Sender(leg, policy.command_reader(), events, policy.deadlines, policy.limits.farewell_octets),
+            events,
             policy,
             route,
             closer,

@@ -314,7 +314,7 @@ def test_the_first_repair_in_a_log_says_what_explains_it(caplog: pytest.LogCaptu
     log.propagate = True
     with caplog.at_level(logging.WARNING, log.name):
         for _ in range(2):
-            for repair in stage.notes.repairs:
+            for repair in stage.account.repairs:
                 journal.repaired(stage.record, repair)
 
     said = [line.__dict__["fields"].get("message") for line in caplog.records]

@@ -60,7 +60,7 @@ def test_a_mail_in_chunks_is_one_transaction() -> None:
         stage.sender.feed_fin()
         await stage.settle()
 
-    (record,) = staged(script).notes.records
+    (record,) = staged(script).account.records
     assert (record.transactions, record.accepted) == (1, 1)
 
 

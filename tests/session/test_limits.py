@@ -70,7 +70,7 @@ async def mail(stage: Stage, verdict: bytes = b"250 taken") -> None:
 
 
 def limit_told(stage: Stage) -> list[object]:
-    return [each.detail["limit"] for each in stage.notes.repairs if each.violation is Violation.LIMIT_REACHED]
+    return [each.detail["limit"] for each in stage.account.repairs if each.violation is Violation.LIMIT_REACHED]
 
 
 def test_the_command_above_the_limit_gets_421_and_the_receiver_quit() -> None:
@@ -115,7 +115,7 @@ def test_a_mail_takes_back_the_commands_before_it(verdict: bytes) -> None:
 
     stage = staged(script, Limits(commands_without_mail=5, bad_commands=2))
     assert stage.repaired == []
-    assert stage.session.notes.record.transactions == 5
+    assert stage.session.events.record.transactions == 5
 
 
 @pytest.mark.parametrize("code", [500, 501, 502, 504])
@@ -181,7 +181,7 @@ def test_mail_data_in_a_pipelined_group_have_their_verdict_before_the_421() -> N
     stage = staged(script, Limits(bad_commands=1, transactions=1))
     assert bytes(stage.sender.written) == b"250 1\r\n501 2\r\n250 3\r\n354 go\r\n250 taken\r\n" + LAST
     assert limit_told(stage) == ["transactions"]
-    assert stage.session.notes.record.accepted == 1
+    assert stage.session.events.record.accepted == 1
 
 
 @pytest.mark.parametrize("verdict", [b"250 taken", b"550 no"])
@@ -194,7 +194,7 @@ def test_behind_so_many_mails_the_next_command_gets_421(verdict: bytes) -> None:
 
     stage = staged(script, Limits(transactions=3))
     assert bytes(stage.sender.written).endswith(verdict + b"\r\n" + LAST)
-    assert stage.session.notes.record.transactions == 3
+    assert stage.session.events.record.transactions == 3
     assert limit_told(stage) == ["transactions"]
 
 
@@ -295,7 +295,7 @@ def test_a_mail_whose_last_chunk_the_shim_refuses_counts(
     stage = staged(script, Limits(transactions=1), policy)
     assert bytes(stage.sender.written) == LAST
     assert limit_told(stage) == ["transactions"]
-    (record,) = stage.notes.records
+    (record,) = stage.account.records
     assert (record.transactions, record.accepted) == (1, 0)
 
 

@@ -58,10 +58,10 @@ def test_the_shim_logs_in_before_anything_is_forwarded(mechanism: str) -> None:
         assert stage.receiver.written.endswith(b"MAIL FROM:<a@b>\r\n")
 
     stage = staged(script, policy=POLICY)
-    told = repr((stage.notes.dialogue, stage.notes.repairs))
+    told = repr((stage.account.dialogue, stage.account.repairs))
     assert stage.repaired == []
     assert "czNjcmV0" not in told
-    assert ("sender", b"MAIL FROM:<a@b>\r\n") in stage.notes.dialogue
+    assert ("sender", b"MAIL FROM:<a@b>\r\n") in stage.account.dialogue
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_login_that_fails_is_told_and_ends_the_session(offered: bytes, reply: 
             await stage.feed(stage.receiver, reply)
         assert stage.sender.written.startswith(b"421 login to the receiver failed")
 
-    (repair,) = staged(script, policy=POLICY).notes.repairs
+    (repair,) = staged(script, policy=POLICY).account.repairs
     assert repair.violation is Violation.LOGIN_REFUSED
     assert repair.detail["reason"] == reason
 

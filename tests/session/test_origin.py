@@ -13,9 +13,9 @@ import pytest
 from shimproxy.net.errors import AddressError
 from shimproxy.net.origin import Allowed, Origin, OwnLegs, party, redirected_from
 from shimproxy.session.connection_origin import ConnectionOrigin, OriginPolicy
-from shimproxy.session.notes import Notes
 from shimproxy.session.receiver_connector import NoReceiver
 from shimproxy.session.record import SessionRecord
+from shimproxy.session.session_events import SessionEvents
 from shimproxy.smtp.catalogue import Violation
 from tests.memory import Account, MemorySocket
 from tests.net.test_net import ground, pair
@@ -131,9 +131,9 @@ def settled(
 ) -> tuple[list[Party], Account]:
     """Where a sender's session was aimed at, and what was told of it; see ConnectionOrigin.settle."""
     told = Account()
-    notes = Notes(SessionRecord("example", "-"), told)
+    events = SessionEvents(SessionRecord("example", "-"), told)
     route = Aimed(Origin(sender, None))
-    origin = ConnectionOrigin(origin_policy, sender, False, cast("Route", route), notes, lambda _: None)
+    origin = ConnectionOrigin(origin_policy, sender, False, cast("Route", route), events, lambda _: None)
     with contextlib.suppress(NoReceiver):
         origin.settle(cast("socket.socket", sock))
     return route.at, told

@@ -156,7 +156,7 @@ def test_a_receiver_that_is_not_there_again(receiver: Callable[[Stage], Any], re
         assert stage.over
         assert all(sock.got_fin or sock.got_rst for sock in (*stage.earlier_receivers, stage.receiver))
 
-    (record,) = staged(script, policy=POLICY).notes.records
+    (record,) = staged(script, policy=POLICY).account.records
     assert record.ended_by == "receiver"
 
 
@@ -248,7 +248,7 @@ def test_no_session_has_any_number_of_connections_open() -> None:
         await stage.settle()
         octets = sum(len(sock.written) for sock in (*stage.earlier_receivers, stage.receiver))
         before = len(b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\nDATA\r\n")  # up_to_mail_data forgets those
-        assert stage.notes.records[0].octets_to_receiver == before + octets
+        assert stage.account.records[0].octets_to_receiver == before + octets
 
     staged(script, policy=POLICY)
 

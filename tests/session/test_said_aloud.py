@@ -43,7 +43,7 @@ def test_a_sender_that_speaks_early_is_refused_where_the_operator_says_so(piece_
         stage.sender.feed_fin()
         await stage.settle()
         assert bytes(stage.receiver.written) == b"QUIT\r\n"
-        (repair,) = stage.notes.repairs
+        (repair,) = stage.account.repairs
         assert (repair.violation, repair.detail) == (Violation.EARLY_TALK, {"octets": 27, "early_talk": "refuse"})
 
     staged(script, policy=Policy(early_talk=EarlyTalk.REFUSE))
@@ -131,7 +131,7 @@ def test_why_there_is_no_tls_where_it_has_to_be(said: list[bytes], reason: str, 
                 stage.receiver.feed_fin()
                 await stage.settle()
         assert b"421 no TLS with the receiver" in stage.sender.written
-        (repair,) = stage.notes.repairs
+        (repair,) = stage.account.repairs
         assert repair.violation is Violation.TLS_REFUSED
         assert repair.detail == {"reason": reason, "said": said[-1]}
 
@@ -185,7 +185,7 @@ def test_what_answers_the_shim_s_own_fin_is_no_violation() -> None:
         await stage.settle()
         await stage.feed(stage.sender, b".\r\nQUIT\r\n")
         assert bytes(stage.sender.written).startswith(b"552 too big\r\n")
-        further = [repair.detail for repair in stage.notes.repairs if repair.violation is Violation.FURTHER_REPLY]
+        further = [repair.detail for repair in stage.account.repairs if repair.violation is Violation.FURTHER_REPLY]
         assert further == [{"count": 1, "first": b"421 closing\r\n"}]
 
     staged(script)
@@ -239,7 +239,7 @@ def test_a_sender_that_has_its_verdict_may_close(
         await stage.feed(stage.receiver, b"221 bye\r\n")
         stage.receiver.feed_fin()
         await stage.settle()
-        (repair,) = stage.notes.repairs
+        (repair,) = stage.account.repairs
         assert (repair.violation, repair.detail) == (Violation.CLOSED_WITHOUT_QUIT, {"how": how})
         assert repair.minor is minor
         assert stage.record.is_remarkable is not minor
@@ -282,7 +282,7 @@ def test_a_response_within_auth_that_is_changed_is_told(
         await within_auth(stage)
         await stage.feed(stage.sender, response, piece_octets)
         assert bytes(stage.receiver.written) == forwarded
-        told = [(each.violation, each.detail) for each in stage.notes.repairs]
+        told = [(each.violation, each.detail) for each in stage.account.repairs]
         assert told == ([(repaired[0], {"verb": "AUTH response", "octets": repaired[1]})] if repaired else [])
 
     staged(script, SHORT)
@@ -308,9 +308,9 @@ def test_an_auth_command_over_the_limit_is_told_and_has_the_reply_of_its_own() -
         await stage.feed(stage.sender, b"AUTH PLAIN " + b"Y" * 600 + b"\r\n")
         assert bytes(stage.sender.written) == b"500 5.5.6 AUTH line too long\r\n"
         assert bytes(stage.receiver.written) == b""
-        (repair,) = stage.notes.repairs
+        (repair,) = stage.account.repairs
         assert (repair.violation, repair.detail) == (Violation.AUTH_TOO_LONG, {"verb": "AUTH", "octets": 613})
-        assert not [said for _, said in stage.notes.dialogue if b"YYY" in said]
+        assert not [said for _, said in stage.account.dialogue if b"YYY" in said]
 
     staged(script, SHORT)
 

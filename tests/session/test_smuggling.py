@@ -209,7 +209,7 @@ def test_what_is_changed_in_the_mail_of_such_a_device_is_told() -> None:
         await up_to_mail_data(stage)
         await stage.feed(stage.sender, b"one\rtwo\n\0\n.\n")
         assert stage.receiver.written.endswith(b"one two\r\n \r\n.\r\n")
-        assert [repair.detail["count"] for repair in stage.notes.repairs] == [2]
+        assert [repair.detail["count"] for repair in stage.account.repairs] == [2]
         assert stage.repaired == [Violation.BARE_NEWLINE]
 
     staged(script, policy=Policy(lf_only_devices=True))

@@ -128,7 +128,7 @@ def test_a_refusal_is_heard_while_a_line_is_held() -> None:
         await stage.feed(stage.sender, b" and more\r\n.\r\n")
         assert bytes(stage.receiver.written) == b"one\r\n"
         assert bytes(stage.sender.written) == b"552 too big\r\n"
-        (repair,) = stage.notes.repairs
+        (repair,) = stage.account.repairs
         assert repair.violation is Violation.EARLY_REPLY
         assert (repair.detail["octets_forwarded"], repair.detail["octets_drained"]) == (5, 17)
 

@@ -107,7 +107,7 @@ def test_few_objects_are_made_for_a_mail() -> None:
 
 
 def test_an_early_refusal_crosses_few_classes() -> None:
-    """From the octets that are read to those that are written; `Notes` are given it where a dialogue is wanted."""
+    """From the octets that are read to those that are written; `SessionEvents` get it where a dialogue is wanted."""
     crossed: set[str] = set()
 
     def holds(value: object) -> bool:

@@ -142,7 +142,7 @@ def test_it_is_one_repair_that_names_the_mend(octets: bytes, what: str, early: b
         stage.sender.feed_fin()
         await stage.settle()
         assert bytes(stage.receiver.written) == (b"" if early else b"QUIT\r\n")
-        (told,) = stage.notes.repairs
+        (told,) = stage.account.repairs
         assert told.violation is Violation.NOT_SMTP
         assert what in str(told.detail["what"])
         assert told.detail["mend"]
@@ -159,7 +159,7 @@ def test_a_receiver_that_has_not_greeted_yet_is_not_waited_for(octets: bytes, wh
         await stage.feed(stage.sender, octets, 7)
         assert stage.sender.written == b"421 this port speaks SMTP and nothing else, closing connection\r\n"
         assert stage.sender.got_fin
-        (told,) = stage.notes.repairs
+        (told,) = stage.account.repairs
         assert what in str(told.detail["what"])
 
     async def early_talk(stage: Stage) -> None:
@@ -187,7 +187,7 @@ def test_it_is_known_where_tls_should_have_begun(octets: bytes, what: str, piece
         assert stage.sender.got_fin
         stage.sender.feed_fin()
         await stage.settle()
-        (told,) = stage.notes.repairs
+        (told,) = stage.account.repairs
         assert told.violation is Violation.NOT_SMTP
         assert what in str(told.detail["what"])
         assert stage.receiver.leg is None
@@ -289,7 +289,7 @@ def test_a_command_that_is_withheld_is_told_with_its_verb(keywords: Sequence[byt
         await stage.feed(stage.sender, line)
         assert bytes(stage.receiver.written) == b""
         assert bytes(stage.sender.written).startswith(b"502 ")
-        (repair,) = stage.notes.repairs
+        (repair,) = stage.account.repairs
         assert (repair.violation, repair.detail) == (Violation.WITHHELD_COMMAND, {"verb": verb})
 
     staged(script)

@@ -57,9 +57,9 @@ def played(name: str, event: str) -> Example:
 def _logged(stage: Stage, event: str) -> list[str]:
     journal, record = Journal(), stage.record
     with _kept() as lines:
-        for who, octets in stage.notes.dialogue:
+        for who, octets in stage.account.dialogue:
             journal.said(record, who, octets)
-        for repair in stage.notes.repairs:
+        for repair in stage.account.repairs:
             journal.repaired(record, repair)
         if stage.over:
             journal.ended(record)

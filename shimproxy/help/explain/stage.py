@@ -22,11 +22,11 @@ from shimproxy.net.watch import Watch, Watchdog
 from shimproxy.session.connection_origin import ConnectionOrigin
 from shimproxy.session.limits import Deadlines, Limits
 from shimproxy.session.lingering_close import BackgroundCloser
-from shimproxy.session.notes import Notes
 from shimproxy.session.policy import Policy
 from shimproxy.session.record import Repair, SessionRecord
 from shimproxy.session.sender import Sender
 from shimproxy.session.session import Session
+from shimproxy.session.session_events import SessionEvents
 from shimproxy.session.tracer import Tracer
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ class Stage:
     receiver: MemorySocket = attrs.field(factory=MemorySocket)
     earlier_receivers: list[MemorySocket] = attrs.field(factory=list)
     """Those of the connections before, where it was dialled more than once."""
-    notes: Account = attrs.field(factory=Account)
+    account: Account = attrs.field(factory=Account)
     origin_policy: OriginPolicy | None = None
     """What has to be found out before the greeting: a PROXY header, unless it is where the sender wanted to go."""
     tracer: Tracer | None = attrs.field(factory=lambda: Tracer(keeps_mail_data=True))
@@ -285,16 +285,16 @@ class Stage:
             await self.nursery.start(watchdog.run)
         sock = cast("socket.socket", self.sender)
         leg = Leg("sender", sock, driver, watchdog.watch(), "192.0.2.1:1", never_short=self.never_short)
-        notes = Notes(SessionRecord("example", "192.0.2.1:1"), self.notes, tracer=self.tracer)
+        events = SessionEvents(SessionRecord("example", "192.0.2.1:1"), self.account, tracer=self.tracer)
         policy = attrs.evolve(self.policy, deadlines=self.deadlines, limits=self.limits)
-        sender = Sender(leg, policy.command_reader(), notes, self.deadlines, self.limits.farewell_octets)
+        sender = Sender(leg, policy.command_reader(), events, self.deadlines, self.limits.farewell_octets)
 
         route = cast("Route", MemoryRoute(self, driver))
         origin = None
         if origin_policy := self.origin_policy:
             headed = not origin_policy.original
-            origin = ConnectionOrigin(origin_policy, ("192.0.2.1", 1), headed, route, notes, lambda _: None)
-        self.session = Session(sender, notes, policy, route, BackgroundCloser(self.nursery, watchdog), origin)
+            origin = ConnectionOrigin(origin_policy, ("192.0.2.1", 1), headed, route, events, lambda _: None)
+        self.session = Session(sender, events, policy, route, BackgroundCloser(self.nursery, watchdog), origin)
         self.nursery.start_soon(self.session.run)
         await self.settle()
 
@@ -319,14 +319,14 @@ class Stage:
     @property
     def over(self) -> bool:
         """Whether the session has ended and been recorded."""
-        return bool(self.notes.records)
+        return bool(self.account.records)
 
     @property
     def repaired(self) -> list[Violation]:
         """The violations that were repaired, in order."""
-        return [repair.violation for repair in self.notes.repairs]
+        return [repair.violation for repair in self.account.repairs]
 
     @property
     def record(self) -> SessionRecord:
         """The session's record, complete once it is over."""
-        return self.session.notes.record
+        return self.session.events.record

@@ -19,11 +19,11 @@ SECRET = base64.b64encode(b"\0user\0correct horse").decode()
 
 def all_that_was_told(stage: Stage) -> str:
     """The dialogue, the details of the repairs, and the session's file, with mail data in it."""
-    repairs = [value for repair in stage.notes.repairs for value in repair.detail.values()]
+    repairs = [value for repair in stage.account.repairs for value in repair.detail.values()]
     assert stage.tracer
     assert stage.tracer.keeps_mail_data
     assert len(stage.tracer.trace.entries) > 1
-    return repr((stage.notes.dialogue, repairs)) + record_text_of(stage.record)
+    return repr((stage.account.dialogue, repairs)) + record_text_of(stage.record)
 
 
 async def greeted(stage: Stage) -> None:
@@ -82,7 +82,7 @@ def test_a_secret_sent_behind_a_refused_auth_is_not_told() -> None:
 
     stage = staged(script)
     assert SECRET not in all_that_was_told(stage)
-    assert ("sender", b"QUIT\r\n") in stage.notes.dialogue
+    assert ("sender", b"QUIT\r\n") in stage.account.dialogue
 
 
 @pytest.mark.parametrize(
@@ -112,14 +112,14 @@ def test_an_exchange_of_a_thousand_rounds_is_no_trouble() -> None:
 
 def test_what_follows_auth_is_told_again_whether_the_dialogue_is_wanted_or_not() -> None:
     async def script(stage: Stage) -> None:
-        stage.session.notes.telling = False
+        stage.session.events.telling = False
         await greeted(stage)
         await stage.feed(stage.sender, b"AUTH PLAIN x\r\n")
         await stage.feed(stage.receiver, b"235 welcome\r\n")
         await stage.feed(stage.sender, b"NOOP\r\n")
         await stage.feed(stage.receiver, b"250\r\n")
 
-    (repair,) = staged(script).notes.repairs
+    (repair,) = staged(script).account.repairs
     assert repair.detail == {"reply": b"250 (the receiver gave no text)\r\n"}
 
 
@@ -129,14 +129,14 @@ def test_what_follows_auth_is_told_again_whether_the_dialogue_is_wanted_or_not()
 def test_mail_data_are_told_as_a_count_and_every_reply_with_its_giver() -> None:
     async def script(stage: Stage) -> None:
         await up_to_mail_data(stage)
-        stage.notes.dialogue.clear()
+        stage.account.dialogue.clear()
         await stage.feed(stage.sender, b"Subject: private\r\n\r\n.\r\n")
         await stage.feed(stage.receiver, b"250 queued\r\n")
         await stage.feed(stage.sender, b"XCLIENT x\r\n")
         await stage.feed(stage.sender, b"EHLO x\r\n")
         await stage.feed(stage.receiver, b"250-hi\r\n250-XEXCH50\r\n250 HELP\r\n")
 
-    assert staged(script).notes.dialogue == [
+    assert staged(script).account.dialogue == [
         ("sender", b"(23 octets of mail data)"),
         ("receiver", b"250 queued\r\n"),
         ("sender", b"XCLIENT (11 octets)"),
@@ -153,7 +153,7 @@ def test_an_early_reply_is_told_as_the_receivers() -> None:
         await stage.feed(stage.sender, b"x\r\n")
         await stage.feed(stage.receiver, b"552 too big\r\n421 bye\r\n")
 
-    dialogue = staged(script).notes.dialogue
+    dialogue = staged(script).account.dialogue
     assert dialogue[-2:] == [("receiver", b"552 too big\r\n"), ("receiver", b"421 bye\r\n")]
 
 
@@ -179,14 +179,14 @@ def test_an_observer_that_does_not_want_the_dialogue_is_not_told_it_for_the_sake
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             tracer = Tracer(keeps_mail_data=True) if traced else None
-            stages.append(stage := Stage(nursery, clock, notes=Account(wants_dialogue=False), tracer=tracer))
+            stages.append(stage := Stage(nursery, clock, account=Account(wants_dialogue=False), tracer=tracer))
             await stage.start()
             await play(stage)
             nursery.cancel_scope.cancel()
 
     clock = trio.testing.MockClock()
     trio.run(main, clock=clock)
-    assert stages[0].notes.dialogue == []
+    assert stages[0].account.dialogue == []
     assert stages[0].record.trace is None if not traced else "250 queued" in record_text_of(stages[0].record)
     assert stages[0].receiver.written.endswith(b"x\r\n.\r\nEHLO x\r\n")
 
@@ -220,7 +220,7 @@ def test_extra_replies_between_two_commands_are_one_repair() -> None:
 
     stage = staged(script)
     assert stage.repaired == [Violation.MISSING_TEXT, Violation.EXTRA_REPLY]
-    assert stage.notes.repairs[-1].detail["count"] == 100
+    assert stage.account.repairs[-1].detail["count"] == 100
 
 
 def test_a_linger_that_the_shims_own_end_cuts_short_is_no_fault_of_the_peer() -> None:
@@ -261,6 +261,6 @@ def test_what_a_receiver_says_unasked_behind_auth_is_hidden(unasked: bytes, when
         await stage.pass_time(60)
 
     stage = staged(script)
-    assert stage.notes.repairs
+    assert stage.account.repairs
     assert "SECRET" not in all_that_was_told(stage)
-    assert ("sender", b"MAIL FROM:<a@b>\r\n") in stage.notes.dialogue
+    assert ("sender", b"MAIL FROM:<a@b>\r\n") in stage.account.dialogue

@@ -33,8 +33,8 @@ _OF_SECRETS = (Verb.AUTH, Verb.OTHER)
 
 
 @attrs.define(eq=False)
-class Notes:
-    """The notes of one session."""
+class SessionEvents:
+    """What happens in one session, for its observer, its trace and its record."""
 
     record: SessionRecord
     observer: Observer
