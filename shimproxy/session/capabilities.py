@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from shimproxy.session.keywords import DECIDED, KEYWORDS, Offering, keeps
+from shimproxy.session.keywords import DECIDED, KEYWORDS, Offering, Switches, keeps
 from shimproxy.smtp.ehlo import keywords, offering
 
 if TYPE_CHECKING:
@@ -28,19 +28,13 @@ _SWITCHES: Final = tuple((each.name, each.switches) for each in KEYWORDS if each
 
 
 @attrs.define(eq=False)
-class Capabilities:
+class Capabilities(Switches):
     """What one sender was offered."""
 
     _sender: Sender
     _receiver: Receiver
     _events: SessionEvents
     _policy: Policy
-    pipelining: bool = False
-    """Whether the sender was told that it need not wait for each reply (RFC 2920)."""
-    chunks: bool = False
-    """Whether the sender was told that it may say BDAT (RFC 3030)."""
-    tls: bool = False
-    """Whether the sender was told that it may say STARTTLS."""
     _keywords: Keywords = attrs.field(factory=dict)
 
     def offer(self, reply: Reply) -> Reply:

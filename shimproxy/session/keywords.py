@@ -89,7 +89,20 @@ class Keyword:
     limits: bool = attrs.field(default=False, kw_only=True)
     """Whether it takes something away from a sender that was not told of it."""
     switches: str = attrs.field(default="", kw_only=True)
-    """The attribute of Capabilities that says whether the sender was told of it, if anything depends on that."""
+    """The attribute of Capabilities that says whether the sender was told of it, if anything depends on that: one of
+    Switches."""
+
+
+@attrs.define(eq=False)
+class Switches:
+    """What depends on keywords: an entry switches each of these, when the sender is offered its keyword or no more."""
+
+    pipelining: bool = attrs.field(default=False, init=False)
+    """Whether the sender was told that it need not wait for each reply (RFC 2920)."""
+    chunks: bool = attrs.field(default=False, init=False)
+    """Whether the sender was told that it may say BDAT (RFC 3030)."""
+    tls: bool = attrs.field(default=False, init=False)
+    """Whether the sender was told that it may say STARTTLS."""
 
 
 KEYWORDS: Final = (
