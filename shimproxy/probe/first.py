@@ -160,15 +160,13 @@ class FirstSession:
         tls = self.account.tls
         if STARTTLS not in seen.keywords:
             return self._without_tls("it does not offer STARTTLS")
-        tls.reply = await talk.ask(STARTTLS, ReplyTo.STARTTLS)
-        if not welcomes(tls.reply):
-            return self._without_tls(f"STARTTLS was answered by {tls.reply or talk.nothing}")
-        talk.drop_plaintext()
         try:
-            await self.opener.secure(talk)
+            tls.reply = await self.opener.start_tls(talk)
         except TlsFailed as failed:
             mend = "read the receiver's log, or probe it without --tls"
             raise NoTls(self.plan, f"the handshake failed: {failed.reason}", mend, Tls.OFF) from failed
+        if not welcomes(tls.reply):
+            return self._without_tls(f"STARTTLS was answered by {tls.reply or talk.nothing}")
         tls.hello_reply = seen.hello_reply
         await self._hello(talk, seen)
         if seen.hello_reply is None and talk.end:

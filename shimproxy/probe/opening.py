@@ -91,6 +91,14 @@ class Opener:
         if self.tls is Tls.IMPLICIT:
             await self.secure(talk, security)
 
+    async def start_tls(self, talk: Talk, security: ReceiverSecurity | None = None) -> Heard | None:
+        """STARTTLS, and as `secure` once it is accepted; the reply to it. Raises TlsFailed."""
+        heard = await talk.ask(STARTTLS, ReplyTo.STARTTLS)
+        if welcomes(heard):
+            talk.drop_plaintext()
+            await self.secure(talk, security)
+        return heard
+
     async def begin(self, talk: Talk, security: ReceiverSecurity | None = None) -> str:
         """Come to where mail may follow, on a connection after the first; why that failed, if it did.
 
@@ -105,11 +113,9 @@ class Opener:
                 return self._refusal(talk, said, heard)
         if self.tls is not Tls.STARTTLS:
             return ""
-        heard = await talk.ask(STARTTLS, ReplyTo.STARTTLS)
+        heard = await self.start_tls(talk, security)
         if not welcomes(heard):
             return self._refusal(talk, STARTTLS, heard)
-        talk.drop_plaintext()
-        await self.secure(talk, security)
         if security:
             return ""
         heard = await talk.ask(hello)
