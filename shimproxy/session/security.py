@@ -16,7 +16,6 @@ What passes unread is opaque.py's.
 from __future__ import annotations
 
 import enum
-from base64 import b64encode
 from typing import TYPE_CHECKING
 
 import attrs
@@ -25,6 +24,7 @@ from shimproxy.net.errors import DeadlinePassed, TlsFailed
 from shimproxy.session.policy import ReceiverTls, SenderTls
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Command, Verb
+from shimproxy.smtp.login import AUTH, CONTINUES, DONE, login
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from shimproxy.smtp.reply import Reply
 
 STARTTLS = b"STARTTLS"
-_AUTH = b"AUTH"
 
 
 class _Start(enum.Enum):
@@ -136,11 +135,11 @@ class Security:
 
     async def log_in(self, receiver: Receiver, command: Command) -> bool:
         """Log in at the receiver, if the shim is to; whether that is done, or need not be. Raises Interrupted."""
-        login = self.policy.login
-        if login is None or self._logged_in:
+        account = self.policy.login
+        if account is None or self._logged_in:
             return True
         try:
-            why_not = await self._log_in(receiver, command, login)
+            why_not = await self._log_in(receiver, command, account)
         except DeadlinePassed:
             why_not = "no answer in time"
         if why_not and not self.hellos.refusal_of(receiver, command):
@@ -148,30 +147,25 @@ class Security:
         self._logged_in = not why_not
         return self._logged_in
 
-    async def _log_in(self, receiver: Receiver, command: Command, login: Login) -> str:
+    async def _log_in(self, receiver: Receiver, command: Command, account: Login) -> str:
         """Log in; why that failed, if it did."""
-        if not (receiver.leg.secured or login.in_clear):
+        if not (receiver.leg.secured or account.in_clear):
             return "no TLS"
         offered = await self.hellos.offers(receiver, command)
         if offered is None:
             return "the connection is lost"
-        mechanisms = offered.get(_AUTH, b"").upper().split()
-        user, secret = login.user.encode(), login.secret.encode()
-        if b"PLAIN" in mechanisms:  # RFC 4616
-            lines = [b"AUTH PLAIN " + b64encode(b"\0%s\0%s" % (user, secret))]
-        elif b"LOGIN" in mechanisms:  # draft-murchison-sasl-login
-            lines = [b"AUTH LOGIN", b64encode(user), b64encode(secret)]
-        else:
+        commands = login(offered.get(AUTH, b""), account.user, account.secret)
+        if not commands:
             return "neither PLAIN nor LOGIN is offered"
         self.events.secret = True  # until the next command is forwarded
         reply = None
-        for line in lines:
-            reply = await receiver.ask(Command(Verb.AUTH, line + b"\r\n"))
-            if reply is None or reply.code != 334:
+        for said in commands:
+            reply = await receiver.ask(said)
+            if reply is None or reply.code != CONTINUES:
                 break
         if reply is None:
             return "the connection is lost"
-        return "" if reply.code == 235 else f"reply {reply.code}"
+        return "" if reply.code == DONE else f"reply {reply.code}"
 
     async def _start_tls(self, receiver: Receiver, command: Command) -> _Start:
         try:
