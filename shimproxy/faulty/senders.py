@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import socket
 import ssl
 from typing import TYPE_CHECKING, Final
 
@@ -295,6 +296,8 @@ def _gone_before_the_verdict(talk: Dialogue, letter: Letter) -> None:
     """The sender sends the whole mail and closes before it has a reply."""
     letter.envelope(talk)
     letter.content(talk)
+    # The end of the mail leaves with FIN, in one segment: else a swift verdict might come first.
+    talk.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
     talk.send(END)
     talk.fin()
 

@@ -152,8 +152,9 @@ async def _wait(begun: Mapping[Leg, Place], *, may_be_short: bool) -> None:
     if any(leg.writable for leg in legs):
         return
     if may_be_short:
-        with trio.move_on_after(_NEXT_SECONDS):
-            await first.any_of([], legs)
+        async with first.watch.in_task():
+            with trio.move_on_after(_NEXT_SECONDS):
+                await first.any_of([], legs)
     else:
         await first.any_of([], legs)
 
@@ -169,8 +170,9 @@ async def _begin_with_room(
     pause_seconds = _LEAST_PAUSE_SECONDS
     while (leg := _begin(place, driver, watch, source)) is None:
         try:
-            with trio.move_on_after(pause_seconds):
-                await watch.wait()
+            async with watch.in_task():
+                with trio.move_on_after(pause_seconds):
+                    await watch.wait()
         except DeadlinePassed:
             raise DialFailed(f"{_late(address_text(place[1]), connect_seconds)}: its queue is full") from None
         pause_seconds = min(2 * pause_seconds, _NEXT_SECONDS)

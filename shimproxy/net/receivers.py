@@ -155,7 +155,11 @@ class Route:
         if self._left is None:
             self._left = receivers.in_order(self.origin)
         receiver = self._left.pop(0)
-        places = receiver.known if receiver.is_settled else await receiver.find(connect_seconds)
+        if receiver.is_settled:
+            places = receiver.known
+        else:
+            async with watch.in_task():
+                places = await receiver.find(connect_seconds)
         if receivers.resting.some:
             sender = _host(self.origin)
             places = sorted(places, key=lambda each: receivers.resting.rests(each, sender))

@@ -1,8 +1,9 @@
 """Waits with coarse deadlines: one watchdog for the process instead of a cancel scope for each wait.
 
-A `Watch` belongs to one task, which waits through it for whatever will wake it: a leg that its driver has found
-ready, the `Watchdog` that goes round once a tick and wakes those whose deadline has passed, or an interruption.
-It is built so because a cancel scope for each wait costs half as much again as everything else a session does.
+A `Watch` belongs to one task, or to one coroutine that has none (coroutines.py). That waits through it for whatever
+will wake it: a leg that its driver has found ready, the `Watchdog` that goes round once a tick and wakes those whose
+deadline has passed, or an interruption. It is built so because a cancel scope for each wait costs half as much again as
+everything else a session does.
 
 Invariants:
 
@@ -18,26 +19,26 @@ from __future__ import annotations
 
 import math
 import types
-from typing import TYPE_CHECKING, Any, Final, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 import trio
 
+from shimproxy.net.coroutines import WOKEN
 from shimproxy.net.errors import DeadlinePassed, Interrupted
 from shimproxy.net.turnstile import Turnstile
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Coroutine, Generator
+
+    from shimproxy.net.coroutines import CoroutineRunner, RunningCoroutine
 
 _STRETCH_STEPS: Final = 8
 _SWIFT_TURNS: Final = 32
 """With so many turns a session is not busy yet: a mail to ten recipients has fewer. A pause counts as its steps do."""
 _wait_task_rescheduled = trio.lowlevel.wait_task_rescheduled
 _reschedule = trio.lowlevel.reschedule
-
-
-_WOKEN: Final = cast("Any", object())
-"""What a wait ends with, in place of trio's outcome of None: that is an object for each, and 3 % of a session."""
 
 
 def _message_of_waiting(watch: Watch) -> object:
@@ -53,22 +54,26 @@ def _message_of_waiting(watch: Watch) -> object:
 
 @attrs.define(eq=False)
 class Watch:
-    """The waits of one task, and their deadline."""
+    """The waits of one task, or of one coroutine that has none, and their deadline."""
 
     _dog: Watchdog
     doing: str = "starting"
     """What the deadline was allowed for: named when it passes."""
     deadline: float = math.inf
-    _task: trio.lowlevel.Task | None = None
+    _coroutine: RunningCoroutine | None = None
+    """What waits, where that has no task of its own."""
+    _resume: Callable[[], None] | None = None
+    """Has what waits go on; found out with the first wait."""
     _message: Any = None
+    """What is yielded to wait."""
     _turnstile: Turnstile = attrs.field(init=False)
     _steps_at_a_stretch: int = 0
     _turns: int = 0
     """How many it has had since it was renewed."""
     _last_busy: float = -math.inf
     """When it has had a turn as a busy one; as `now`."""
-    _waiting: trio.lowlevel.Task | None = None
-    """The task, while it waits."""
+    _waiting: Callable[[], None] | None = None
+    """Ends the wait in progress."""
     _cut_short: DeadlinePassed | Interrupted | None = None
     """What the wait in progress, or the next one, is to raise."""
 
@@ -89,18 +94,45 @@ class Watch:
     def wait(self) -> Generator[Any, Any, None]:
         """Wait until woken. Raises DeadlinePassed, Interrupted."""
         if self._cut_short is None:
-            if self._task is None:
-                self._task = trio.lowlevel.current_task()
-                self._message = _message_of_waiting(self)
-            self._waiting = self._task
+            if self._resume is None:
+                self._find_out_what_waits()
+            self._waiting = self._resume
             self._steps_at_a_stretch = 0
             outcome = yield self._message
-            if outcome is not _WOKEN:
+            if outcome is not WOKEN:
                 outcome.unwrap()  # which raises Cancelled
             if self._cut_short is None:
                 return
         cut_short, self._cut_short = self._cut_short, None
         raise cut_short
+
+    def _find_out_what_waits(self) -> None:
+        if self._coroutine and not self._coroutine.in_task:
+            self._resume, self._message = self._coroutine.resume, None
+        else:
+            self._resume = partial(_reschedule, trio.lowlevel.current_task(), WOKEN)
+            self._message = _message_of_waiting(self)
+
+    def run(self, coroutine: Coroutine[Any, Any, None], runner: CoroutineRunner, name: str) -> None:
+        """Start a coroutine that waits by this watch alone; it has no task."""
+        self._coroutine = runner.start(coroutine, name)
+        self._coroutine.resume()
+
+    def in_task(self) -> _InTask:
+        """For as long as this context lasts, operations of trio's can be awaited."""
+        return _InTask(self)
+
+    async def enter_task(self) -> None:
+        """See `in_task`."""
+        if self._coroutine:
+            await self._coroutine.enter_task()
+            self._resume = None
+
+    def leave_task(self) -> None:
+        """See `in_task`."""
+        if self._coroutine:
+            self._coroutine.leave_task()
+            self._resume = None
 
     def stretched(self, steps: int = 1) -> bool:
         """Count steps that were made without waiting; whether it is time for a pause."""
@@ -121,10 +153,10 @@ class Watch:
         self._turns += self._steps_at_a_stretch
         self._steps_at_a_stretch = 0
         if self._turns < _SWIFT_TURNS:
-            await trio.lowlevel.checkpoint()
+            await self._let_others_go_on()
         elif self._turnstile.admits(self):
             self._turnstile.look()
-            await trio.lowlevel.checkpoint()
+            await self._let_others_go_on()
         else:
             self._last_busy = self._dog.now
             if self._cut_short is None:
@@ -136,17 +168,23 @@ class Watch:
         if self._dog.has_passed(self.deadline):
             raise DeadlinePassed(self.doing)
 
+    async def _let_others_go_on(self) -> None:
+        if self._coroutine and not self._coroutine.in_task:
+            await self._coroutine.pause()
+        else:
+            await trio.lowlevel.checkpoint()
+
     def wake(self) -> None:
         """End the wait in progress, if there is one: what it waited for has come."""
-        task = self._waiting
-        if task is not None:
+        resume = self._waiting
+        if resume is not None:
             turns = self._turns = self._turns + 1
             if turns < _SWIFT_TURNS:
                 self._waiting = None
                 turnstile = self._turnstile
                 turnstile.turns_alone = 0
                 turnstile.turns_of_others += 1
-                _reschedule(task, _WOKEN)
+                resume()
             else:
                 self._wake_in_turn()
 
@@ -164,10 +202,10 @@ class Watch:
 
     def let_in(self) -> None:
         """End the wait in progress, if there is one, now."""
-        task = self._waiting
-        if task is not None:
+        resume = self._waiting
+        if resume is not None:
             self._waiting = None
-            _reschedule(task, _WOKEN)
+            resume()
 
     def interrupt(self) -> None:
         """Make the wait in progress, or else the next one, raise Interrupted."""
@@ -183,13 +221,28 @@ class Watch:
 
     def close(self) -> None:
         """Forget this watch; it has no deadline any more."""
-        self._task = self._message = None  # the message refers to the watch
+        self._turnstile.leave(self)
+        self._waiting = self._resume = self._message = None  # the message refers to the watch
         self._dog.watches.pop(self, None)
 
     def _abandon(self, _: object) -> trio.lowlevel.Abort:
         self._waiting = None
         self._turnstile.leave(self)
         return trio.lowlevel.Abort.SUCCEEDED
+
+
+@attrs.frozen
+class _InTask:
+    """An async context in which operations of trio's can be awaited."""
+
+    _watch: Watch
+
+    async def __aenter__(self) -> Self:
+        await self._watch.enter_task()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._watch.leave_task()
 
 
 @attrs.define(eq=False)
@@ -213,6 +266,12 @@ class Watchdog:
         watch = Watch(self)
         self.watches[watch] = None
         return watch
+
+    def catch_up(self) -> None:
+        """Take note of the time, if this process has stood still for longer than a tick."""
+        now = trio.current_time()
+        if now > self.now:
+            self.now = now + self.tick_seconds
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Expire what is late, once a tick, and let in who is busy, until cancelled."""

@@ -102,7 +102,6 @@ class _Sessions:
     observer: Observer
     driver: Driver
     watchdog: Watchdog
-    nursery: trio.Nursery
     closer: BackgroundCloser
     admission: AdmissionControl
     journal: Journal
@@ -114,7 +113,7 @@ class _Sessions:
     _process: str = attrs.field(factory=lambda: os.urandom(2).hex())
 
     def begin(self, context: ListenerContext, sock: socket.socket, sockaddr: object) -> None:
-        """Serve a new connection in a task of its own, if that is within the limits."""
+        """Serve a new connection, if that is within the limits."""
         headed = context.origin_policy is not None and context.is_headed(sockaddr)
         network = None if headed else self.admission.network_of(sockaddr)
         if limit := self.admission.enter(network):
@@ -140,7 +139,7 @@ class _Sessions:
         elif policy.fails_over:
             session.route.origin = Origin(party(sockaddr), None)
         self._open[session] = network
-        self.nursery.start_soon(self._serve, session, name=f"session with {peer}")
+        watch.run(self._serve(session), self.driver.runner, f"session with {peer}")
 
     def _join(self, session: Session, sender: Party) -> LocalReply | None:
         """Count a session as of the network that its sender is in; or what is the matter with that."""
@@ -275,11 +274,13 @@ async def serve_on(
         watchdog = Watchdog(
             min(_LONGEST_TICK_SECONDS, max(_SHORTEST_TICK_SECONDS, tick_seconds)), turnstile=driver.turnstile
         )
+        driver.catch_up = watchdog.catch_up
         files = RecordFiles(settings.recording, journal) if settings.recording else None
         told = SafeObserver(
             journal if observer is None else observer, journal, on_session, files.keep if files else None, on_error
         )
         async with trio.open_nursery() as nursery:
+            await nursery.start(driver.runner.run)
             await nursery.start(driver.run)
             await nursery.start(watchdog.run)
             nursery.start_soon(journal.flush_forever)
@@ -287,7 +288,7 @@ async def serve_on(
                 nursery.start_soon(files.prune_forever)
             closer = BackgroundCloser(nursery, watchdog)
             admission = AdmissionControl(settings, descriptors=descriptors_left())
-            sessions = _Sessions(settings, told, driver, watchdog, nursery, closer, admission, journal, metrics)
+            sessions = _Sessions(settings, told, driver, watchdog, closer, admission, journal, metrics)
             if metrics:
                 metrics.phases = sessions.phases
             with trio.CancelScope() as accepting:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shimproxy.net.leg import Leg
-    from shimproxy.net.watch import Watchdog
+    from shimproxy.net.watch import Watch, Watchdog
     from shimproxy.session.data_state import MailDataState
     from shimproxy.session.limits import Deadlines
     from shimproxy.session.session_events import SessionEvents
@@ -89,6 +89,11 @@ class LingeringClose:
     _further: DroppedReplies = attrs.field(factory=lambda: DroppedReplies(Violation.FURTHER_REPLY))
     _settled: trio.Event = attrs.field(factory=trio.Event)
     _over: trio.Event = attrs.field(factory=trio.Event)
+    _session_watch: Watch = attrs.field(init=False)
+    """What the session waits under."""
+
+    def __attrs_post_init__(self) -> None:
+        self._session_watch = self.leg.watch
 
     def begin(self, early: Reply | None, *, noted: bool) -> bool:
         """Hear what the receiver has said so far; whether that was all, as the leg is closed.
@@ -147,7 +152,7 @@ class LingeringClose:
 
     async def verdicts(self) -> list[Reply]:
         """What was decided, as soon as it is; less than was due if the receiver ended without."""
-        await self._settled.wait()
+        await self._wait_for(self._settled)
         return self.decided
 
     def hurry(self) -> None:
@@ -157,7 +162,12 @@ class LingeringClose:
 
     async def over(self) -> None:
         """Return when the leg is closed."""
-        await self._over.wait()
+        await self._wait_for(self._over)
+
+    async def _wait_for(self, event: trio.Event) -> None:
+        if not event.is_set():
+            async with self._session_watch.in_task():
+                await event.wait()
 
     @property
     def _has_its_verdict(self) -> bool:

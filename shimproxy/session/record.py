@@ -172,7 +172,7 @@ class DroppedReplies:
 
 
 class Observer(Protocol):
-    """Who is told of a session while it goes on; called from its task, so that it must not wait."""
+    """Who is told of a session while it goes on; called within its steps, so that it must not wait."""
 
     @property
     def wants_dialogue(self) -> bool:

@@ -1,8 +1,8 @@
 """One session: a sender and a receiver, from the connection to the end of both legs.
 
 It reads as RFC 5321 4.3 does: greeting, then command, reply, command, reply (commands.py), with mail data where a 354
-has said so (mail_data_handler.py). One task serves both legs; a sender that was offered PIPELINING goes on before it
-has the replies (pending.py).
+has said so (mail_data_handler.py). One coroutine serves both legs; a sender that was offered PIPELINING goes on before
+it has the replies (pending.py).
 
 Invariants:
 

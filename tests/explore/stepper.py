@@ -1,9 +1,9 @@
 """Runs the coroutines of a session one step at a time, in virtual time, without trio's loop.
 
-The session waits in few ways only: a Watch parks its task and is woken by a leg or by the watchdog; a LingeringClose
-has events. `Loop` provides these under the names that shimproxy calls them by (`Loop.installed`). All else is
-shimproxy's own code, the watchdog's round included. trio's own loop plays about 200 dialogues a second, this one over
-1,000.
+The session waits in few ways only: a Watch yields and is woken by a leg or by the watchdog; a LingeringClose has
+events, for which the session has a task. `Loop` provides these under the names that shimproxy calls them by
+(`installed`). All else is shimproxy's own code, the watchdog's round included. trio's own loop plays about 200
+dialogues a second, this one over 1,000.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import types
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from unittest import mock
 
 import attrs
 
 from shimproxy.net import watch as watch_module
+from shimproxy.net.coroutines import CoroutineRunner, RunningCoroutine
 from shimproxy.session import receiver as receiver_module
 from shimproxy.session import session as session_module
 from shimproxy.session.lingering_close import LingeringClose
@@ -24,12 +25,16 @@ from shimproxy.session.lingering_close import LingeringClose
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterator
 
+    import trio
+
     from shimproxy.net.watch import Watchdog
+
+_PARKED = object()
 
 
 @types.coroutine
-def _park(_abandon: object = None) -> Generator[None, Any, Any]:
-    return (yield)
+def _park(_abandon: object = None) -> Generator[object, Any, Any]:
+    return (yield _PARKED)
 
 
 class Task:
@@ -44,16 +49,32 @@ class Task:
         """What the wait that it was woken from ends with."""
         self.woken = False
 
+    def step(self) -> None:
+        """Go on to the next wait."""
+        loop = _loop()
+        loop.current = self
+        self.woken = False
+        try:
+            self.coroutine.send(self.value)
+        except StopIteration:
+            loop.tasks.pop(self, None)
 
-class Loop:
-    """The tasks of one dialogue, and its clock."""
 
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.current: Task | None = None
-        self.tasks: dict[Task, None] = {}
-        self.steps = 0
-        self._ready: deque[Task] = deque()
+@attrs.define(eq=False)
+class Loop(CoroutineRunner):
+    """The session and the tasks of one dialogue, and its clock."""
+
+    held: bool = True
+    """Always: `run` steps those that were woken, one after the other."""
+    woken: deque[Any] = attrs.field(factory=deque)
+    """Tasks, and the session where that has none."""
+    now: float = 0.0
+    current: Task | None = None
+    tasks: dict[Task, None] = attrs.field(factory=dict)
+    steps: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.nursery = cast("trio.Nursery", self)
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object, name: str = "") -> None:
         """Start a task; as trio.Nursery.start_soon."""
@@ -68,20 +89,19 @@ class Loop:
         assert not task.woken, "woken twice"
         task.woken = True
         task.value = value
-        self._ready.append(task)
+        self.woken.append(task)
 
-    def run(self, poll: Callable[[], None]) -> None:
-        """Run all tasks until each of them is parked; `poll` tells the legs of their events between two steps."""
-        ready = self._ready
+    def pause(self, running: RunningCoroutine) -> None:
+        """As CoroutineRunner has it."""
+        self.woken.append(running)
+
+    def run_until_parked(self, poll: Callable[[], None]) -> None:
+        """Step all until each of them waits; `poll` tells the legs of their events between two steps."""
+        woken = self.woken
         poll()
-        while ready:
-            task = self.current = ready.popleft()
-            task.woken = False
+        while woken:
             self.steps += 1
-            try:
-                task.coroutine.send(task.value)
-            except StopIteration:
-                self.tasks.pop(task, None)
+            woken.popleft().step()
             poll()
 
     def pass_time(self, dog: Watchdog, until: float) -> None:
@@ -94,10 +114,20 @@ class Loop:
 
     def close(self) -> None:
         """Abandon what is left."""
-        for task in self.tasks:
+        for each in self._not_over:
             with contextlib.suppress(RuntimeError):
-                task.coroutine.close()
+                each.coroutine.close()
         self.tasks.clear()
+        self.running.clear()
+
+    @property
+    def names(self) -> list[str]:
+        """What is not over."""
+        return sorted({each.name for each in self._not_over})
+
+    @property
+    def _not_over(self) -> list[Task | RunningCoroutine]:
+        return [*self.tasks, *self.running]
 
 
 class Event:

@@ -228,19 +228,18 @@ class World:
     def run(self) -> None:
         """Hold the dialogue."""
         loop, poll = self.loop, self._driver.poll
-        loop.spawn(self.session.run)
-        loop.run(poll)
+        self.session.sender.leg.watch.run(self.session.run(), loop, "session")
+        loop.run_until_parked(poll)
         while True:
             if self._advance():
-                loop.run(poll)
-            elif not loop.tasks or not self._pass_time():
+                loop.run_until_parked(poll)
+            elif not loop.names or not self._pass_time():
                 break
             if loop.steps > _MOST_STEPS:
                 self.errors.append("guarantee 8: shimproxy is always busy")
                 break
-        if loop.tasks:
-            names = sorted(task.name or "session" for task in loop.tasks)
-            self.errors.append(f"guarantee 8: not over: {', '.join(names)}")
+        if loop.names:
+            self.errors.append(f"guarantee 8: not over: {', '.join(loop.names)}")
         loop.close()
 
     def _advance(self) -> bool:
@@ -296,7 +295,7 @@ class World:
 
     def _let_peers_act(self) -> None:
         while self._peers_act():
-            self.loop.run(self._driver.poll)
+            self.loop.run_until_parked(self._driver.poll)
 
     def _next_expiry(self) -> float:
         deadline = min((watch.deadline for watch in self._dog.watches if watch._waiting), default=math.inf)
@@ -306,7 +305,7 @@ class World:
         self._look_for_deafness()
         self.log.append(Event("TIME", "", unread_octets=int(until - self.loop.now)))
         self.loop.pass_time(self._dog, until)
-        self.loop.run(self._driver.poll)
+        self.loop.run_until_parked(self._driver.poll)
 
     def _pass_time(self) -> bool:
         """Let time pass up to the next deadline, or to just before it for a peer that has paused; whether any can."""

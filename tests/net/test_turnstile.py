@@ -5,6 +5,7 @@ In memory: one task stands for each session, and what the driver would find is t
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -12,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from shimproxy.net.coroutines import CoroutineRunner
 from shimproxy.net.errors import DeadlinePassed, Interrupted
 from shimproxy.net.turnstile import Turnstile
 from shimproxy.net.watch import Watch, Watchdog
@@ -290,9 +292,12 @@ def test_a_mail_beside_senders_that_never_stop_waits_for_a_few_of_their_turns(na
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
+            runner = CoroutineRunner()
             await nursery.start(dog.run)
-            hogs = [Stage(nursery, clock, limits=limits, sender=EndlessSocket(), watchdog=dog) for _ in range(number)]
-            good = Stage(nursery, clock, watchdog=dog)
+            await nursery.start(runner.run)
+            company = partial(Stage, nursery, clock, watchdog=dog, runner=runner)
+            hogs = [company(limits=limits, sender=EndlessSocket()) for _ in range(number)]
+            good = company()
             for each in (*hogs, good):
                 await each.start()
                 await each.feed(each.receiver, b"220 hello\r\n")
@@ -302,6 +307,7 @@ def test_a_mail_beside_senders_that_never_stop_waits_for_a_few_of_their_turns(na
             for hog in hogs:
                 assert isinstance(hog.sender, EndlessSocket)
                 hog.sender.flood(HOGS[name])
+            runner.release()
 
             def heard() -> int:
                 octets = 0

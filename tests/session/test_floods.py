@@ -70,6 +70,7 @@ def played(
                 step(stage)
                 await stage.settle()
             play[-1](stage)
+            stage.runner.release()
             for _ in range(turns):
                 sender.reads = receiver.reads = 0
                 receiver.written.clear()

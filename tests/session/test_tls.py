@@ -168,6 +168,7 @@ def test_opaque_octets_without_end_leave_other_sessions_their_turn() -> None:
         await opaque_stage(stage)
         octets = b"r" * 4_000_000
         stage.receiver.feed(octets)
+        stage.runner.release()
         for _ in range(3):
             await trio.lowlevel.checkpoint()
         assert 0 < len(stage.sender.written) < len(octets)

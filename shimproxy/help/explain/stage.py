@@ -14,6 +14,7 @@ import attrs
 import trio
 import trio.testing
 
+from shimproxy.net.coroutines import CoroutineRunner
 from shimproxy.net.driver import Block, Standing
 from shimproxy.net.errors import DialFailed
 from shimproxy.net.leg import Leg
@@ -274,8 +275,10 @@ class Stage:
     """What has to be found out before the greeting: a PROXY header, unless it is where the sender wanted to go."""
     tracer: Tracer | None = attrs.field(factory=lambda: Tracer(keeps_mail_data=True))
     watchdog: Watchdog | None = None
-    """Whose watches it has, if it is not alone: it runs already."""
+    """Whose watches it has, if it is not alone: it runs already, and so does the `runner`."""
     session: Session = attrs.field(init=False)
+    runner: CoroutineRunner = attrs.field(factory=CoroutineRunner)
+    """Steps the session."""
 
     async def start(self) -> None:
         """Begin the session, up to its first wait."""
@@ -283,6 +286,7 @@ class Stage:
         if watchdog is None:
             watchdog = Watchdog()
             await self.nursery.start(watchdog.run)
+            await self.nursery.start(self.runner.run)
         sock = cast("socket.socket", self.sender)
         leg = Leg("sender", sock, driver, watchdog.watch(), "192.0.2.1:1", never_short=self.never_short)
         events = SessionEvents(SessionRecord("example", "192.0.2.1:1"), self.account, tracer=self.tracer)
@@ -295,12 +299,14 @@ class Stage:
             headed = not origin_policy.original
             origin = ConnectionOrigin(origin_policy, ("192.0.2.1", 1), headed, route, events, lambda _: None)
         self.session = Session(sender, events, policy, route, BackgroundCloser(self.nursery, watchdog), origin)
-        self.nursery.start_soon(self.session.run)
+        leg.watch.run(self.session.run(), self.runner, "session")
         await self.settle()
 
     async def settle(self) -> None:
-        """Let the session go on until it waits."""
+        """Let the session go on until it waits. What is fed to it from then on lies there at once at the next call."""
+        self.runner.release()
         await trio.testing.wait_all_tasks_blocked()
+        self.runner.held = True
 
     async def feed(self, sock: MemorySocket, octets: bytes, piece_octets: int = 0) -> None:
         """Feed octets in pieces (whole if 0), settling after each."""
