@@ -46,7 +46,7 @@ class ReplyWaits:
         if not receiver.flush_now():
             await self._flush()
         while pending.outstanding:
-            reply = None if receiver.gone else receiver.reply_at_hand()
+            reply = receiver.reply_at_hand() if receiver.replies.unread or receiver.leg.ended else None
             if reply is None and not receiver.gone:
                 if not self.sender.pour_now():
                     await self._pour()
