@@ -75,7 +75,9 @@ def test_few_frames_stand_between_the_wake_and_the_read() -> None:
 
     assert staged(script, telling=False).repaired == []
     assert len(reads) >= 2
-    assert {names[-1] for names in reads} == {"run"}, "which a task of the service awaits, with one frame of its own"
+    assert {names[-1] for names in reads} == {"run"}, (
+        "which a coroutine of the service awaits, with one frame of its own"
+    )
     assert max(len(names) + 1 for names in reads) <= MOST_FRAMES, reads
 
 
