@@ -8,7 +8,7 @@ Invariants:
 
 1. No coroutine is stepped within the step of another, nor before all legs have been told of their events: a descriptor
    that one of them closes may be another's before the round is over.
-2. What leaves a coroutine as an exception leaves through the nursery of the runner, as from a task.
+2. What leaves a coroutine as an exception leaves through the nursery, as from a task.
 3. When the runner is cancelled, so is each coroutine that has no task at that moment.
 """
 
@@ -95,6 +95,12 @@ class RunningCoroutine:
         except BaseException:
             self._end()
             raise
+        try:
+            # The runner may have cancelled the others while this task was about to run.
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except trio.Cancelled as cancelled:
+            self.cancel(cancelled)
+            raise
 
     @types.coroutine
     def _steps_in_task(self) -> Generator[Any, Any, None]:
@@ -116,7 +122,7 @@ class RunningCoroutine:
 
     def cancel(self, cancelled: BaseException) -> None:
         """End it by trio's Cancelled, if it has no task: where it has one, trio does that."""
-        if self.in_task:
+        if self.in_task or self._is_over:
             return
         self._end()
         try:
@@ -169,23 +175,26 @@ class CoroutineRunner:
             self._resting = None
             trio.lowlevel.reschedule(task)
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Resume those that pause, until cancelled."""
-        async with trio.open_nursery() as self.nursery:
-            task_status.started()
-            try:
-                while True:
-                    if not self._paused:
-                        self._resting = trio.lowlevel.current_task()
-                        await trio.lowlevel.wait_task_rescheduled(self._abandon)
-                    await trio.lowlevel.checkpoint()
-                    paused, self._paused = self._paused, []
-                    for running in paused:
-                        running.resume()
-            except trio.Cancelled as cancelled:
-                for running in list(self.running):
-                    running.cancel(cancelled)
-                raise
+    async def run(self, nursery: trio.Nursery, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Resume those that pause, until cancelled.
+
+        The nursery is that of whoever starts sessions, so that none is started after this was cancelled.
+        """
+        self.nursery = nursery
+        task_status.started()
+        try:
+            while True:
+                if not self._paused:
+                    self._resting = trio.lowlevel.current_task()
+                    await trio.lowlevel.wait_task_rescheduled(self._abandon)
+                await trio.lowlevel.checkpoint()
+                paused, self._paused = self._paused, []
+                for running in paused:
+                    running.resume()
+        except trio.Cancelled as cancelled:
+            for running in list(self.running):
+                running.cancel(cancelled)
+            raise
 
     def _abandon(self, _: object) -> trio.lowlevel.Abort:
         self._resting = None

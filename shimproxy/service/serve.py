@@ -280,7 +280,7 @@ async def serve_on(
             journal if observer is None else observer, journal, on_session, files.keep if files else None, on_error
         )
         async with trio.open_nursery() as nursery:
-            await nursery.start(driver.runner.run)
+            await nursery.start(driver.runner.run, nursery)
             await nursery.start(driver.run)
             await nursery.start(watchdog.run)
             nursery.start_soon(journal.flush_forever)

@@ -16,6 +16,7 @@ from unittest import mock
 
 import attrs
 
+from shimproxy.net import coroutines as coroutines_module
 from shimproxy.net import watch as watch_module
 from shimproxy.net.coroutines import CoroutineRunner, RunningCoroutine
 from shimproxy.session import receiver as receiver_module
@@ -190,6 +191,10 @@ async def _checkpoint() -> None:
     await _park()
 
 
+async def _checkpoint_if_cancelled() -> None:
+    """Nothing is cancelled here."""
+
+
 def _current_task() -> Task | None:
     return _loop().current
 
@@ -201,9 +206,12 @@ def _reschedule(task: Task, value: object = None) -> None:
 @contextlib.contextmanager
 def installed() -> Iterator[None]:
     """While this holds, sessions of this process run on the loop that `use` was given."""
-    lowlevel = types.SimpleNamespace(current_task=_current_task, checkpoint=_checkpoint)
+    lowlevel = types.SimpleNamespace(
+        current_task=_current_task, checkpoint=_checkpoint, checkpoint_if_cancelled=_checkpoint_if_cancelled
+    )
     trio = types.SimpleNamespace(lowlevel=lowlevel, current_time=now)
     with (
+        mock.patch.object(coroutines_module, "trio", trio),
         mock.patch.object(watch_module, "trio", trio),
         mock.patch.object(watch_module, "_wait_task_rescheduled", _park),
         mock.patch.object(watch_module, "_reschedule", _reschedule),

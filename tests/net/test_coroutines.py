@@ -42,7 +42,7 @@ async def place() -> AsyncIterator[Place]:
     async with trio.open_nursery() as nursery:
         dog, runner = Watchdog(), CoroutineRunner()
         await nursery.start(dog.run)
-        await nursery.start(runner.run)
+        await nursery.start(runner.run, nursery)
         yield Place(nursery, dog, runner)
         nursery.cancel_scope.cancel()
 
@@ -212,6 +212,36 @@ async def test_a_cancelled_runner_cancels_them(where: str, autojump_clock: trio.
     assert not here.runner.running
 
 
+@pytest.mark.parametrize("left", ["before", "at once"])
+async def test_one_that_leaves_its_task_as_it_is_cancelled_is_cancelled(left: str) -> None:
+    """In the round of trio's loop in which the runner is cancelled: before it or after."""
+    event = trio.Event()
+    async with place() as here:
+
+        async def stays(watch: Watch) -> None:
+            try:
+                async with watch.in_task():
+                    if left == "before":
+                        await event.wait()
+                here.noted.append("has left its task")
+                await watch.wait()
+            finally:
+                here.noted.append("over")
+                watch.close()
+
+        for _ in range(8):
+            if left == "before":
+                here.start(stays)
+        await trio.testing.wait_all_tasks_blocked()
+        if left == "before":
+            event.set()
+        else:
+            for _ in range(8):
+                here.start(stays)
+    assert here.noted.count("over") == 8
+    assert not here.runner.running
+
+
 async def test_one_that_awaits_on_its_way_out_is_closed() -> None:
     async with place() as here:
 
@@ -233,7 +263,7 @@ async def test_a_descriptor_that_is_reused_within_a_round_has_no_event_of_its_pr
     async with trio.open_nursery() as nursery:
         dog = Watchdog(turnstile=driver.turnstile)
         await nursery.start(dog.run)
-        await nursery.start(driver.runner.run)
+        await nursery.start(driver.runner.run, nursery)
         pairs = [socket.socketpair() for _ in range(3)]
         for mine, _ in pairs:
             mine.setblocking(False)
@@ -274,7 +304,7 @@ async def test_a_deadline_counts_from_now_where_the_process_has_stood_still(
         dog = Watchdog(turnstile=driver.turnstile)
         driver.catch_up = dog.catch_up
         await nursery.start(dog.run)
-        await nursery.start(driver.runner.run)
+        await nursery.start(driver.runner.run, nursery)
         watch = dog.watch()
         leg = Leg("sender", mine, driver, watch, "peer")
 

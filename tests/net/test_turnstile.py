@@ -294,7 +294,7 @@ def test_a_mail_beside_senders_that_never_stop_waits_for_a_few_of_their_turns(na
         async with trio.open_nursery() as nursery:
             runner = CoroutineRunner()
             await nursery.start(dog.run)
-            await nursery.start(runner.run)
+            await nursery.start(runner.run, nursery)
             company = partial(Stage, nursery, clock, watchdog=dog, runner=runner)
             hogs = [company(limits=limits, sender=EndlessSocket()) for _ in range(number)]
             good = company()

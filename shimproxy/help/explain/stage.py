@@ -286,7 +286,7 @@ class Stage:
         if watchdog is None:
             watchdog = Watchdog()
             await self.nursery.start(watchdog.run)
-            await self.nursery.start(self.runner.run)
+            await self.nursery.start(self.runner.run, self.nursery)
         sock = cast("socket.socket", self.sender)
         leg = Leg("sender", sock, driver, watchdog.watch(), "192.0.2.1:1", never_short=self.never_short)
         events = SessionEvents(SessionRecord("example", "192.0.2.1:1"), self.account, tracer=self.tracer)
