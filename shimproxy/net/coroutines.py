@@ -105,13 +105,17 @@ class RunningCoroutine:
     @types.coroutine
     def _steps_in_task(self) -> Generator[Any, Any, None]:
         """Pass what the coroutine awaits on to trio, up to the first wait of its own."""
-        value = WOKEN
+        runner, value = self._runner, WOKEN
         while True:
+            held, runner.held = runner.held, True
             try:
                 wants = self.coroutine.send(value)
             except StopIteration:
                 self._end()
                 return
+            finally:
+                if not held:
+                    runner.release_later()
             if wants is None:
                 return
             if wants is _TASK:
@@ -166,6 +170,12 @@ class CoroutineRunner:
                 woken.popleft().step()
         finally:
             self.held = False
+
+    def release_later(self) -> None:
+        """As `release`, after a turn of trio's loop: the task that has stepped one is not at its own wait yet."""
+        self.held = False
+        while self.woken:
+            self.pause(self.woken.popleft())
 
     def pause(self, running: RunningCoroutine) -> None:
         """Resume it after a turn of trio's loop."""

@@ -80,6 +80,26 @@ async def test_none_is_stepped_within_the_step_of_another() -> None:
         assert here.noted == ["this one", "the other"]
 
 
+async def test_none_is_stepped_within_the_step_of_another_that_has_a_task() -> None:
+    async with place() as here:
+
+        async def waits(watch: Watch) -> None:
+            await watch.wait()
+            here.noted.append("the other")
+
+        other = here.start(waits)
+
+        async def wakes(watch: Watch) -> None:
+            async with watch.in_task():
+                other.wake()
+                here.noted.append("this one")
+                await trio.lowlevel.checkpoint()
+
+        here.start(wakes)
+        await trio.testing.wait_all_tasks_blocked()
+        assert here.noted == ["this one", "the other"]
+
+
 async def test_a_pause_lets_trios_tasks_run() -> None:
     async with place() as here:
 
