@@ -123,6 +123,7 @@ class _Sessions:
         settings, policy = self.settings, context.policy
         tracer = Tracer(settings.record_mail_data) if settings.trace or settings.record else None
         events = SessionEvents(SessionRecord(f"{self._process}-{next(self._ids)}", peer), self.observer, tracer=tracer)
+        self.watchdog.catch_up()  # the session starts at once, and the watchdog may have its round after that
         watch = self.watchdog.watch()
         try:
             leg = Leg("sender", sock, self.driver, watch, peer)

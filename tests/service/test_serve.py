@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 import trio
+import trio.testing
 
 import shimproxy
 from shimproxy import Repair, SessionRecord, Settings, Stop, Violation
@@ -312,6 +313,21 @@ async def test_cancelled_with_sessions_open_it_has_no_bug(caplog: pytest.LogCapt
             for sender in senders:
                 await sender.stream.aclose()
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_who_came_while_the_process_stood_still_has_its_whole_time(mock_clock: trio.testing.MockClock) -> None:
+    """Ten senders, since trio draws whether the accepting task or the watchdog goes on first."""
+    async with trio.open_nursery() as nursery:
+        settings = Settings(listen=["127.0.0.1:0"], receiver=await receiver(polite, nursery))
+        (address,) = await nursery.start(partial(shimproxy.serve, settings))
+        host, port = address.rsplit(":", 1)
+        for _ in range(10):
+            sock = socket.create_connection((host, int(port)))
+            mock_clock.jump(1000)
+            sender = Lines(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
+            assert await sender.line() == b"220 hello\r\n"
+            await sender.stream.aclose()
+        nursery.cancel_scope.cancel()
 
 
 async def test_after_the_grace_a_transaction_gets_421_and_the_receiver_no_end() -> None:
