@@ -118,7 +118,9 @@ class Turnstile:
                 passed_over += 1
             elif queue:
                 passed_over = self.turns_of_others = 0
-                for _ in range(min(due or 1, len(queue))):
+                for _ in range(due or 1):
+                    if not queue:
+                        break  # who was let in may have made another leave
                     watch, _ = queue.popitem(last=False)
                     watch.let_in()
             # Those who wait here end it when they are cancelled: see Driver.run.

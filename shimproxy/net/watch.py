@@ -125,6 +125,7 @@ class Watch:
     async def enter_task(self) -> None:
         """See `in_task`."""
         if self._coroutine:
+            assert not self._coroutine.in_task, "the end of the inner context would end the task of the outer one"
             await self._coroutine.enter_task()
             self._resume = None
 

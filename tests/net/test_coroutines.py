@@ -180,6 +180,21 @@ async def test_they_are_an_error_without_one() -> None:
         assert here.noted == ["an operation of trio's outside of Watch.in_task()"]
 
 
+async def test_a_task_within_a_task_is_an_error() -> None:
+    async with place() as here:
+
+        async def nests(watch: Watch) -> None:
+            async with watch.in_task():
+                try:
+                    await watch.enter_task()
+                except AssertionError:
+                    here.noted.append("refused")
+
+        here.start(nests)
+        await trio.testing.wait_all_tasks_blocked()
+        assert here.noted == ["refused"]
+
+
 @pytest.mark.parametrize("in_task", [False, True])
 async def test_an_exception_leaves_through_the_nursery(in_task: bool) -> None:
     broken = []

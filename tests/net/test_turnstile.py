@@ -264,6 +264,39 @@ def test_a_busy_session_is_none_any_more(how: str) -> None:
     among_hogs(50, script)
 
 
+async def test_one_that_makes_another_leave_as_it_is_let_in_takes_no_turn_from_the_rest() -> None:
+    class Leaves(Nobody):
+        def let_in(self) -> None:
+            super().let_in()
+            turnstile.leave(second)
+
+    async with trio.open_nursery() as nursery:
+        turnstile = Turnstile()
+        turns: list[str] = []
+        second = Nobody("second", turns)
+        turnstile.has_room = False
+        turnstile.turns_of_others = 16
+        turnstile.enter(Leaves("first", turns))
+        turnstile.enter(second)
+        nursery.start_soon(turnstile.run)
+        await trio.testing.wait_all_tasks_blocked()
+        turnstile.enter(Nobody("third", turns))
+        await trio.testing.wait_all_tasks_blocked()
+        assert turns == ["first", "third"]
+        nursery.cancel_scope.cancel()
+
+
+@attrs.define(eq=False)
+class Nobody:
+    """Who is let in, and does nothing then."""
+
+    name: str
+    turns: list[str]
+
+    def let_in(self) -> None:
+        self.turns.append(self.name)
+
+
 # -- sessions
 
 MAIL = (
