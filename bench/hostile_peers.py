@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import os
 import random
 import signal
 import socket
@@ -25,7 +24,7 @@ import attrs
 import trio
 
 from bench.mail_data import END_OF_DATA, base64_block
-from bench.peers import HOST, READY
+from bench.peers import HOST, READY, be_nice
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -304,14 +303,9 @@ RECEIVERS: Final[dict[str, Play]] = {
 
 
 def _ready(port: int) -> None:
-    """Say that it has begun; from now on, take the CPU that others leave.
-
-    Nice counts among the processes of one session, and what stands in autogroup among sessions (sched(7)).
-    """
+    """Say that it has begun; from now on, take the CPU that others leave."""
     print(f"{READY}{port}", flush=True)
-    os.nice(_NICE)
-    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as file:
-        file.write(str(_NICE))
+    be_nice(_NICE)
 
 
 async def _play(play: Play, wire: Wire) -> None:
