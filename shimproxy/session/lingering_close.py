@@ -104,7 +104,7 @@ class LingeringClose:
         """
         if early and ruling(ReplyTo.IN_MAIL_DATA, early)[0] in DECIDES:
             self._hear_reply(early, noted=noted)
-        elif early:
+        elif early and self.events.telling:
             self.events.heard_reply(self.leg, early, EARLY)
         self._overflows = self._hear(b"")
         if early:

@@ -96,14 +96,13 @@ class SessionEvents:
             self.observer.said(self.record, "sender", b"(%d octets of mail data)" % octets)
 
     def heard_reply(self, leg: Leg, reply: Reply, remark: str) -> None:
-        """A receiver gave a reply; `remark` says what it answers."""
-        if self.telling:
-            text = self._shown(reply)
-            if self._observed:
-                self.observer.said(self.record, "receiver", text)
-            if self.tracer:
-                octets = None if reply.violations else len(reply.octets)
-                self.tracer.of(leg).heard(Kind.REPLY, text, octets, remark)
+        """A receiver gave a reply; `remark` says what it answers. Called while `telling` alone."""
+        text = self._shown(reply)
+        if self._observed:
+            self.observer.said(self.record, "receiver", text)
+        if self.tracer:
+            octets = None if reply.violations else len(reply.octets)
+            self.tracer.of(leg).heard(Kind.REPLY, text, octets, remark)
 
     def heard_dropped(self, leg: Leg, reply: Reply, remark: str) -> None:
         """A receiver gave a reply that is dropped; those are told to the observer together, as a repair."""

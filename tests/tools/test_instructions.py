@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.instructions.__main__ import GROWTH, grown
+from tests.instructions.__main__ import GROWTH, GROWTH_OF_SESSIONS, grown
 
 
 def test_a_figure_may_grow_by_a_little_and_be_smaller() -> None:
@@ -10,6 +10,13 @@ def test_a_figure_may_grow_by_a_little_and_be_smaller() -> None:
 
     assert grown({"base64": 1000 + round(1000 * GROWTH), "prose": 10}, before) == []
     assert grown({"base64": 1000 + round(2000 * GROWTH), "prose": 10}, before) == ["base64"]
+
+
+def test_a_session_may_vary_by_more() -> None:
+    kind = "instructions of a session"
+
+    assert grown({kind: 1000 + round(1000 * GROWTH_OF_SESSIONS)}, {kind: 1000}) == []
+    assert grown({kind: 1000 + round(2000 * GROWTH_OF_SESSIONS)}, {kind: 1000}) == [kind]
 
 
 def test_a_kind_without_a_figure_is_not_passed_over() -> None:
