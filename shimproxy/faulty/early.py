@@ -10,6 +10,14 @@ from shimproxy.faulty.fault import CLOSING, TOO_BIG, fault, refuses
 from shimproxy.faulty.talk import FIRST_PART_OCTETS, Talk
 from shimproxy.smtp.catalogue import Violation
 
+
+def _refuse_and_close(talk: Talk, reply: bytes) -> None:
+    """Say it after the first octets of the mail, and close with the others unread."""
+    talk.first_part()
+    talk.early(reply)
+    talk.close()
+
+
 # -- none at all
 
 
@@ -164,49 +172,37 @@ def mox_451_rst(talk: Talk, reply: bytes) -> None:
 @refuses(Violation.EARLY_REPLY, b"521 5.5.2 Error reading DATA: invalid line ending\r\n")
 def chasquid_521_close(talk: Talk, reply: bytes) -> None:
     """The receiver says 521 for a bare newline and closes: chasquid."""
-    talk.first_part()
-    talk.early(reply)
-    talk.close()
+    _refuse_and_close(talk, reply)
 
 
 @refuses(Violation.EARLY_REPLY, b"500 Line too long\r\n")
 def opensmtpd_500_line(talk: Talk, reply: bytes) -> None:
     """The receiver says 500 for a long line and closes: OpenSMTPD."""
-    talk.first_part()
-    talk.early(reply)
-    talk.close()
+    _refuse_and_close(talk, reply)
 
 
 @refuses(Violation.EARLY_REPLY, b"500 5.0.0 line delimiter must be CRLF\r\n")
 def james_500_end_session(talk: Talk, reply: bytes) -> None:
     """The receiver says 500 for a line without CRLF and closes: Apache James."""
-    talk.first_part()
-    talk.early(reply)
-    talk.close()
+    _refuse_and_close(talk, reply)
 
 
 @refuses(Violation.EARLY_REPLY, b"451 See https://cr.yp.to/docs/smtplf.html.\r\n")
 def qmail_451_exit(talk: Talk, reply: bytes) -> None:
     """The receiver says 451 for a bare newline and exits: qmail, notqmail."""
-    talk.first_part()
-    talk.early(reply)
-    talk.close()
+    _refuse_and_close(talk, reply)
 
 
 @refuses(Violation.EARLY_REPLY, b"421 See http://smtpd.github.io/qpsmtpd/barelf.html\r\n")
 def qpsmtpd_421(talk: Talk, reply: bytes) -> None:
     """The receiver says 421 in mid-mail and closes: qpsmtpd."""
-    talk.first_part()
-    talk.early(reply)
-    talk.close()
+    _refuse_and_close(talk, reply)
 
 
 @refuses(Violation.EARLY_REPLY, b"554 Transaction aborted due to too many MIME parts\r\n")
 def haraka_554_disconnect(talk: Talk, reply: bytes) -> None:
     """The receiver says 554 for too many MIME parts and closes: Haraka."""
-    talk.first_part()
-    talk.early(reply)
-    talk.close()
+    _refuse_and_close(talk, reply)
 
 
 # -- more than one
