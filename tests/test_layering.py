@@ -17,7 +17,6 @@ MODULES = modules()
 LINES_LIMIT = 450
 CLASS_LIMIT = 250
 LARGE_CLASSES = {
-    "shimproxy.net.leg.Leg": 395,
     "shimproxy.daemon.supervisor.Supervisor": 310,
     "shimproxy.session.receiver.Receiver": 400,
 }

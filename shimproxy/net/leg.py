@@ -2,21 +2,20 @@
 
 Invariants:
 
-1. A wait is made only where a call would block, or is sure to: after one that came back short.
-2. FIN and RST are values of `ended`, not exceptions, when reading: what was sent before them is read first.
-3. After a write failed, or was given up half-way, nothing more is written (`broken`).
-4. Every few reads there is a pause, so that one fast peer can't starve the others, nor outlast a deadline.
-5. Whoever reads into the driver's one block owns it until the next await, and no longer.
-6. With TLS the same holds for what it carries: an alert or a FIN that ends it is the peer's end, and a half-close says
+1. FIN and RST are values of `ended`, not exceptions, when reading: what was sent before them is read first.
+2. After a write failed, or was given up half-way, nothing more is written (`broken`).
+3. Every few reads there is a pause, so that one fast peer can't starve the others, nor outlast a deadline.
+4. Whoever reads into the driver's one block owns it until the next await, and no longer.
+5. With TLS the same holds for what it carries: an alert or a FIN that ends it is the peer's end, and a half-close says
    both, so that the peer may go on sending.
 
-It does not know what the octets mean, nor which of the two legs it is, but for the name in its errors.
+When it can be read and written, and the waits for that, are pollable.py's. It does not know what the octets mean, nor
+which of the two legs it is, but for the name in its errors.
 """
 
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import ssl
 import struct
@@ -24,15 +23,14 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from shimproxy.net.driver import JUST_OCTETS, NEVER_SHORT, READABLE, WRITABLE
+from shimproxy.net.driver import READABLE
 from shimproxy.net.errors import LegBroken, TlsFailed
-from shimproxy.net.records import WOULD_BLOCK, receive_records, send_records, tls_reason
+from shimproxy.net.pollable import Pollable
+from shimproxy.net.records import WOULD_BLOCK, notify_of_close, receive_records, send_records, shake_hands, tls_reason
 from shimproxy.net.tap import Ended
 
 if TYPE_CHECKING:
-    from shimproxy.net.driver import Readiness
     from shimproxy.net.tap import Tap
-    from shimproxy.net.watch import Watch
 
 READ_OCTETS: Final = 4096
 LEAST_BLOCK_OCTETS: Final = 64 * 1024
@@ -45,20 +43,13 @@ _RESET: Final = struct.pack("ii", 1, 0)
 
 
 @attrs.define(eq=False)
-class Leg:
+class Leg(Pollable):
     """One TCP connection, read and written under a watch."""
 
-    name: str
-    sock: socket.socket | ssl.SSLSocket
-    driver: Readiness
-    watch: Watch
     peer: str = "?"
     host: str = ""
     """Whom the peer's certificate must name, where it was dialled by a name."""
     octets_in: int = 0
-    octets_out: int = 0
-    ended: Ended | None = None
-    """Set once a read has met FIN or RST."""
     broken: bool = False
     """Set once nothing more may be written."""
     closed: bool = False
@@ -69,91 +60,9 @@ class Leg:
     tap: Tap | None = None
     """Who is told of what goes over it."""
     _finished: bool = False
-    readable: bool = False
-    """Whether a read may find something."""
-    writable: bool = True
-    """Whether a write may be taken."""
-    wanted: int = 0
-    """The events that the task waits for."""
-    _never_short: bool = False
-    """Whether a read that comes back short may leave something behind, so that it is tried again."""
-    _told_when_writable: bool = False
     deaf: bool = False
     """Whether what comes can't be read any more, only taken, so that the peer's end is met."""
     _block_octets: int = LEAST_BLOCK_OCTETS
-
-    def __attrs_post_init__(self) -> None:
-        self.driver.add(self)
-
-    # -- readiness
-
-    def notice(self, events: int) -> None:
-        """Take note of what the driver has found, and wake the task if it waits for that."""
-        if events & READABLE:
-            self.readable = True
-        if events != JUST_OCTETS:  # which it is nearly always
-            self._never_short = self._never_short or bool(events & NEVER_SHORT)
-            self.writable = self.writable or bool(events & WRITABLE)
-            if self._told_when_writable and events & ~self.wanted & select.EPOLLOUT:
-                self._told_when_writable = False
-                self.driver.tell_when_writable(self, tell=False)
-        if events & self.wanted:
-            self.wanted = 0
-            self.watch.wake()
-
-    async def wait_to_read(self) -> None:
-        """Wait until there may be something to read. Raises DeadlinePassed, Interrupted."""
-        if not self.readable:
-            self.wanted = READABLE
-            await self.watch.wait()
-        elif self.watch.stretched():
-            await self.watch.pause()
-
-    async def takes(self) -> None:
-        """Wait until the peer may take octets. Raises DeadlinePassed, Interrupted."""
-        if not self.writable:
-            self._want_writable(WRITABLE)
-            await self.watch.wait()
-
-    async def takes_or_speaks(self) -> None:
-        """Wait until the peer takes octets or has sent some. Raises DeadlinePassed, Interrupted."""
-        if not (self.readable or self.writable):
-            self._want_writable(READABLE | WRITABLE)
-            await self.watch.wait()
-        elif self.watch.stretched():
-            await self.watch.pause()
-
-    def _want_writable(self, wanted: int) -> None:
-        self.wanted = wanted
-        if not self._told_when_writable:
-            # Few legs are ever full, and those seldom: an event that no task waits for wakes the driver for nothing.
-            self._told_when_writable = True
-            self.driver.tell_when_writable(self, tell=True)
-
-    async def speaks_or(self, other: Leg) -> None:
-        """Wait until this peer or that of `other` has sent something. Raises DeadlinePassed, Interrupted."""
-        if not (self.readable or other.readable):
-            self.wanted = other.wanted = READABLE
-            await self.watch.wait()
-            self.wanted = other.wanted = 0
-        elif self.watch.stretched():
-            await self.watch.pause()
-
-    async def any_of(self, readable: list[Leg], writable: list[Leg]) -> None:
-        """Wait until one of these legs is `readable` or `writable`; all are under this leg's watch.
-
-        Raises DeadlinePassed, Interrupted.
-        """
-        if not (any(leg.readable for leg in readable) or any(leg.writable for leg in writable)):
-            for leg in readable:
-                leg.wanted |= READABLE
-            for leg in writable:
-                leg._want_writable(leg.wanted | WRITABLE)
-            await self.watch.wait()
-            for leg in (*readable, *writable):
-                leg.wanted = 0
-        elif self.watch.stretched():
-            await self.watch.pause()
 
     # -- reading
 
@@ -325,16 +234,7 @@ class Leg:
                 do_handshake_on_connect=False,
                 suppress_ragged_eofs=True,
             )
-            while True:
-                try:
-                    sock.do_handshake()
-                    break
-                except ssl.SSLWantReadError:
-                    self.readable = False
-                    await self.wait_to_read()
-                except ssl.SSLWantWriteError:
-                    self.writable = False
-                    await self.takes()
+            await shake_hands(sock, self)
         except (OSError, ValueError) as error:
             raise TlsFailed(self.name, tls_reason(error)) from error
         self.broken = False
@@ -356,7 +256,11 @@ class Leg:
         sock = self.sock
         try:
             if isinstance(sock, ssl.SSLSocket):
-                self._notify_of_close(sock)
+                try:
+                    if notify_of_close(sock, peer_has_ended=self.ended is not None):
+                        self.ended = self.ended or _FIN
+                except (OSError, ValueError):
+                    self.deaf = True
                 socket.socket.shutdown(sock, socket.SHUT_WR)
             else:
                 sock.shutdown(socket.SHUT_WR)
@@ -365,25 +269,6 @@ class Leg:
         else:
             if self.tap:
                 self.tap.shim_ended(Ended.FIN)
-
-    def _notify_of_close(self, sock: ssl.SSLSocket) -> None:
-        """Send close_notify, unless the peer is sending (RFC 8446 section 6.1).
-
-        OpenSSL looks for the peer's own at once, and reads nothing more if it finds anything else: a FIN alone has to
-        do then, so that the peer is read to its end.
-        """
-        poll = select.poll()
-        poll.register(sock.fileno(), select.POLLIN)
-        if not self.ended and (sock.pending() or poll.poll(0)):
-            return
-        try:
-            sock.unwrap()
-        except WOULD_BLOCK:
-            return  # the peer may go on sending
-        except (OSError, ValueError):
-            self.deaf = True
-        else:
-            self.ended = self.ended or Ended.FIN
 
     def reset(self) -> None:
         """Send RST: the peer can't take what it has got for a whole."""

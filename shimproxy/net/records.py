@@ -1,19 +1,38 @@
-"""Octets in and out of a non-blocking SSLSocket, a TLS record at a time, and what is said when TLS fails.
+"""A non-blocking SSLSocket: its handshake, octets in and out a TLS record at a time, its end, and what TLS failed for.
 
-It knows no leg: what would block is raised as ssl has it, see WOULD_BLOCK.
+What would block is raised as ssl has it, see WOULD_BLOCK; only the handshake waits. What becomes of a leg where TLS
+fails, or ends, is leg.py's.
 """
 
 from __future__ import annotations
 
+import select
 import ssl
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import socket
 
+    from shimproxy.net.pollable import Pollable
+
 WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _RECORD_OCTETS: Final = 16 * 1024
 """What a record carries at most (RFC 8446 section 5.1)."""
+
+
+async def shake_hands(sock: ssl.SSLSocket, pollable: Pollable) -> None:
+    """Make the handshake on a socket, waiting as need be. Raises OSError, ValueError, DeadlinePassed, Interrupted."""
+    while True:
+        try:
+            sock.do_handshake()
+        except ssl.SSLWantReadError:
+            pollable.readable = False
+            await pollable.wait_to_read()
+        except ssl.SSLWantWriteError:
+            pollable.writable = False
+            await pollable.takes()
+        else:
+            return
 
 
 def receive_records(sock: socket.socket, room: memoryview, most_octets: int) -> int:
@@ -52,6 +71,23 @@ def send_records(sock: socket.socket, octets: bytes | memoryview) -> int:
         if not taken_octets:
             raise
     return taken_octets
+
+
+def notify_of_close(sock: ssl.SSLSocket, *, peer_has_ended: bool) -> bool:
+    """Send close_notify, unless the peer is sending (RFC 8446 section 6.1); whether the peer's own is there.
+
+    OpenSSL looks for the peer's own at once, and reads nothing more if it finds anything else: a FIN alone has to do
+    then, so that the peer is read to its end. Raises OSError, ValueError where OpenSSL can read nothing more.
+    """
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    if not peer_has_ended and (sock.pending() or poll.poll(0)):
+        return False
+    try:
+        sock.unwrap()
+    except WOULD_BLOCK:
+        return False  # the peer may go on sending
+    return True
 
 
 def tls_reason(error: OSError | ValueError) -> str:

@@ -379,7 +379,7 @@ _OF_TIME: Final = (
     ),
     Defect(
         "a watch wakes nobody once it was told of both legs",
-        "net/leg.py",
+        "net/pollable.py",
         "            self.wanted = other.wanted = READABLE\n",
         "            self.wanted = READABLE\n",
     ),

@@ -997,7 +997,7 @@ async def test_a_leg_that_openssl_reads_no_more_hears_nothing_and_meets_its_end(
     async with ground() as on:
         leg, peer = await secured_pair(on, certificate)
         peer.sendall(b"421 my own words\r\n")
-        monkeypatch.setattr("shimproxy.net.leg.select.poll", Blind)
+        monkeypatch.setattr("shimproxy.net.records.select.poll", Blind)
         leg.half_close()
         monkeypatch.undo()
         heard: list[bytes] = []
