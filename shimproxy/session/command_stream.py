@@ -18,7 +18,9 @@ import attrs
 from shimproxy.net.errors import Interrupted
 from shimproxy.net.tap import Ended
 from shimproxy.session.closing import Closing, SessionEnded
+from shimproxy.session.in_step import is_in_step, look_for_unasked
 from shimproxy.session.phase import conduct
+from shimproxy.session.receiver_parting import note_departure
 from shimproxy.session.replies import AT_A_LIMIT
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import GROUPED, Verb
@@ -108,7 +110,7 @@ class CommandStream:
                 self._end_without_quit()
             commands.feed(octets)
         self.pending.events.heard_response(response)
-        return response if receiver.quiet or await receiver.in_step() else None
+        return response if receiver.quiet or await is_in_step(receiver) else None
 
     async def end_at_limit(self, command: Command) -> NoReturn:
         """Give what is outstanding its reply, and this command the last one of the session.
@@ -157,7 +159,7 @@ class CommandStream:
     async def _look_behind_the_reply(self) -> None:
         """Drop what came with the last reply. Raises DeadlinePassed, Interrupted."""
         receiver = self.pending.receiver
-        while not receiver.gone and receiver.look():
+        while not receiver.gone and look_for_unasked(receiver):
             await self.sender.leg.watch.pause()
 
     async def _wait_at_rest(self) -> None:
@@ -168,7 +170,7 @@ class CommandStream:
             return
         await leg.speaks_or(receiver.leg)
         if receiver.leg.readable and not leg.readable:
-            while receiver.look() and not leg.readable:
+            while look_for_unasked(receiver) and not leg.readable:
                 await leg.watch.pause()
             if receiver.gone and conduct(self.events.phase).closing is Closing.BY_RECEIVER:
                 raise SessionEnded(Closing.BY_RECEIVER)  # it has said 421 and disconnected: so does the shim
@@ -177,5 +179,5 @@ class CommandStream:
         """The sender has gone."""
         pending = self.pending
         served = self.events.record.transactions > 0 and not pending.transaction.is_open
-        pending.receiver.note_departure(self.sender.leg.ended, served=served)
+        note_departure(pending.receiver, self.sender.leg.ended, served=served)
         raise SessionEnded(Closing.BY_SENDER)

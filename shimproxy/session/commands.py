@@ -19,6 +19,7 @@ import attrs
 from shimproxy.net.errors import TlsFailed
 from shimproxy.session import opaque
 from shimproxy.session.closing import Closing, SessionEnded
+from shimproxy.session.in_step import is_in_step
 from shimproxy.session.mail_data_handler import MailDataHandler
 from shimproxy.session.replacement import Replacement, resumes
 from shimproxy.session.replies import (
@@ -112,7 +113,7 @@ class Commands:
             if command.verb in judged and self._is_too_big(command):
                 await self._refuse_size(command)
             elif (
-                command.plain and self.ready and (pending.outstanding or receiver.quiet or await receiver.in_step())
+                command.plain and self.ready and (pending.outstanding or receiver.quiet or await is_in_step(receiver))
             ) or await self._admits(command):
                 await HANDLERS[command.verb](self, command)
 
@@ -202,7 +203,7 @@ class Commands:
             return False
         if verb is Verb.STARTTLS and security.terminates:
             return True
-        if not (await receiver.in_step() or await self._resume(command)):
+        if not (await is_in_step(receiver) or await self._resume(command)):
             return False
         if not self.ready and (verb in HELLOS or verb not in _WITHOUT_HELLO):
             security.hello_due = False
@@ -211,7 +212,7 @@ class Commands:
             self.ready = done and (verb in HELLOS or not receiver.answered_hello)
         if verb in HELLOS and await self._answer_at_once(command):
             return False
-        if not await receiver.in_step():
+        if not await is_in_step(receiver):
             self._answer_alone(verb)
         return True
 

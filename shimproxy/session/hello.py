@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.session.answered_hello import AnsweredHello
+from shimproxy.session.in_step import ask_receiver
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import hello_like, name_given
 from shimproxy.smtp.dialogue import ANSWERS, RELAY, ruling
@@ -46,14 +47,14 @@ class Hellos:
         """What the receiver offers to the sender that has said `command`; None if it has gone.
 
         It is asked if it was not, and given `seconds` for its reply if that is less than it has otherwise; `first` as
-        in Receiver.ask. Raises DeadlinePassed, Interrupted.
+        in ask_receiver. Raises DeadlinePassed, Interrupted.
         """
         hello = hello_like(command, lmtp=self.policy.lmtp)
         answered = receiver.answered_hello
         if not answered or (command.verb is hello.verb and not answered.is_extended):
             if (receiver.leg.peer, name_given(hello)) in self._refused_at and command.verb is not hello.verb:
                 return {}
-            reply = await receiver.ask(hello, seconds, first=first)
+            reply = await ask_receiver(receiver, hello, seconds, first=first)
             if reply is None:
                 return None
             if ruling(ANSWERS[hello.verb], reply)[0] is not RELAY:
@@ -95,7 +96,7 @@ class Hellos:
         """
         if reply := self.reply_to(receiver, hello):
             return reply
-        answered, reply = receiver.answered_hello, await receiver.ask(hello)
+        answered, reply = receiver.answered_hello, await ask_receiver(receiver, hello)
         if reply and reply.kind == 2:
             receiver.answered_hello = AnsweredHello(hello, reply)
         return answered.instead_of(reply, hello.verb) if answered and reply else reply

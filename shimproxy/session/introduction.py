@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from shimproxy.net.errors import DeadlinePassed
+from shimproxy.session.in_step import ask_receiver
 from shimproxy.session.replies import NOT_INTRODUCED, RECEIVER_LATE
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.xclient import XCLIENT, introduction
@@ -88,7 +89,7 @@ class Introduction:
         if told:
             self._begun_on = leg
             try:
-                reply = await receiver.ask(told)
+                reply = await ask_receiver(receiver, told)
                 why_not = f"reply {reply.code}" if reply else "the connection is lost"
             except DeadlinePassed:
                 reply, why_not = None, "no answer in time"

@@ -24,9 +24,11 @@ import attrs
 from shimproxy.net.errors import DeadlinePassed, Interrupted
 from shimproxy.session.closing import Closing, SessionEnded
 from shimproxy.session.forwarder import COMPLETE, SENDER_GONE, STOPPED, Forwarder
+from shimproxy.session.in_step import ask_receiver, is_in_step
 from shimproxy.session.mail_data_reader import MailDataReader, MinRateTimer
 from shimproxy.session.mail_data_reply import MailDataReply
 from shimproxy.session.phase import SessionPhase
+from shimproxy.session.receiver_parting import note_departure
 from shimproxy.session.replies import NOT_OFFERED, SENDER_LATE, SENT_TOO_SOON, SHUTTING_DOWN, TOO_BIG
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Command, Verb, chunk_of
@@ -111,7 +113,7 @@ class MailDataHandler:
                 receiver.drop()
             transaction.chunk_refusal = TOO_BIG
             await self._refuse(chunk, TOO_BIG)
-        elif not pending.outstanding and not await receiver.in_step():
+        elif not pending.outstanding and not await is_in_step(receiver):
             await self._refuse(chunk, receiver.last_words)
         else:
             receiver.queue(command)
@@ -129,7 +131,7 @@ class MailDataHandler:
     async def _flush_chunk_command(self) -> bool:
         """Write BDAT and what was queued before it; whether the receiver took it. Raises Interrupted."""
         pending, receiver = self.pending, self.pending.receiver
-        if receiver.flush_now():
+        if receiver.commands.flush_now():
             return True
         receiver.leg.watch.allow(self.policy.deadlines.reply, Verb.BDAT)
         try:
@@ -151,7 +153,7 @@ class MailDataHandler:
         receiver, transaction = self.pending.receiver, self.pending.transaction
         refusal, transaction.refused_between_chunks = transaction.refused_between_chunks, None
         try:
-            reply = await receiver.ask(_EMPTY_CHUNK)
+            reply = await ask_receiver(receiver, _EMPTY_CHUNK)
         except DeadlinePassed:
             self.events.repaired(Violation.NO_REPLY, to=str(Verb.BDAT))
             receiver.give_up()
@@ -217,7 +219,7 @@ class MailDataHandler:
         ends = receiver.gone and not transaction.chunk_refusal
         reader = self._reader_of(chunk)
         if not await reader.drain():
-            receiver.note_departure(self.sender.leg.ended)
+            note_departure(receiver, self.sender.leg.ended)
             raise SessionEnded(Closing.BY_SENDER)
         if transaction.chunk_refusal or transaction.chunks_open or ends:
             self._count(chunk)

@@ -21,6 +21,7 @@ import attrs
 from shimproxy.net.errors import DeadlinePassed, DialFailed, NoMeans, SenderUnusable
 from shimproxy.session.closing import Closing
 from shimproxy.session.early_talk import while_unanswered
+from shimproxy.session.in_step import ask_receiver
 from shimproxy.session.introduction import Introduction
 from shimproxy.session.receiver import Receiver
 from shimproxy.session.replies import (
@@ -237,7 +238,7 @@ class ReceiverConnector:
     async def end_transaction(self, receiver: Receiver) -> None:
         """Have the receiver forget what the sender has begun, as for a hello (RFC 5321 4.1.4). Raises Interrupted."""
         try:
-            reply = await receiver.ask(RESET)
+            reply = await ask_receiver(receiver, RESET)
         except DeadlinePassed as late:
             self.events.repaired(Violation.NO_REPLY, to=late.what)
             reply = None

@@ -43,7 +43,7 @@ class ReplyWaits:
         """
         receiver, pending = self.receiver, self.pending
         then = COMMANDS
-        if not receiver.flush_now():
+        if not receiver.commands.flush_now():
             await self._flush()
         while pending.outstanding:
             reply = receiver.reply_at_hand() if receiver.replies.unread or receiver.leg.ended else None
@@ -71,7 +71,7 @@ class ReplyWaits:
         Raises SessionEnded, LegBroken, DeadlinePassed, Interrupted.
         """
         receiver, leg = self.receiver, self.receiver.leg
-        if not receiver.flush_now():
+        if not receiver.commands.flush_now():
             await self._flush()
         if not (receiver.gone or (receiver.replies.unread and self._relay_at_hand())):
             try:
@@ -121,9 +121,9 @@ class ReplyWaits:
         That many of the commands in it are not among those that are outstanding. Raises DeadlinePassed, Interrupted.
         """
         receiver, leg = self.receiver, self.receiver.leg
-        while not (receiver.gone or receiver.flush_now()):
-            await receiver.wait_to_flush()
-            while self._relay_at_hand(max(0, receiver.unwritten_commands - not_entered)) and leg.watch.stretched(0):
+        while not (receiver.gone or receiver.commands.flush_now()):
+            await receiver.commands.wait()
+            while self._relay_at_hand(max(0, receiver.commands.waiting - not_entered)) and leg.watch.stretched(0):
                 await leg.watch.pause()
             self.sender.pour_now()
 

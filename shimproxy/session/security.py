@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.net.errors import DeadlinePassed, TlsFailed
+from shimproxy.session.in_step import ask_receiver
 from shimproxy.session.policy import ReceiverTls, SenderTls
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Command, Verb
@@ -160,7 +161,7 @@ class Security:
         self.events.secret = True  # until the next command is forwarded
         reply = None
         for said in commands:
-            reply = await receiver.ask(said)
+            reply = await ask_receiver(receiver, said)
             if reply is None or reply.code != CONTINUES:
                 break
         if reply is None:
@@ -176,7 +177,7 @@ class Security:
                 return _Start.FAILED
             if STARTTLS not in offered:
                 return _Start.NOT_OFFERED
-            reply = await receiver.ask(Command(Verb.STARTTLS, b"STARTTLS\r\n"), self._timer)
+            reply = await ask_receiver(receiver, Command(Verb.STARTTLS, b"STARTTLS\r\n"), self._timer)
             if reply is None or reply.kind != 2:
                 self._note_refusal(reply)
                 return _Start.FAILED

@@ -32,6 +32,7 @@ from shimproxy.session.phase import SessionPhase, conduct
 from shimproxy.session.policy import SenderTls
 from shimproxy.session.quota import Quota
 from shimproxy.session.receiver_connector import NoReceiver, ReceiverConnector
+from shimproxy.session.receiver_parting import hurry_lingering, note_departure, part_from_receiver, wait_for_lingering
 from shimproxy.session.replacement import Replacement
 from shimproxy.session.replies import SENDER_LATE, SHUTTING_DOWN
 from shimproxy.session.reply_waits import ReplyWaits
@@ -111,7 +112,7 @@ class Session:
                 await self._end(end)
         except LegBroken:
             if self.receiver:
-                self.receiver.note_departure(Ended.RST)
+                note_departure(self.receiver, Ended.RST)
                 self.events.ended(Closing.BY_SENDER)
         except DeadlinePassed as late:
             if conduct(self.events.phase).closing is Closing.BY_RECEIVER:
@@ -150,11 +151,11 @@ class Session:
         if sender.half_close():  # what it still sends must not wait for the receiver's leave
             await sender.see_off()
         if receiver:
-            await receiver.part()
+            await part_from_receiver(receiver)
         if not sender.leg.closed:
             await sender.see_off()
         if receiver:
-            await receiver.seen_off()
+            await wait_for_lingering(receiver)
 
     def _close(self) -> None:
         """Reset what is not closed yet, and count."""
@@ -178,7 +179,7 @@ class Session:
         """End the session with a 421 wherever it is; mail data in progress are not accepted."""
         self._watch.interrupt()
         if self.receiver:
-            self.receiver.hurry()
+            hurry_lingering(self.receiver)
 
     # -- greeting
 

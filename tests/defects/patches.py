@@ -77,15 +77,15 @@ _OF_REPLIES: Final = (
     ),
     Defect(
         "an extra reply answers the next command",
-        "session/receiver.py",
-        "        has_more = self.look()\n        # If a part",
-        "        return True\n        # If a part",
+        "session/in_step.py",
+        "    has_more = look_for_unasked(receiver)\n    # If a part",
+        "    return True\n    # If a part",
     ),
     Defect(
         "half an extra reply is taken for the next one's beginning",
-        "session/receiver.py",
-        "            while not self.gone and (has_more or not self.replies.empty):",
-        "            while False:",
+        "session/in_step.py",
+        "        while not receiver.gone and (has_more or not receiver.replies.empty):",
+        "        while False:",
         test="tests/session/test_transcripts.py -k half-an-extra-reply",
     ),
     Defect(
@@ -175,9 +175,9 @@ _OF_MAIL_DATA: Final = (
     ),
     Defect(
         "a receiver is half-closed instead of reset in the midst of a mail",
-        "session/receiver.py",
-        "            self.leg.reset()  # or it was dropped",
-        "            self.leg.half_close()  # or it was dropped",
+        "session/receiver_parting.py",
+        "        receiver.leg.reset()  # or it was dropped",
+        "        receiver.leg.half_close()  # or it was dropped",
     ),
     Defect(
         "a receiver that may say 354 is half-closed",
