@@ -23,7 +23,7 @@ from bench import programs
 from bench.figures import FIGURES, groups, median, number, spread
 from bench.measures import BEFORE, DIRECT, HAPROXY, PASSING, SHIMPROXY, Setup
 from bench.peers import TLS_CIPHER
-from shimproxy.net.driver import BLOCK_OCTETS
+from shimproxy.net.block import BLOCK_OCTETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final, Self
 import attrs
 import trio
 
+from shimproxy.net.block import LEAST_BLOCK_OCTETS, Block
 from shimproxy.net.dial import ANYWHERE, dial
-from shimproxy.net.driver import Block, Driver
-from shimproxy.net.leg import LEAST_BLOCK_OCTETS
+from shimproxy.net.driver import Driver
 from shimproxy.net.watch import Watchdog
 from shimproxy.smtp.reply import ReplyReader
 

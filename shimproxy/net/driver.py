@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 import trio
 
+from shimproxy.net.block import Block
 from shimproxy.net.coroutines import CoroutineRunner
 from shimproxy.net.turnstile import Turnstile
 
@@ -38,10 +39,6 @@ WRITABLE: Final = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 NEVER_SHORT: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR | select.EPOLLPRI
 """After the peer's end, or at the mark of urgent data (RFC 9293 3.8.5), a read stops short of what there is."""
 
-BLOCK_OCTETS: Final = 2 * 1024 * 1024
-"""CPU for a GiB of mail data falls up to this size and no further."""
-BLOCK_START: Final = 4
-"""Where in its buffer a block begins: who holds octets of the last one has room for them before it."""
 _EVENTS_AT_ONCE: Final = 64
 _MOST_POLLS: Final = 16
 """So often are events looked for before a busy session has a turn: what those that are not busy wait for is found."""
@@ -51,22 +48,6 @@ _TCP_INFO: Final = struct.Struct("B119xQ")
 _TCP_CLOSE: Final = 7
 _ENDED_BY_PEER: Final = frozenset({_TCP_CLOSE, 8, 9, 11})  # and CLOSE_WAIT, LAST_ACK, CLOSING
 _TO_READ: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
-
-
-@attrs.define(eq=False)
-class Block:
-    """The receive buffer: it is a session's only until its next await."""
-
-    size_octets: int = BLOCK_OCTETS
-    buffer: bytearray = attrs.field(init=False)
-    view: memoryview = attrs.field(init=False)
-    room: memoryview = attrs.field(init=False)
-    """Where a read goes."""
-
-    def __attrs_post_init__(self) -> None:
-        self.buffer = bytearray(BLOCK_START + self.size_octets)
-        self.view = memoryview(self.buffer)
-        self.room = self.view[BLOCK_START:]
 
 
 @attrs.frozen

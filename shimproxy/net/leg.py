@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from shimproxy.net.block import LEAST_BLOCK_OCTETS
 from shimproxy.net.driver import READABLE
 from shimproxy.net.errors import LegBroken, TlsFailed
 from shimproxy.net.pollable import Pollable
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from shimproxy.net.tap import Tap
 
 READ_OCTETS: Final = 4096
-LEAST_BLOCK_OCTETS: Final = 64 * 1024
 _BLOCK_OCTETS_IN_COMPANY: Final = 256 * 1024
 _OCTETS_A_STEP: Final = 32 * 1024
 _STEPS_OF_A_FULL_READ: Final = 16
@@ -132,7 +132,7 @@ class Leg(Pollable):
             return 0
         if self._block_octets > LEAST_BLOCK_OCTETS:
             self._bound_blocks()
-        asked_octets = min(self._block_octets, most_octets or self._block_octets)
+        asked_octets = self.driver.block.room_for(min(self._block_octets, most_octets or self._block_octets))
         try:
             size_octets = self._receive_block(asked_octets)
         except WOULD_BLOCK:

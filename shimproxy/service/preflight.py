@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from shimproxy.config.converters import known_beforehand
 from shimproxy.config.listener import Passed, SettingsError
 from shimproxy.net.address import Address, UnixPath, ip_address
-from shimproxy.net.driver import BLOCK_OCTETS, Block
+from shimproxy.net.block import BLOCK_OCTETS
 from shimproxy.net.errors import TlsUnusable
 from shimproxy.net.kernel import is_own
 from shimproxy.net.origin import may_be_transparent
@@ -28,9 +28,9 @@ Found = tuple["Endpoint", "Endpoint"]
 
 
 def check_block(settings: Settings) -> None:
-    """See whether there is memory for the block that mail data are read into. Raises SettingsError."""
+    """See whether there is memory for the largest block of mail data. Raises SettingsError."""
     try:
-        Block(settings.limits.block_octets)
+        bytearray(settings.limits.block_octets)
     except (MemoryError, OverflowError):
         raise SettingsError(
             f"{settings.named('limits')}: block-octets={settings.limits.block_octets}: not enough memory for two such "

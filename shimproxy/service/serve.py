@@ -12,7 +12,8 @@ import trio
 
 from shimproxy.config.listener import Listener, SettingsError
 from shimproxy.net.address import Address, BoundAddress, address_text
-from shimproxy.net.driver import Block, Driver
+from shimproxy.net.block import Block
+from shimproxy.net.driver import Driver
 from shimproxy.net.leg import Leg
 from shimproxy.net.listen import Spare, accept_forever, descriptors_left, prepare, turn_away
 from shimproxy.net.origin import Origin, party

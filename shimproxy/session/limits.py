@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from shimproxy.net.driver import BLOCK_OCTETS
-from shimproxy.net.leg import LEAST_BLOCK_OCTETS
+from shimproxy.net.block import BLOCK_OCTETS, LEAST_BLOCK_OCTETS
 from shimproxy.smtp.reply import REPLY_LIMIT_OCTETS
 
 if TYPE_CHECKING:

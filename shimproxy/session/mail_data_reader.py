@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
-from shimproxy.net.driver import BLOCK_START
+from shimproxy.net.block import BLOCK_START
 from shimproxy.net.errors import DeadlinePassed
 from shimproxy.session.replies import BAD_NEWLINES, TOO_BIG
 from shimproxy.session.trace import Kind
@@ -188,8 +188,7 @@ class MailDataReader:
         leg, commands = self._sender.leg, self._sender.commands
         block = leg.driver.block
         if ahead := commands.take_ahead():
-            stop = BLOCK_START + len(ahead)
-            block.buffer[BLOCK_START:stop] = ahead
+            stop = block.put(ahead)
         else:
             self._timer.begin("mail data")
             # Behind a chunk there may be any number of others: what is not this one's stays in the kernel.

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from shimproxy.net.driver import Block, Standing
-from shimproxy.net.leg import LEAST_BLOCK_OCTETS
+from shimproxy.net.block import LEAST_BLOCK_OCTETS, Block
+from shimproxy.net.driver import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

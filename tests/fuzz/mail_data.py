@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from shimproxy.net.driver import BLOCK_START
+from shimproxy.net.block import BLOCK_START
 from shimproxy.smtp import mail_data, newlines, stray
 from shimproxy.smtp.command import CommandReader, Verb, chunk_of
 from shimproxy.smtp.mail_data import Counted, EndOfData, EndOfDeviceData, Size

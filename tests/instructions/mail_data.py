@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.mail_data import BLOCKS, small_mail
-from shimproxy.net.driver import BLOCK_START
+from shimproxy.net.block import BLOCK_START
 from shimproxy.smtp.mail_data import EndOfData
 from shimproxy.smtp.newlines import Normaliser
 from tests.instructions.counting import What, counted

@@ -20,7 +20,8 @@ import trio.testing
 from shimproxy.faulty.receiving import full_queue
 from shimproxy.faulty.talk import SECONDS, wait_for_reset
 from shimproxy.net.address import Address, UnixPath
-from shimproxy.net.driver import Block, Driver
+from shimproxy.net.block import Block
+from shimproxy.net.driver import Driver
 from shimproxy.net.errors import DialFailed, ListenFailed, NoMeans
 from shimproxy.net.leg import Leg
 from shimproxy.net.lingering import Parted, part

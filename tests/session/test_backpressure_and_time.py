@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from shimproxy.net.leg import LEAST_BLOCK_OCTETS
+from shimproxy.net.block import LEAST_BLOCK_OCTETS
 from shimproxy.session.limits import Limits
 from shimproxy.smtp.catalogue import Violation
 from tests.memory import Stage, offered, staged, up_to_mail_data

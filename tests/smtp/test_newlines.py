@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shimproxy.net.driver import BLOCK_START
+from shimproxy.net.block import BLOCK_START
 from shimproxy.smtp.mail_data import EndOfData, EndOfDeviceData
 from shimproxy.smtp.newlines import Normaliser
 

@@ -14,8 +14,9 @@ import attrs
 import trio
 import trio.testing
 
+from shimproxy.net.block import Block
 from shimproxy.net.coroutines import CoroutineRunner
-from shimproxy.net.driver import Block, Standing
+from shimproxy.net.driver import Standing
 from shimproxy.net.errors import DialFailed
 from shimproxy.net.leg import Leg
 from shimproxy.net.origin import Origin
