@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from shimproxy.embed.running import Running, running
     from shimproxy.net.address import Address, BoundAddress
     from shimproxy.net.errors import AddressError, DialFailed, ListenFailed, TlsUnusable
-    from shimproxy.records.files import RecordWhat
+    from shimproxy.records.recording import RecordWhat
     from shimproxy.service.serve import Stop, serve
     from shimproxy.session.limits import Deadlines, Limits
     from shimproxy.session.policy import EarlyTalk, Login, ReceiverTls, SenderTls
@@ -32,7 +32,7 @@ _HOMES: Final = {
     "shimproxy.net.errors": ("AddressError", "DialFailed", "ListenFailed", "TlsUnusable"),
     "shimproxy.config.listener": ("Listener", "SettingsError"),
     "shimproxy.embed.misbehaving": ("Misbehaving", "misbehaving"),
-    "shimproxy.records.files": ("RecordWhat",),
+    "shimproxy.records.recording": ("RecordWhat",),
     "shimproxy.embed.running": ("Running", "running"),
     "shimproxy.service.serve": ("Stop", "serve"),
     "shimproxy.config.settings": ("Settings",),

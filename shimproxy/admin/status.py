@@ -9,20 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from shimproxy.observe.metrics import MOST_RECEIVERS, OTHER, Series, add, series
-from shimproxy.records import text as record_text
+from shimproxy.observe.series import MOST_RECEIVERS, OTHER, Series, add, series
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.shown import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from shimproxy.session.record import SessionRecord
 
 MOST_RECENT: Final = 20
 """Repaired sessions that are kept."""
-MOST_OCTETS: Final = 64 * 1024
-"""Of the record of one of them."""
 _MOST_SEEN: Final = 100 * len(Violation)
 _OF_SENDERS: Final = frozenset(violation.value for violation in Violation if violation.by == "sender")
 _REPAIRS: Final = re.compile(r'repairs_total\{violation="([^"]*)",receiver="((?:[^"\\]|\\.)*)"\}').fullmatch
@@ -44,27 +39,6 @@ class RepairedSession:
     """For each of the first of them: "violation", "phase" and "detail"."""
     record: str = ""
     """The session as `--record` would write it, if it was traced and is not too long."""
-
-    @classmethod
-    def of(cls, record: SessionRecord) -> RepairedSession:
-        """What is to be kept of a record; whatever a peer sent is escaped."""
-        repairs = [
-            {
-                "violation": repair.violation.value,
-                "phase": repair.phase,
-                "detail": ", ".join(f"{name}: {_shown(value)}" for name, value in repair.detail.items()),
-            }
-            for repair in record.first_repairs
-        ]
-        ended = f"{record.ended_by}/{record.ended_in}"
-        text = record_text.record_text_of(record) if record.trace else ""
-        if len(text) > MOST_OCTETS:
-            text = ""
-        return cls(record.id, record.sender, record.receiver, record.ended_at, record.seconds, ended, repairs, text)
-
-
-def _shown(value: int | str | bytes) -> str:
-    return shortened(value) if isinstance(value, bytes) else str(value)
 
 
 @attrs.define

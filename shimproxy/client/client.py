@@ -19,8 +19,9 @@ import attrs
 import trio
 
 from shimproxy.net.block import LEAST_BLOCK_OCTETS, Block
-from shimproxy.net.dial import ANYWHERE, dial
+from shimproxy.net.dial import dial
 from shimproxy.net.driver import Driver
+from shimproxy.net.source import ANYWHERE
 from shimproxy.net.watch import Watchdog
 from shimproxy.smtp.reply import ReplyReader
 
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from types import TracebackType
 
-    from shimproxy.net.dial import Source
     from shimproxy.net.leg import Leg
     from shimproxy.net.places import Place
+    from shimproxy.net.source import Source
     from shimproxy.net.tls import ReceiverSecurity
     from shimproxy.smtp.reply import Reply
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -190,6 +189,8 @@ def _problems_of(attribute: attrs.Attribute[Any], value: object) -> list[str]:
 
 def nearest(word: str, known: Sequence[str], least_ratio: float = 0.6) -> str:
     """A question for the one of the `known` that is near, if there is one; else nothing."""
+    import difflib  # where something is misspelt, and not in every worker
+
     found = difflib.get_close_matches(word, known, 1, least_ratio)
     return f", did you mean {found[0]}?" if found else ""
 

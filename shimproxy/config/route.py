@@ -10,10 +10,10 @@ import attrs
 from shimproxy.config import converters
 from shimproxy.config.converters import Original, Receiver, known_beforehand
 from shimproxy.config.listener import Listener, listeners
-from shimproxy.net.dial import ANYWHERE, Source
+from shimproxy.net.balance import REST_SECONDS, Balance
 from shimproxy.net.origin import Allowed
 from shimproxy.net.proxy_header import Version
-from shimproxy.net.receivers import REST_SECONDS, Balance
+from shimproxy.net.source import ANYWHERE, Source
 from shimproxy.session.limits import not_negative
 from shimproxy.session.setting import Group, setting
 

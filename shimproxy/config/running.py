@@ -11,7 +11,7 @@ from shimproxy.config import converters, parsers
 from shimproxy.net.address import Address, parse_endpoint
 from shimproxy.observe.log_output import STANDARD_ERROR
 from shimproxy.observe.repeats import MOST_IN_A_WINDOW
-from shimproxy.records.files import Recording, RecordWhat
+from shimproxy.records.recording import Recording, RecordWhat
 from shimproxy.session.limits import at_least, not_negative, positive
 from shimproxy.session.setting import Group, setting
 

@@ -12,7 +12,6 @@ Invariants:
 from __future__ import annotations
 
 import json
-import tomllib
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -167,6 +166,8 @@ class Sources:
     # -- a file
 
     def _add_file(self, file: Path) -> None:
+        import tomllib  # only the supervisor reads files, if there are any
+
         try:
             entries = tomllib.loads(file.read_text("utf-8"))
         except OSError as error:

@@ -23,8 +23,6 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from shimproxy.admin.receiver_health import GREETING_SECONDS, why_no_greeting
-from shimproxy.admin.server import Admin
 from shimproxy.admin.status import Status
 from shimproxy.config.listener import SettingsError
 from shimproxy.config.settings import Settings
@@ -55,6 +53,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Collection
 
+    from shimproxy.admin.server import Admin
     from shimproxy.config.sources import Sources
     from shimproxy.service.sockets import Listening
 
@@ -161,7 +160,7 @@ class Supervisor:
         """Answer where the version before this one did, so that new settings that can't be used cost nothing."""
         if self._settings and self._settings.admin:
             with suppress(ListenFailed):
-                self._admin = await Admin.open(self._settings.admin)
+                self._admin = await _opened(self._settings.admin)
                 self._admin.answer(self, self._journal, self.nursery)
 
     @property
@@ -198,7 +197,7 @@ class Supervisor:
             if settings.admin != (admin.where if admin else "") or (admin and not admin.in_place):
                 if self._former_admin:
                     await self._former_admin.closed.wait()
-                admin = await Admin.open(settings.admin) if settings.admin else None
+                admin = await _opened(settings.admin) if settings.admin else None
             service = Service(sources, settings, listening)
             workers = await self._workers.started(service)
             log_output.set_up(settings.log_level.upper(), settings.log_format, settings.log_to)
@@ -265,6 +264,8 @@ class Supervisor:
 
     async def receiver_greets(self) -> str:
         """Why the receiver can't be said to be there, or nothing; asked at most once in a few seconds."""
+        from shimproxy.admin.receiver_health import GREETING_SECONDS, why_no_greeting
+
         asked_at, why_not = self._greeted
         if not self._settings:
             return "unknown receiver: the settings cannot be used"
@@ -368,6 +369,18 @@ class Supervisor:
         await self._workers.ended()
         if self._admin:
             await self._admin.close()
+
+
+async def _opened(where: str) -> Admin:
+    """What answers at an admin address. Raises ListenFailed.
+
+    A supervisor without one has no use for its modules, nor for those that ask receivers. With one, both are imported
+    now: later on, the files may be those of another version.
+    """
+    from shimproxy.admin import receiver_health, server
+
+    assert receiver_health
+    return await server.Admin.open(where)
 
 
 def _program() -> list[str]:

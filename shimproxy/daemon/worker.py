@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
-from shimproxy.admin.status import MOST_RECENT, RepairedSession
+from shimproxy.admin.repaired import repaired_session
+from shimproxy.admin.status import MOST_RECENT
 from shimproxy.config.sources import Sources
 from shimproxy.observe import log_output
 from shimproxy.observe.metrics import Metrics
@@ -57,7 +58,7 @@ class Reports:
         self.metrics.ended(record)
         if record.is_remarkable and self._repaired < MOST_RECENT:
             self._repaired += 1
-            self.say(repaired=attrs.asdict(RepairedSession.of(record)))
+            self.say(repaired=attrs.asdict(repaired_session(record)))
 
     def say(self, **what: object) -> None:
         """Say that presently."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
-    from shimproxy.observe.metrics import Series
+    from shimproxy.observe.series import Series
 
 _MOST_QUESTIONS: Final = 10
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from shimproxy.config.settings import Settings
     from shimproxy.config.sources import Sources
     from shimproxy.observe.journal import Journal
-    from shimproxy.observe.metrics import Series
+    from shimproxy.observe.series import Series
 
 _START_SECONDS: Final = 30.0
 _LEAST_BACK_OFF_SECONDS: Final = 0.1

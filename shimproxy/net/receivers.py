@@ -10,19 +10,20 @@ Invariants:
 
 from __future__ import annotations
 
-import enum
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import attrs
 
 from shimproxy.net import proxy_header
 from shimproxy.net.address import Address, ip_address
-from shimproxy.net.dial import ANYWHERE, Source, dial
+from shimproxy.net.balance import REST_SECONDS, Balance
+from shimproxy.net.dial import dial
 from shimproxy.net.errors import DialFailed, SenderUnusable
 from shimproxy.net.origin import NOBODY, Origin
 from shimproxy.net.places import Places
 from shimproxy.net.resting import Resting
+from shimproxy.net.source import ANYWHERE, Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,17 +33,6 @@ if TYPE_CHECKING:
     from shimproxy.net.origin import OwnLegs, Party
     from shimproxy.net.places import Place
     from shimproxy.net.watch import Watch
-
-REST_SECONDS: Final = 30.0
-
-
-class Balance(enum.StrEnum):
-    """Which of several receivers a session goes to."""
-
-    FIRST = "first"
-    """The first one that is of use."""
-    ROUND_ROBIN = "round-robin"
-    """Each in its turn."""
 
 
 @attrs.define(eq=False, kw_only=True)

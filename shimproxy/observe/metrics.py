@@ -1,7 +1,6 @@
 """What was done, in numbers: counted by each worker, added up by the supervisor, and written as Prometheus reads it.
 
-A series is named as in the text format 0.0.4, labels and all, and is a number; so the figures of several workers are
-added by name. The number of series is bounded: receivers beyond the first MOST_RECEIVERS share the label "other".
+series.py says what a series is, and adds them up.
 
 What is counted of a session is declared where it counts, in the fields of its record (session/record.py). What is
 counted of a process is declared here.
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from shimproxy.observe.series import MOST_RECEIVERS, OTHER, Series, series
 from shimproxy.session.counter import counters_of
 from shimproxy.session.phase import SessionPhase
 from shimproxy.session.record import SessionRecord
@@ -24,11 +24,6 @@ from shimproxy.smtp.catalogue import Violation
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-Series = dict[str, float]
-"""Name with labels -> value."""
-
-MOST_RECEIVERS: Final = 100
-OTHER: Final = "other"
 _RECEIVER: Final = "receiver"
 SECONDS: Final = (0.01, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0)
 """The upper bounds of the histogram of sessions; one without a bound follows."""
@@ -62,20 +57,10 @@ FAMILIES: Final = {
 }
 
 
-def series(family: str, **labels: str) -> str:
-    """The name of a series."""
-    inside = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items())
-    return f"{family}{{{inside}}}" if inside else family
-
-
 @functools.lru_cache(maxsize=1024)
 def _series(family: str, labels: tuple[str, ...], values: tuple[str, ...]) -> str:
     """The name of a series, by the values of its labels in their order."""
     return series(family, **dict(zip(labels, values, strict=True)))
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 _NUMBERS: Final = {
@@ -135,12 +120,6 @@ class Metrics:
         """What is so at this moment."""
         phases = self.phases()
         return {"sessions_open": len(phases), "drains_in_progress": phases.count(SessionPhase.DRAINING)}
-
-
-def add(to: Series, more: Mapping[str, float]) -> None:
-    """Add the figures of another worker, or of another time."""
-    for name, value in more.items():
-        to[name] = to.get(name, 0) + value
 
 
 def exposition(values: Mapping[str, float], version: str) -> str:

@@ -13,8 +13,6 @@ thread, as a large directory takes its time: so the size may be overrun by what 
 from __future__ import annotations
 
 import contextlib
-import enum
-import errno
 import os
 import re
 import stat
@@ -26,13 +24,14 @@ import trio
 
 from shimproxy.observe.events import Event
 from shimproxy.observe.journal import error_name
+from shimproxy.records.recording import RecordWhat
 from shimproxy.records.text import FIRST_LINE, began_at, record_text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from shimproxy.observe.journal import Journal
+    from shimproxy.records.recording import Recording
     from shimproxy.session.record import SessionRecord
 
 _SUFFIX: Final = ".session.txt"
@@ -44,33 +43,6 @@ _LEFT_BEHIND_SECONDS: Final = 3600.0
 _LOOK_SECONDS: Final = 600.0
 _LOOK_AFTER: Final = 1 / 16
 """The directory is looked through when this part of its size was written, or after that time."""
-
-
-class RecordWhat(enum.StrEnum):
-    """Which sessions are kept."""
-
-    ALL = "all"
-    REPAIRED = "repaired"
-
-
-@attrs.frozen(kw_only=True)
-class Recording:
-    """What is kept of sessions, where, and for how long: what Settings say of it."""
-
-    directory: Path
-    what: RecordWhat
-    most_octets: int
-    days: float
-    mail_data: bool
-
-    def make_directory(self) -> None:
-        """See to it that files can be written there. Raises OSError."""
-        try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except FileExistsError:
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
-        if not os.access(self.directory, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 class _Kept(NamedTuple):

@@ -22,12 +22,14 @@ import pytest
 from shimproxy import SessionRecord, Violation
 from shimproxy.admin import page
 from shimproxy.admin.health import ask
+from shimproxy.admin.repaired import repaired_session
 from shimproxy.admin.server import MOST_AWAITED
-from shimproxy.admin.status import RepairedSession, Status, Totals
+from shimproxy.admin.status import Status, Totals
 from shimproxy.faulty.receiving import HOST, Receiver
 from shimproxy.faulty.talk import SECONDS, Talk
 from shimproxy.observe import metrics
-from shimproxy.observe.metrics import MOST_RECEIVERS, Metrics
+from shimproxy.observe.metrics import Metrics
+from shimproxy.observe.series import MOST_RECEIVERS
 from shimproxy.session.record import Repair
 from tests.daemon.test_supervisor import Session, running, settings
 from tests.peers.here import run_here
@@ -328,7 +330,7 @@ def status(**changes: Any) -> Status:
     made.first_repairs.append(Repair(Violation.EARLY_REPLY, "mail data", {"reply": HOSTILE, "octets_forwarded": 5}))
     made.receiver = '"><script>alert(2)</script>:25'
     made.ended_at = 1767225700.0
-    history.repaired(RepairedSession.of(made))
+    history.repaired(repaired_session(made))
     sut = Metrics()
     sut.ended(made)
     figures = history.figures([sut.counted, {"sessions_open": 3}])

@@ -19,7 +19,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from shimproxy.admin.server import ANSWER_SECONDS, MOST_ASKING, MOST_AWAITED, MOST_UNSENT, REQUEST_SECONDS, Server
 from shimproxy.observe.journal import Journal
-from shimproxy.observe.metrics import MOST_RECEIVERS, series
+from shimproxy.observe.series import MOST_RECEIVERS, series
 from tests.admin.test_admin import status
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from shimproxy.admin.status import Status
-    from shimproxy.observe.metrics import Series
+    from shimproxy.observe.series import Series
 
 HOST: Final = b"Host: localhost\r\n"
 HALF: Final = b"GET /healthz HTTP/1.1\r\n" + HOST
