@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Final
 from bench.figures import groups, median, number
 from bench.measures import SHIMPROXY
 from shimproxy.records.ladder import wrapped
-from shimproxy.records.svg import CHARACTER_PER_FONT, FONT, MARGIN, SMALL_FONT, WIDTH, columns_in, picture, style, words
+from shimproxy.records.svg import (
+    CHARACTER_PER_FONT,
+    FONT,
+    MARGIN,
+    SMALL_FONT,
+    WIDTH,
+    columns_in,
+    line_of_text,
+    picture,
+    style,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -40,16 +50,16 @@ def drawn(samples: Samples, machine: Mapping[str, str], paths: Sequence[str], ro
     body: list[str] = []
     height = MARGIN + 1.2 * _LINE
     title = "shimproxy beside the direct path" + (" and HAProxy" if "haproxy" in paths else "")
-    body.append(words(MARGIN, height, title, "title", size=14))
+    body.append(line_of_text(MARGIN, height, title, "title", size=14))
     of_rounds = f"{rounds} rounds; bar: median; line: lowest to highest round" if rounds > 1 else "1 round"
     for text in (f"{machine['machine']}; Python {machine['Python']}", of_rounds):
         for line in wrapped(text, columns_in(WIDTH - 2 * MARGIN, SMALL_FONT)):
             height += _LINE
-            body.append(words(MARGIN, height, line, "faint", size=SMALL_FONT))
+            body.append(line_of_text(MARGIN, height, line, "faint", size=SMALL_FONT))
     for group, figures in groups(samples):
         height += 2 * _LINE
         body += [
-            words(MARGIN, height, group, "title", size=13),
+            line_of_text(MARGIN, height, group, "title", size=13),
             f'<path class="rule" d="M{MARGIN} {height + 5:.1f}H{WIDTH - MARGIN}"/>',
         ]
         height += 6
@@ -65,8 +75,8 @@ def drawn(samples: Samples, machine: Mapping[str, str], paths: Sequence[str], ro
 
 
 def _heading(figure: Figure, y: float) -> Iterator[str]:
-    yield words(MARGIN, y, figure.name, size=_HEADING_FONT)
-    yield words(WIDTH - MARGIN, y, f"{figure.better.value} is better", "faint", anchor="end")
+    yield line_of_text(MARGIN, y, figure.name, size=_HEADING_FONT)
+    yield line_of_text(WIDTH - MARGIN, y, f"{figure.better.value} is better", "faint", anchor="end")
 
 
 def _highest(paths: Mapping[str, Sequence[float]]) -> float:
@@ -80,7 +90,7 @@ def _bar(path: str, values: Sequence[float], highest: float, y: float) -> Iterat
     middle = median(values) or 0.0
     low, high = width(min(values)), width(max(values))
     own = path == SHIMPROXY
-    yield words(MARGIN, y + _BAR, path, "" if own else "faint")
+    yield line_of_text(MARGIN, y + _BAR, path, "" if own else "faint")
     yield (
         f'<rect class="{"own" if own else "bar"}" x="{_BARS_AT}" y="{y + 1:.1f}" width="{max(1.0, width(middle)):.1f}" '
         f'height="{_BAR}" rx="1.5"/>'
@@ -90,4 +100,4 @@ def _bar(path: str, values: Sequence[float], highest: float, y: float) -> Iterat
         ends = "".join(f"M{_BARS_AT + x:.1f} {at - 2.5:.1f}v5" for x in (low, high))
         yield f'<path d="M{_BARS_AT + low:.1f} {at:.1f}H{_BARS_AT + high:.1f}{ends}"/>'
     text_at = _BARS_AT + max(width(middle), high) + FONT * CHARACTER_PER_FONT
-    yield words(text_at, y + _BAR, number(middle), "" if own else "faint")
+    yield line_of_text(text_at, y + _BAR, number(middle), "" if own else "faint")

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import attrs
 
 from shimproxy.faulty.chunks import ChunkTalk
-from shimproxy.faulty.fault import Fault, Stage
+from shimproxy.faulty.fault import Fault, FaultPlace
 from shimproxy.faulty.plan import WELL_BEHAVED, Plan
 from shimproxy.faulty.receivers import FAULTS
-from shimproxy.faulty.serving import Session
+from shimproxy.faulty.serving import FaultySession
 from shimproxy.faulty.talk import TAKEN, Gone, Seen, Talk
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _replies_slowly(talk: Talk) -> None:
 def _slow(name: str, act: Act) -> Fault:
     what = " ".join((inspect.getdoc(act) or "").split())
     return Fault(
-        name, None, what, {Stage.DATA: act}, (), b"", tight=False, replies_early=False, not_in_chunks="", needs=""
+        name, None, what, {FaultPlace.DATA: act}, (), b"", tight=False, replies_early=False, not_in_chunks="", needs=""
     )
 
 
@@ -109,8 +109,8 @@ class Faulty:
             fault
             for fault in FAULTS.values()
             if fault.tight is self.tight
-            and Stage.CONNECTION not in fault.acts
-            and not (self.chunked and (fault.not_in_chunks or Stage.DATA not in fault.acts))
+            and FaultPlace.CONNECTION not in fault.acts
+            and not (self.chunked and (fault.not_in_chunks or FaultPlace.DATA not in fault.acts))
         ]
         if not (self.tight or self.chunked):
             self._faults += _SLOW
@@ -121,7 +121,7 @@ class Faulty:
         seen = attrs.evolve(seen, fault=fault.name, run=[])
         if self.chunked:
             return _Chunks(sock, seen, patience_seconds=_TALK_SECONDS, fault=fault)
-        return Session(sock, seen, patience_seconds=_TALK_SECONDS, plan=_PLAN, fault=fault, tell=lambda _: None)
+        return FaultySession(sock, seen, patience_seconds=_TALK_SECONDS, plan=_PLAN, fault=fault, tell=lambda _: None)
 
 
 @attrs.define(eq=False)

@@ -18,7 +18,7 @@ from bench import programs
 from bench.ledger import Ledger
 from bench.soak_receivers import TLS_FAULTS, Books, Faulty, Moody, SoakTalk, behind_tls, presents, takes
 from bench.soak_senders import CHUNKED, GOOD, MOST_OCTETS, ODD, OVER_TLS
-from shimproxy.faulty.receiving import HOST, Receiver
+from shimproxy.faulty.receiving import HOST, FaultyReceiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -72,7 +72,7 @@ def routes(folder: Path, certificate: Path, seed: int, good: Callable[[Talk], No
             *,
             tight: bool = False,
         ) -> int:
-            made = Receiver(on_data, tight=tight, talk=talk, seen=Books(ledger=ledger, route=route))
+            made = FaultyReceiver(on_data, tight=tight, talk=talk, seen=Books(ledger=ledger, route=route))
             stack.callback(_close, made, ledger)
             return made.port
 
@@ -142,7 +142,7 @@ def routes(folder: Path, certificate: Path, seed: int, good: Callable[[Talk], No
         ]
 
 
-def _close(receiver: Receiver, ledger: Ledger) -> None:
+def _close(receiver: FaultyReceiver, ledger: Ledger) -> None:
     try:
         receiver.close()
     except Exception as error:

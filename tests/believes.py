@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from shimproxy.faulty.fault import Stage
+from shimproxy.faulty.fault import FaultPlace
 from shimproxy.faulty.mail import RECIPIENT, SENDER
 from shimproxy.faulty.plan import Plan
 from shimproxy.faulty.receivers import FAULTS
 from shimproxy.faulty.receiving import HOST
-from shimproxy.faulty.serving import misbehaving
+from shimproxy.faulty.serving import serving_faults
 from tests.faulty.test_misbehave import bound
 from tests.pages import table, write
 from tests.peers.mail import mail_of
@@ -213,7 +213,7 @@ def _version(command: list[str]) -> str:
 
 def _cell(fault: Fault, mail: str, program: Program) -> str:
     listener = bound()
-    with misbehaving(Plan(shares=[(fault.name, 100.0)]), listener, lambda _: None) as receiver:
+    with serving_faults(Plan(shares=[(fault.name, 100.0)]), listener, lambda _: None) as receiver:
         return program.believes(receiver.port, mail)
 
 
@@ -224,7 +224,7 @@ def measured() -> str:
         mail.write_bytes(MAIL.text)
         known = list(programs(Path(name)))
         # A fault that only a sender with TLS or a login meets is left out, and so is a port that is closed.
-        faults = [each for each in FAULTS.values() if not each.offers and Stage.CONNECTION not in each.acts]
+        faults = [each for each in FAULTS.values() if not each.offers and FaultPlace.CONNECTION not in each.acts]
         rows = []
         for fault in faults:
             cells = list(lanes.map(partial(_cell, fault, str(mail)), known))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from shimproxy.help.markdown import Code, Item, parse
+from shimproxy.help.markdown import Code, Item, parse_page
 from tests.pages import DOCS, README, pages
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def every_block() -> list[Block]:
 
 def of_page(page: Path) -> Iterator[Block]:
     """The blocks of a page, in order."""
-    for code in _codes(parse(page.read_text(encoding="utf-8"))):
+    for code in _codes(parse_page(page.read_text(encoding="utf-8"))):
         language, _, rest = code.info.partition(" ")
         reason = rest.removeprefix(UNRUN).strip() if rest.startswith(UNRUN) else ""
         name = "" if rest.startswith(UNRUN) else rest

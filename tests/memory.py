@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from shimproxy.help.explain import stage
-from shimproxy.help.explain.stage import AMPLE_OCTETS, Account, MemoryRoute, MemorySocket
+from shimproxy.help.explain.stage import AMPLE_OCTETS, MemoryObserver, MemoryRoute, MemorySocket
 from shimproxy.records.text import read, record_text_of
 from shimproxy.session.limits import Limits
 from shimproxy.session.policy import Policy
@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
     from shimproxy.session.record import SessionRecord
 
-__all__ = ["AMPLE_OCTETS", "Account", "MemoryRoute", "MemorySocket", "Stage", "offered", "staged", "up_to_mail_data"]
+__all__ = [
+    "AMPLE_OCTETS",
+    "MemoryObserver",
+    "MemoryRoute",
+    "MemorySocket",
+    "Stage",
+    "offered",
+    "staged",
+    "up_to_mail_data",
+]
 
 
 @attrs.define(eq=False)

@@ -23,6 +23,12 @@ LARGE_CLASSES = {
 
 LARGEST_SHARE = 0.25
 
+NAMED_ALIKE = {
+    "add": "each command adds itself to the command line, and its module is called by its name",
+    "run": "each command of the command line is carried out by a module that is called by its name",
+}
+"""What functions of several modules are called, and why a reader who meets one needs no other name."""
+
 HALL_MODULES = {"shimproxy", "shimproxy.__main__", "shimproxy.pytest_plugin", "shimproxy._version"}
 NOT_IN_SMTP = {"trio", "socket", "logging", "time", "ssl", "select", "selectors"}
 THIRD_PARTY = {"trio", "attrs"}
@@ -146,6 +152,34 @@ def test_a_class_is_short() -> None:
     }
 
     assert {name: max(lines, LARGE_CLASSES.get(name, 0)) for name, lines in large.items()} == LARGE_CLASSES
+
+
+def named_alike(sources: dict[str, str]) -> dict[str, list[str]]:
+    """Each name of a class, or of a public function, that several of these modules give; and those modules."""
+    homes: dict[str, list[str]] = {}
+    for module, source in sources.items():
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_":
+                homes.setdefault(node.name, []).append(module)
+    return {name: found for name, found in homes.items() if len(found) > 1}
+
+
+def test_no_two_things_have_one_name() -> None:
+    """Whoever searches for a class or a function finds that one alone."""
+    alike = named_alike({name: path.read_text() for name, path in MODULES.items()})
+
+    assert alike.keys() == NAMED_ALIKE.keys(), alike
+
+
+def test_a_name_that_two_modules_give_is_found() -> None:
+    """Not one of another kind of thing, nor one that begins with an underscore."""
+    sources = {
+        "a": "class Leg: ...\ndef _f(): ...\ndef g(): ...",
+        "b": "class Leg: ...\ndef _f(): ...\ndef h(g): ...",
+        "c": "async def h(): ...",
+    }
+
+    assert named_alike(sources) == {"Leg": ["a", "b"], "h": ["b", "c"]}
 
 
 @pytest.mark.parametrize(

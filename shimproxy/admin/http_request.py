@@ -27,7 +27,7 @@ _AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9A-Za-z._~!$&'()*+,
 _DIGITS: Final = re.compile(rb"[0-9]+").fullmatch
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that gets an answer without being looked at further; its connection ends then."""
 
     def __init__(self, status: HTTPStatus, why: str) -> None:
@@ -56,7 +56,7 @@ class Request:
             raise _bad("the request line is malformed")
         method, target, major, minor = found.groups()
         if major != b"1":
-            raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "use HTTP/1.1")
+            raise RequestRefused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "use HTTP/1.1")
         fields = _fields(rest)
         hosts = fields.get(b"host", [])
         if len(hosts) > 1 or (not hosts and minor != b"0"):
@@ -69,13 +69,13 @@ class Request:
             if not host:
                 raise _bad("the target names no host")
             if scheme.lower() != "http":
-                raise Refused(HTTPStatus.MISDIRECTED_REQUEST, "the scheme of this address is http")
+                raise RequestRefused(HTTPStatus.MISDIRECTED_REQUEST, "the scheme of this address is http")
             path = path if path.startswith("/") else "/" + path
         return cls(method.decode(), path if path.startswith("/") else "", host, _keeps_open(minor, fields))
 
 
-def _bad(why: str) -> Refused:
-    return Refused(HTTPStatus.BAD_REQUEST, why)
+def _bad(why: str) -> RequestRefused:
+    return RequestRefused(HTTPStatus.BAD_REQUEST, why)
 
 
 def _fields(lines: list[bytes]) -> dict[bytes, list[bytes]]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 import trio
 
-from shimproxy.admin.http_request import HEAD_END, MOST_HEAD_OCTETS, Refused, Request, is_ip_address
+from shimproxy.admin.http_request import HEAD_END, MOST_HEAD_OCTETS, Request, RequestRefused, is_ip_address
 from shimproxy.net.address import UnixPath, address_text, parse_endpoint
 from shimproxy.net.listen import (
     Spare,
@@ -194,12 +194,12 @@ class Server:
         if host and host not in supervised.admin_names and not is_ip_address(host):
             name = f"{host} is not a name of this address"
             mend = f"use an IP address or localhost, or start shimproxy with --admin-name {host}"
-            raise Refused(HTTPStatus.MISDIRECTED_REQUEST, f"{name}: {mend}")
+            raise RequestRefused(HTTPStatus.MISDIRECTED_REQUEST, f"{name}: {mend}")
         if request.method not in ("GET", "HEAD"):
-            raise Refused(HTTPStatus.NOT_IMPLEMENTED, "choose GET and HEAD")
+            raise RequestRefused(HTTPStatus.NOT_IMPLEMENTED, "choose GET and HEAD")
         path = request.target.partition("?")[0]
         if not path:
-            raise Refused(HTTPStatus.BAD_REQUEST, "the target is malformed")
+            raise RequestRefused(HTTPStatus.BAD_REQUEST, "the target is malformed")
         target = request.target if request.target == "/readyz?receiver" else path
         if supervised.serves and (target == "/healthz" or (target == "/readyz" and not supervised.stopping)):
             return _OK
@@ -263,11 +263,11 @@ class _Client:
                 raise _Gone
             await self._write(found.octets(keeps_open=request.keeps_open, only_head=request.method == "HEAD"))
             return request.keeps_open
-        except Refused as refused:
+        except RequestRefused as refused:
             self._refuse(refused, only_head=head.startswith(b"HEAD "))
             return False
 
-    def _refuse(self, refused: Refused, *, only_head: bool = False) -> None:
+    def _refuse(self, refused: RequestRefused, *, only_head: bool = False) -> None:
         """Say why. Raises OSError."""
         self._send(Answer(f"{refused.why}\n", refused.status).octets(keeps_open=False, only_head=only_head))
 
@@ -281,7 +281,7 @@ class _Client:
             head = self._read() if head is None else head  # its end may have come as its place was lost
             if head is None:
                 if self._unread:
-                    self._refuse(Refused(HTTPStatus.REQUEST_TIMEOUT, "the request did not come in time"))
+                    self._refuse(RequestRefused(HTTPStatus.REQUEST_TIMEOUT, "the request did not come in time"))
                 raise _Gone
         return head
 
@@ -294,7 +294,7 @@ class _Client:
                 return head
             room_octets = MOST_HEAD_OCTETS - len(self._unread)
             if not room_octets:
-                raise Refused(
+                raise RequestRefused(
                     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the request has over {MOST_HEAD_OCTETS} octets"
                 )
             try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from shimproxy.observe.series import MOST_RECEIVERS, OTHER, Series, add, series
+from shimproxy.observe.series import MOST_RECEIVERS, OTHER, Series, add_figures, series
 from shimproxy.smtp.catalogue import Violation
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Totals:
 
     def over(self, figures: Mapping[str, float]) -> None:
         """A worker has ended with these figures."""
-        add(self.past, dict(self._folded(figures)))
+        add_figures(self.past, dict(self._folded(figures)))
 
     def _folded(self, figures: Mapping[str, float]) -> Iterator[tuple[str, float]]:
         """With no more receivers than a worker has, however many workers there were."""
@@ -109,14 +109,14 @@ class Totals:
                     self._receivers.add(found[2])
                 yield name, value
             else:
-                add(others, {series("repairs_total", violation=found[1], receiver=OTHER): value})
+                add_figures(others, {series("repairs_total", violation=found[1], receiver=OTHER): value})
         yield from others.items()
 
     def figures(self, reports: Iterable[Mapping[str, float]]) -> Series:
         """All of it, with what those report that go on."""
         total = dict(self.past)
         for report in reports:
-            add(total, report)
+            add_figures(total, report)
         return total
 
     def habits(self, figures: Mapping[str, float]) -> dict[str, list[ViolationCount]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from shimproxy.cli.parser import number
+from shimproxy.cli.parser import number_type
 from shimproxy.demo import demo
 from shimproxy.net.address import Address
 
@@ -54,13 +54,13 @@ def add(commands: Commands) -> None:
     )
     command.add_argument(
         "--patience",
-        type=number(float),
+        type=number_type(float),
         metavar="SECONDS",
         help=f"how long the sender waits without shimproxy before it gives up (default: {demo.PATIENCE_SECONDS:g})",
     )
     command.add_argument(
         "--octets",
-        type=number(int),
+        type=number_type(int),
         metavar="N",
         help=f"size of the mail (default: {demo.EMBEDDED_OCTETS}, with --receiver {demo.REAL_OCTETS})",
     )

@@ -98,7 +98,7 @@ def _prepare(options: argparse.Namespace) -> Callable[[], int]:
         else None,
         patience_seconds=patience,
     )
-    return partial(misbehave.serve, plan, Address.parse(options.listen or LISTEN))
+    return partial(misbehave.serve_misbehaving, plan, Address.parse(options.listen or LISTEN))
 
 
 def _sender(options: argparse.Namespace, patience_seconds: float) -> Callable[[], int]:

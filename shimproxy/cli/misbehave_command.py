@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from shimproxy.config.parsers import number_of
 from shimproxy.faulty.plan import EACH_OCTET, Plan, doing
-from shimproxy.faulty.playing import play, playing
+from shimproxy.faulty.playing import play_sender, playing
 from shimproxy.faulty.senders import FaultySender
-from shimproxy.faulty.serving import bound, misbehaving
+from shimproxy.faulty.serving import bound, serving_faults
 from shimproxy.help.explain.words import words
 from shimproxy.net.address import Address
 from shimproxy.program.interrupt import interrupting
@@ -91,7 +91,7 @@ def _entry(violation: Violation | None, culprits: list[str], fault: Fault | Faul
 # -- a receiver
 
 
-def serve(plan: Plan, where: Address) -> int:
+def serve_misbehaving(plan: Plan, where: Address) -> int:
     """Serve until SIGINT or SIGTERM; the exit status. Raises ListenFailed."""
     listener = bound(where)
     allow_many_files()
@@ -100,7 +100,7 @@ def serve(plan: Plan, where: Address) -> int:
     over = threading.Event()
     with interrupting(signal.SIGINT, signal.SIGTERM):
         try:
-            with misbehaving(plan, listener, _tell):
+            with serving_faults(plan, listener, _tell):
                 _tell({"event": "listening", "address": str(at), "as": plan.title, "seed": plan.seed})
                 print(_hint(plan, at), file=sys.stderr)
                 over.wait()
@@ -126,5 +126,5 @@ def _tell(told: dict[str, Any]) -> None:
 
 def send(sender: FaultySender, where: Address, letter: Letter, patience_seconds: float) -> int:
     """Play a faulty sender, print what it was told; the exit status. Raises DialFailed."""
-    _tell(play(sender, where, letter, patience_seconds))
+    _tell(play_sender(sender, where, letter, patience_seconds))
     return 0

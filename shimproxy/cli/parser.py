@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_UNUSABLE, f"shimproxy: {message}; see {self.prog} --help\n")
 
 
-def number(kind: type[int] | type[float]) -> Callable[[str], int | float]:
+def number_type(kind: type[int] | type[float]) -> Callable[[str], int | float]:
     """What argparse makes of a text that has to be a number."""
 
     def read(text: str) -> int | float:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shimproxy.cli.parser import number
+from shimproxy.cli.parser import number_type
 from shimproxy.net.address import Address
 from shimproxy.probe import probe
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _probe(options: argparse.Namespace) -> Callable[[], int]:
-    plan = probe.Plan(
+    plan = probe.ProbePlan(
         receiver=Address.parse(options.receiver),
         reverse_path=options.reverse_path,
         recipient=options.recipient,
@@ -85,7 +85,7 @@ def add(commands: Commands) -> None:
     )
     command.add_argument(
         "--octets",
-        type=number(int),
+        type=number_type(int),
         metavar="N",
         help=(
             "the large mail's size (default: a little more than the receiver's SIZE; 20 MiB without SIZE; at most "
@@ -94,7 +94,7 @@ def add(commands: Commands) -> None:
     )
     command.add_argument(
         "--patience",
-        type=number(float),
+        type=number_type(float),
         default=probe.PATIENCE_SECONDS,
         metavar="SECONDS",
         help="how long to wait for each answer of the receiver (default: %(default)g)",

@@ -52,7 +52,7 @@ async def check(settings: Settings) -> list[str]:
     except DialFailed as error:
         problems.append(f"{settings.named('receiver')}: {error}")
     try:
-        log_output.check(settings.log_to)
+        log_output.check_log(settings.log_to)
     except LogUnusable as error:
         problems.append(str(error))
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from shimproxy.net.activation import handed, number
+from shimproxy.net.activation import handed, variable_number
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -43,7 +43,7 @@ def notify_reloading(status: str) -> None:
 async def keep_watch(answered: Callable[[], Awaitable[None]]) -> None:
     """Tell it that all is well, twice in each WATCHDOG_USEC, if it wants to know: whenever `answered` returns."""
     variables = handed().variables
-    usec = number(variables.get("WATCHDOG_USEC", ""))
+    usec = variable_number(variables.get("WATCHDOG_USEC", ""))
     if not usec or variables.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return
     while True:

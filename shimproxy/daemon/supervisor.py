@@ -117,7 +117,7 @@ class Supervisor:
         """Send the log where it went before, to standard error if that is not there any more."""
         to = settings.log_to
         try:
-            log_output.check(to)
+            log_output.check_log(to)
         except LogUnusable as error:
             to = log_output.STANDARD_ERROR
             log_output.set_up(settings.log_level.upper(), settings.log_format, to)
@@ -177,7 +177,7 @@ class Supervisor:
         settings = sources.settings()
         check_tls(settings)
         check_block(settings)
-        log_output.check(settings.log_to)
+        log_output.check_log(settings.log_to)
         check_records(settings)
         check_capabilities(settings)
         check_passed(settings.listen)

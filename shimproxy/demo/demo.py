@@ -25,9 +25,9 @@ import trio
 
 from shimproxy.config.listener import SettingsError
 from shimproxy.config.settings import Settings
-from shimproxy.demo.judge import Check, Verdict, Witness, how_it_went, judge_real, judge_with, judge_without, report
+from shimproxy.demo.judge import Check, RunResult, Witness, how_it_went, judge_real, judge_with, judge_without, report
 from shimproxy.demo.peers import DemoSender, ReceiverAccount, SenderAccount, receiver
-from shimproxy.demo.stage import Stage
+from shimproxy.demo.stage import DemoStage
 from shimproxy.demo.wire import WireTrace, mail_of
 from shimproxy.faulty.letter import Letter
 from shimproxy.faulty.mail import PIECE_OCTETS, Mail
@@ -186,16 +186,16 @@ async def demonstrate(play: Play, screen: Screen, *, shim: Shim = serve, svg: Pa
     """Play both runs and show them, then what they have shown; the exit status. Raises DialFailed, wrapped or not."""
     introduction = textwrap.wrap(_introduction(play), screen.columns)
     parties = ("Sender", "Receiver")
-    stage = Stage(screen, "WITHOUT SHIMPROXY", parties, play.mark_columns, play.patience_seconds, introduction)
+    stage = DemoStage(screen, "WITHOUT SHIMPROXY", parties, play.mark_columns, play.patience_seconds, introduction)
     async with stage.played():
         without = await run_without(play, WireTrace(watched_by=stage.feed), connected=stage.open)
     if play.receiver:
-        first = Verdict("Without shimproxy", [Check(True, f"The sender: {how_it_went(without)}.")])
+        first = RunResult("Without shimproxy", [Check(True, f"The sender: {how_it_went(without)}.")])
     else:
         first = judge_without(without)
 
     parties_with = ("Sender", "shimproxy") if play.receiver else ("Sender", "shimproxy", "Receiver")
-    stage = Stage(screen, "WITH SHIMPROXY", parties_with, play.mark_columns, play.wait_seconds)
+    stage = DemoStage(screen, "WITH SHIMPROXY", parties_with, play.mark_columns, play.wait_seconds)
     async with stage.played():
         stage.open()
         account, received, witness = await run_with(play, WireTrace(watched_by=stage.feed), shim)

@@ -90,7 +90,7 @@ def how_it_went(account: SenderAccount) -> str:
 
 
 @attrs.frozen
-class Verdict:
+class RunResult:
     """What one run has shown."""
 
     heading: str
@@ -109,7 +109,7 @@ class Verdict:
         return [check.instead.partition("; instead: ")[0] for check in self.checks if not check.seen]
 
 
-def judge_without(account: SenderAccount) -> Verdict:
+def judge_without(account: SenderAccount) -> RunResult:
     """What the run without shimproxy should have shown."""
     blocked = account.blocked_seconds > 0 and not account.end_written
     unread = f"{REPLY_552} / {REPLY_421}"
@@ -129,10 +129,10 @@ def judge_without(account: SenderAccount) -> Verdict:
             account.unread or "nothing lay there",
         ),
     ]
-    return Verdict("Without shimproxy", checks, "the sender hangs and never reads its 552")
+    return RunResult("Without shimproxy", checks, "the sender hangs and never reads its 552")
 
 
-def judge_with(account: SenderAccount, receiver: ReceiverAccount, witness: Witness, mail: Mail) -> Verdict:
+def judge_with(account: SenderAccount, receiver: ReceiverAccount, witness: Witness, mail: Mail) -> RunResult:
     """What the run with shimproxy should have shown."""
     replies, went = account.replies, how_it_went(account)
     to_mail_data = [reply for reply in replies if not reply.startswith("221")]
@@ -186,10 +186,10 @@ def judge_with(account: SenderAccount, receiver: ReceiverAccount, witness: Witne
             ", ".join(map(str, names)) or "no repair",
         ),
     ]
-    return Verdict("With shimproxy", checks, "the sender gets the receiver's own 552")
+    return RunResult("With shimproxy", checks, "the sender gets the receiver's own 552")
 
 
-def judge_real(account: SenderAccount, witness: Witness) -> Verdict:
+def judge_real(account: SenderAccount, witness: Witness) -> RunResult:
     """What a run through shimproxy has to show with any receiver."""
     went, record = how_it_went(account), witness.record
     to_mail_data = [reply for reply in account.replies if not reply.startswith("221")]
@@ -210,10 +210,10 @@ def judge_real(account: SenderAccount, witness: Witness) -> Verdict:
             witness.bug or "it is still open",
         ),
     ]
-    return Verdict("With shimproxy", checks)
+    return RunResult("With shimproxy", checks)
 
 
-def report(verdicts: Sequence[Verdict], screen: Screen) -> list[str]:
+def report(verdicts: Sequence[RunResult], screen: Screen) -> list[str]:
     """The lines below the ladders: what was seen, and what was not."""
     lines: list[str] = []
     for verdict in verdicts:

@@ -19,7 +19,7 @@ import attrs
 import trio
 
 from shimproxy.demo.wire import WireTrace
-from shimproxy.faulty.account import Account
+from shimproxy.faulty.account import DialogueLog
 from shimproxy.faulty.client import Blocked, Dialogue
 from shimproxy.faulty.fault import CLOSING, TOO_BIG
 from shimproxy.faulty.letter import END
@@ -27,7 +27,7 @@ from shimproxy.faulty.mail import PIECE_OCTETS
 from shimproxy.faulty.plan import Plan
 from shimproxy.faulty.playing import converse, sender_named
 from shimproxy.faulty.receiving import tighten
-from shimproxy.faulty.serving import bound, misbehaving
+from shimproxy.faulty.serving import bound, serving_faults
 from shimproxy.faulty.talk import FIRST_PART_OCTETS
 from shimproxy.net.address import Address
 from shimproxy.net.errors import DialFailed, reason
@@ -51,7 +51,7 @@ _FRAMES: Final = ("FIN", "RST")
 
 
 @attrs.define(eq=False)
-class PeerAccount(Account):
+class PeerAccount(DialogueLog):
     """A peer's account of its connection, written into the trace as well."""
 
     trace: WireTrace = attrs.field(factory=WireTrace)
@@ -177,7 +177,7 @@ class DemoReceiver:
 
 
 @contextlib.contextmanager
-def receiver(account: Account | None = None) -> Iterator[DemoReceiver]:
+def receiver(account: DialogueLog | None = None) -> Iterator[DemoReceiver]:
     """The receiver of the article on a free port of 127.0.0.1, until the block ends; its first session has the account.
 
     Raises what has gone wrong in its threads.
@@ -186,11 +186,11 @@ def receiver(account: Account | None = None) -> Iterator[DemoReceiver]:
     accounts = [account] if account else []
     listener = bound(Address("127.0.0.1", 0))
     tighten(listener)
-    with misbehaving(
+    with serving_faults(
         Plan(shares=[("q152940", 100.0)]),
         listener,
         lambda _: token.run_sync_soon(over.set),
-        lambda: accounts.pop() if accounts else Account(),
+        lambda: accounts.pop() if accounts else DialogueLog(),
     ) as serving:
         yield DemoReceiver(Address(*listener.getsockname()), serving.seen.early, over)
 

@@ -30,7 +30,7 @@ _OF_A_REPLY: Final = {"2": Style.GOOD, "3": Style.GOOD, "4": Style.BAD, "5": Sty
 
 
 @attrs.define(eq=False)
-class Stage:
+class DemoStage:
     """Where one run is played; its trace feeds it."""
 
     _screen: Screen

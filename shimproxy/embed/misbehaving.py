@@ -15,15 +15,14 @@ import attrs
 
 from shimproxy.embed.background import Background, Listening
 from shimproxy.faulty.plan import PATIENCE_SECONDS, Plan, share
-from shimproxy.faulty.serving import bound
-from shimproxy.faulty.serving import misbehaving as serving
+from shimproxy.faulty.serving import bound, serving_faults
 from shimproxy.net.address import Address, BoundAddress
 from shimproxy.net.tls import sender_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from shimproxy.faulty.receiving import Receiver
+    from shimproxy.faulty.receiving import FaultyReceiver
 
 _LISTEN = "127.0.0.1:0"
 
@@ -36,7 +35,7 @@ class Misbehaving(Listening[dict[str, Any]]):
     and so on.
     """
 
-    _receiver: Receiver | None = None
+    _receiver: FaultyReceiver | None = None
 
     def _open(self) -> list[str]:
         return ["connected"] * (self._receiver.connections if self._receiver else 0)
@@ -100,13 +99,13 @@ def misbehaving(
     )
     listener = bound(Address.parse(listen) if isinstance(listen, str) else listen)
     run = Misbehaving(addresses=[BoundAddress.of(listener.getsockname())])
-    receiver = serving(plan, listener, run.background.add)
+    receiver = serving_faults(plan, listener, run.background.add)
     run._receiver = receiver
     with run.background.ended_by(partial(_close, run.background, receiver)):
         yield run
 
 
-def _close(background: Background[dict[str, Any]], receiver: Receiver) -> None:
+def _close(background: Background[dict[str, Any]], receiver: FaultyReceiver) -> None:
     try:
         receiver.close()
     except Exception as error:

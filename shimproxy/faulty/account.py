@@ -1,7 +1,7 @@
 """The account of one session that a faulty peer had: who said what, in short, and how it ended.
 
 A peer tells it of each thing as it happens: of what it says before that is sent, of mail data afterwards. Whoever
-wants to watch a session derives from `Account`.
+wants to watch a session derives from `DialogueLog`.
 
 It is bounded: after a number of lines it only counts them, and a long line is cut. An AUTH command is written down
 without what follows the mechanism.
@@ -21,7 +21,7 @@ _MOST_LINE_OCTETS: Final = 160
 
 
 @attrs.define(eq=False)
-class Account:
+class DialogueLog:
     """What was said in one session; `S` is the sender, `R` the receiver."""
 
     dialogue: list[str] = attrs.field(factory=list)

@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from shimproxy.faulty.account import Account
+from shimproxy.faulty.account import DialogueLog
 from shimproxy.faulty.receiving import HOST
 from shimproxy.faulty.talk import reset, unread, wait_for_reset
 
@@ -36,7 +36,7 @@ class Dialogue:
     sock: socket.socket
     closing: bool = False
     """Whether a 421 has said that the connection will be closed."""
-    account: Account = attrs.field(factory=Account)
+    account: DialogueLog = attrs.field(factory=DialogueLog)
     _unread: bytes = b""
 
     def reply(self) -> bytes:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from shimproxy.faulty.chunks import ChunkTalk
-from shimproxy.faulty.receiving import Receiver
+from shimproxy.faulty.receiving import FaultyReceiver
 from shimproxy.faulty.talk import Talk
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ TOO_BIG: Final = b"552 Requested mail action aborted: exceeded storage allocatio
 CLOSING: Final = b"421 Service not available, closing transmission channel\r\n"
 
 
-class Stage(enum.IntEnum):
+class FaultPlace(enum.IntEnum):
     """Where in a session a fault is; the names of commands are those of their verbs."""
 
     CONNECTION = 0
@@ -55,7 +55,7 @@ class Fault:
     """What shimproxy calls it; None of a receiver that does nothing wrong."""
     what: str
     """What it does, and who is known to do it."""
-    acts: Mapping[Stage, Act]
+    acts: Mapping[FaultPlace, Act]
     """What it does in place of an answer."""
     offers: tuple[bytes, ...]
     """Keywords that its reply to EHLO has besides the usual ones."""
@@ -73,16 +73,16 @@ class Fault:
     @property
     def on_data(self) -> Act:
         """What it does where mail data begin. Raises KeyError if that is nothing."""
-        return self.acts[Stage.DATA]
+        return self.acts[FaultPlace.DATA]
 
     @property
-    def stage(self) -> Stage:
+    def stage(self) -> FaultPlace:
         """Where it begins."""
-        return min(self.acts, default=Stage.CONNECTION)
+        return min(self.acts, default=FaultPlace.CONNECTION)
 
-    def start(self, *, chunked: bool = False) -> Receiver:
+    def start(self, *, chunked: bool = False) -> FaultyReceiver:
         """Start one that is faulty in mail data on a free port; `chunked`, it offers CHUNKING and takes chunks."""
-        return Receiver(self.on_data, tight=self.tight, talk=ChunkTalk if chunked else Talk)
+        return FaultyReceiver(self.on_data, tight=self.tight, talk=ChunkTalk if chunked else Talk)
 
 
 FAULTS: Final[dict[str, Fault]] = {}
@@ -90,9 +90,9 @@ FAULTS: Final[dict[str, Fault]] = {}
 
 def fault(
     violation: Violation | None,
-    at: Stage = Stage.DATA,
+    at: FaultPlace = FaultPlace.DATA,
     *,
-    also: Mapping[Stage, Act] | None = None,
+    also: Mapping[FaultPlace, Act] | None = None,
     offers: tuple[bytes, ...] = (),
     reply: bytes = b"",
     tight: bool = False,

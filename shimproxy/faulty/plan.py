@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from shimproxy.faulty.fault import Fault, Stage
+from shimproxy.faulty.fault import Fault, FaultPlace
 from shimproxy.faulty.receivers import FAULTS
 from shimproxy.faulty.senders import SENDERS
 from shimproxy.smtp.catalogue import Violation
@@ -113,13 +113,13 @@ class Plan:
         if self.segments is not None and self.segments < 1:
             raise ValueError(f"--segments must be a number from 1 on, or {EACH_OCTET}, not {self.segments}")
         for fault, percent in self._faults:
-            if Stage.CONNECTION in fault.acts and percent < _ALL:
+            if FaultPlace.CONNECTION in fault.acts and percent < _ALL:
                 raise ValueError(f"a port that is closed is so for every sender: write --as {fault.name} alone")
 
     @property
     def is_unreachable(self) -> bool:
         """Whether nobody can connect."""
-        return any(Stage.CONNECTION in fault.acts for fault, _ in self._faults)
+        return any(FaultPlace.CONNECTION in fault.acts for fault, _ in self._faults)
 
     @property
     def tight(self) -> bool:
@@ -143,14 +143,14 @@ class Plan:
 
     def chosen_by(self, command: bytes) -> Fault | None:
         """The fault that the sender chooses by this command, if it does. Raises NoSuchFault."""
-        for stage, pattern in (Stage.EHLO, _IN_EHLO), (Stage.RCPT, _IN_RCPT):
+        for stage, pattern in (FaultPlace.EHLO, _IN_EHLO), (FaultPlace.RCPT, _IN_RCPT):
             if self.chosen and (found := pattern.fullmatch(command.strip())):
                 fault = fault_named(found[1].decode("latin-1"))
                 by_ehlo = f"EHLO {fault.name}.{DOMAIN}"
-                if stage > Stage.EHLO and fault.offers:
+                if stage > FaultPlace.EHLO and fault.offers:
                     raise NoSuchFault(f"{fault.name} begins with what EHLO is answered: choose it by {by_ehlo}")
                 if fault.stage < stage:
-                    also = f", or choose it by {by_ehlo}" if fault.stage >= Stage.EHLO else ""
+                    also = f", or choose it by {by_ehlo}" if fault.stage >= FaultPlace.EHLO else ""
                     raise NoSuchFault(f"{fault.name} comes before {stage.name}: serve it by --as {fault.name}{also}")
                 return fault
         return None

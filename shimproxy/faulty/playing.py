@@ -39,7 +39,7 @@ def sender_named(name: str) -> FaultySender:
     raise ValueError(no_such_name(name, [*SENDERS, *by_violation]))
 
 
-def play(sender: FaultySender, where: Address, letter: Letter, patience_seconds: float) -> dict[str, Any]:
+def play_sender(sender: FaultySender, where: Address, letter: Letter, patience_seconds: float) -> dict[str, Any]:
     """Play one session; what it was told, as a report for JSON. Raises DialFailed."""
     try:
         sock = socket.create_connection((where.host or "localhost", where.port), patience_seconds)

@@ -45,7 +45,7 @@ def tighten(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, PIECE_OCTETS)
 
 
-class Receiver:
+class FaultyReceiver:
     """Serves connections until it is closed; `on_data` is its fault."""
 
     def __init__(
@@ -144,14 +144,14 @@ class Receiver:
         self.close()
 
 
-def speaking(dialogue: Callable[[Talk], None], listener: socket.socket | None = None) -> Receiver:
+def speaking(dialogue: Callable[[Talk], None], listener: socket.socket | None = None) -> FaultyReceiver:
     """A receiver, or a peer of another protocol, all of whose dialogue is this."""
 
     class Speaking(Talk):
         def serve(self, on_data: Callable[[Talk], None]) -> None:
             dialogue(self)
 
-    return Receiver(_never, talk=Speaking, listener=listener)
+    return FaultyReceiver(_never, talk=Speaking, listener=listener)
 
 
 def _never(_: Talk) -> None:

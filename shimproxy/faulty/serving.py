@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from shimproxy.faulty.account import Account
-from shimproxy.faulty.fault import Fault, Stage
+from shimproxy.faulty.account import DialogueLog
+from shimproxy.faulty.fault import Fault, FaultPlace
 from shimproxy.faulty.plan import WELL_BEHAVED, NoSuchFault, Plan
-from shimproxy.faulty.receiving import Receiver, tighten
+from shimproxy.faulty.receiving import FaultyReceiver, tighten
 from shimproxy.faulty.talk import EHLO, GREETING, Gone, Seen, Talk, Unfinished
 from shimproxy.net.errors import ListenFailed
 
@@ -33,14 +33,17 @@ if TYPE_CHECKING:
 _MOST_UNREAD_OCTETS: Final = 16 * 1024 * 1024
 _HELLOS: Final = (b"EHLO", b"HELO", b"LHLO")
 _WELCOME: Final = {b"EHLO", b"LHLO"}
-_STAGES: Final = {each.name.encode(): each for each in Stage} | {b"LHLO": Stage.EHLO, b"HELO": Stage.EHLO}
+_STAGES: Final = {each.name.encode(): each for each in FaultPlace} | {
+    b"LHLO": FaultPlace.EHLO,
+    b"HELO": FaultPlace.EHLO,
+}
 _OK: Final = b"250 2.1.0 Ok\r\n"
 _BAD_SEQUENCE: Final = b"503 5.5.1 Bad sequence of commands\r\n"
 _UNKNOWN: Final = b"500 5.5.2 Command not recognized\r\n"
 
 
 @attrs.define(eq=False)
-class Session(Talk):
+class FaultySession(Talk):
     """One connection of a misbehaving receiver."""
 
     plan: Plan = attrs.field(kw_only=True)
@@ -105,7 +108,7 @@ class Session(Talk):
             self.tell(told | self.account.as_json())
 
     def _converse(self) -> None:
-        if act := self.fault.acts.get(Stage.GREETING):
+        if act := self.fault.acts.get(FaultPlace.GREETING):
             act(self)
         else:
             self.say(GREETING)
@@ -133,21 +136,21 @@ class Session(Talk):
         """Answer a command by its fault, or as is proper; whether another may follow."""
         verb, _, _ = line.upper().strip().partition(b" ")
         stage = _STAGES.get(verb)
-        if stage is Stage.DATA:
+        if stage is FaultPlace.DATA:
             return self._mail(line)
-        if stage is Stage.MAIL or verb in _HELLOS or verb == b"RSET":
+        if stage is FaultPlace.MAIL or verb in _HELLOS or verb == b"RSET":
             self._recipients = 0
-        self._recipients += stage is Stage.RCPT
+        self._recipients += stage is FaultPlace.RCPT
         if stage and (act := self.fault.acts.get(stage)):
             act(self)
             return True
-        if stage is Stage.EHLO and (verb == b"LHLO") == self.plan.lmtp:
+        if stage is FaultPlace.EHLO and (verb == b"LHLO") == self.plan.lmtp:
             self.say(self._offer() if verb in _WELCOME else b"250 tin.pan.alley.example\r\n")
-        elif stage is Stage.STARTTLS and self.plan.security and not self._secure:
+        elif stage is FaultPlace.STARTTLS and self.plan.security and not self._secure:
             self._go_over_to_tls(self.plan.security)
-        elif stage is Stage.QUIT:
+        elif stage is FaultPlace.QUIT:
             return super().answer(b"QUIT", on_data)
-        elif stage in (Stage.MAIL, Stage.RCPT) or verb in (b"RSET", b"NOOP"):
+        elif stage in (FaultPlace.MAIL, FaultPlace.RCPT) or verb in (b"RSET", b"NOOP"):
             self.say(_OK)
         else:
             self.say(_UNKNOWN)
@@ -161,7 +164,7 @@ class Session(Talk):
         self._recipients = 0
         self.begin(line)
         self.account.verdict, self._taking_mail = b"", True
-        act = self.fault.acts.get(Stage.DATA, WELL_BEHAVED.on_data)
+        act = self.fault.acts.get(FaultPlace.DATA, WELL_BEHAVED.on_data)
         with contextlib.suppress(Unfinished):
             act(self)
         self._taking_mail = False
@@ -191,14 +194,14 @@ class _Sessions:
 
     plan: Plan
     tell: Tell
-    account: Callable[[], Account]
+    account: Callable[[], DialogueLog]
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
-    def __call__(self, sock: socket.socket, seen: Seen) -> Session:
+    def __call__(self, sock: socket.socket, seen: Seen) -> FaultySession:
         fault = self.plan.next_fault()
         patience_seconds = self.plan.patience_seconds
         peer = sock.getpeername()
-        return Session(
+        return FaultySession(
             sock,
             attrs.evolve(seen, mails=[], run=[]),
             account=self.account(),
@@ -214,7 +217,9 @@ class _Sessions:
             self.tell({"peer": f"{peer[0]}:{peer[1]}", **told})
 
 
-def misbehaving(plan: Plan, listener: socket.socket, tell: Tell, account: Callable[[], Account] = Account) -> Receiver:
+def serving_faults(
+    plan: Plan, listener: socket.socket, tell: Tell, account: Callable[[], DialogueLog] = DialogueLog
+) -> FaultyReceiver:
     """Start a misbehaving receiver on a socket that is bound and does not listen yet; close it in the end.
 
     It tells of each session when that is over, from another thread, one at a time. `account` makes the account of a
@@ -224,7 +229,7 @@ def misbehaving(plan: Plan, listener: socket.socket, tell: Tell, account: Callab
         tighten(listener)
     if not plan.is_unreachable:
         listener.listen(1000)
-    return Receiver(lambda _: None, talk=_Sessions(plan, tell, account), listener=listener)
+    return FaultyReceiver(lambda _: None, talk=_Sessions(plan, tell, account), listener=listener)
 
 
 def bound(where: Address) -> socket.socket:

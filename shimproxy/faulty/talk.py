@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 import attrs
 
-from shimproxy.faulty.account import Account
+from shimproxy.faulty.account import DialogueLog
 from shimproxy.faulty.mail import PIECE_OCTETS
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Talk:
     """Whether `whole` returns the mail; if not, only what its last octets are."""
     patience_seconds: float = SECONDS
     """How long a wait for the peer may be."""
-    account: Account = attrs.field(factory=Account)
+    account: DialogueLog = attrs.field(factory=DialogueLog)
     _unread: bytearray = attrs.field(factory=bytearray)
     _tail: bytes = _LINE_END
     """The last octets of the mail data so far; before them, the line end of DATA counts."""

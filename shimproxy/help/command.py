@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from shimproxy.config.parsers import nearest
 from shimproxy.help import man as help_man
-from shimproxy.help.markdown import Heading, parse, plain
+from shimproxy.help.markdown import Heading, parse_page, plain
 from shimproxy.help.text import Layout
 from shimproxy.program.process import say
 from shimproxy.program.terminal import has_colours, is_live, size_of
@@ -63,7 +63,7 @@ def page(topic: str) -> list[Block]:
 
 
 def _parsed(name: str) -> list[Block]:
-    return parse(resources.files("shimproxy").joinpath("docs", f"{name}.md").read_text(encoding="utf-8"))
+    return parse_page(resources.files("shimproxy").joinpath("docs", f"{name}.md").read_text(encoding="utf-8"))
 
 
 def _elsewhere(word: str, known: Mapping[str, str]) -> str:

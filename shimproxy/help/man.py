@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Final
 
-from shimproxy.help.markdown import Code, Heading, Item, Paragraph, Span, Style, Table, plain
+from shimproxy.help.markdown import Code, Heading, Item, Paragraph, Span, SpanStyle, Table, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from shimproxy.help.markdown import Block, Text
 
-_FONTS: Final = {Style.CODE: "B", Style.STRONG: "B", Style.STRESSED: "I"}
+_FONTS: Final = {SpanStyle.CODE: "B", SpanStyle.STRONG: "B", SpanStyle.STRESSED: "I"}
 _ESCAPED: Final = str.maketrans({"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti"})
 
 
@@ -33,7 +33,7 @@ def of_command(parser: argparse.ArgumentParser, topics: Mapping[str, str], versi
                 lines += _command(name, command)
     lines += [".SH TOPICS", ".PP", *_text((Span("shimproxy help TOPIC prints one of these:"),))]
     for topic, title in topics.items():
-        lines += _tagged((Span(topic, Style.CODE),), (Span(title),))
+        lines += _tagged((Span(topic, SpanStyle.CODE),), (Span(title),))
     return [*lines, *_see_also(*(f"shimproxy-{topic}(7)" for topic in topics))]
 
 
@@ -47,7 +47,7 @@ def _see_also(*names: str) -> list[str]:
 
 
 def _synopsis(names: Sequence[str], rest: str) -> list[str]:
-    return _text((Span(" ".join(names), Style.CODE), Span(f" {rest}")))
+    return _text((Span(" ".join(names), SpanStyle.CODE), Span(f" {rest}")))
 
 
 def _command(name: str, command: argparse.ArgumentParser) -> Iterator[str]:
@@ -67,13 +67,13 @@ def _flags(action: argparse.Action) -> Iterator[Span]:
     value = action.metavar or action.dest.upper()
     value = value if isinstance(value, str) else " ".join(value)
     if not action.option_strings:
-        yield Span(value, Style.STRESSED)
+        yield Span(value, SpanStyle.STRESSED)
     for number, flag in enumerate(action.option_strings):
         yield Span(", " if number else "")
-        yield Span(flag, Style.CODE)
+        yield Span(flag, SpanStyle.CODE)
         if action.nargs != 0:
             yield Span(" ")
-            yield Span(value, Style.STRESSED)
+            yield Span(value, SpanStyle.STRESSED)
 
 
 def _words(action: argparse.Action) -> dict[str, object]:
@@ -117,7 +117,9 @@ def _item(inside: Sequence[Block]) -> Iterator[str]:
 
 def _tagged(tag: Text, text: Text) -> Iterator[str]:
     yield ".TP"
-    yield from _text(tuple(Span(span.text, Style.CODE if span.style is Style.PLAIN else span.style) for span in tag))
+    yield from _text(
+        tuple(Span(span.text, SpanStyle.CODE if span.style is SpanStyle.PLAIN else span.style) for span in tag)
+    )
     yield from _text(text) or ["\\&"]
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Style(enum.Enum):
+class SpanStyle(enum.Enum):
     """How a span of text is set off from the text around it."""
 
     PLAIN = enum.auto()
@@ -31,7 +31,7 @@ class Span:
     """A piece of text in one style."""
 
     text: str
-    style: Style = Style.PLAIN
+    style: SpanStyle = SpanStyle.PLAIN
 
 
 Text = tuple[Span, ...]
@@ -105,7 +105,7 @@ _ITEM: Final = re.compile(r"([-*]|\d+\.)( +)").match
 _CELLS: Final = re.compile(r"(?<!\\)\|")
 
 
-def parse(page: str) -> list[Block]:
+def parse_page(page: str) -> list[Block]:
     """The blocks of a page."""
     return list(_blocks(_COMMENT.sub("", page).split("\n")))
 
@@ -181,11 +181,11 @@ def _spans(text: str) -> Iterator[Span]:
         yield Span(text[at : found.start()])
         at = found.end()
         if found["code"] is not None:
-            yield Span(found["code"].strip(" "), Style.CODE)
+            yield Span(found["code"].strip(" "), SpanStyle.CODE)
         elif found["strong"] is not None:
-            yield from _styled(found["strong"], Style.STRONG)
+            yield from _styled(found["strong"], SpanStyle.STRONG)
         elif found["stressed"] is not None:
-            yield Span(found["stressed"], Style.STRESSED)
+            yield Span(found["stressed"], SpanStyle.STRESSED)
         elif found["url"] is not None:
             yield Span(found["url"])
         else:
@@ -201,9 +201,9 @@ def _spans(text: str) -> Iterator[Span]:
     yield Span(text[at:])
 
 
-def _styled(text: str, style: Style) -> Iterator[Span]:
+def _styled(text: str, style: SpanStyle) -> Iterator[Span]:
     for span in _spans(text):
-        yield Span(span.text, style) if span.style is Style.PLAIN else span
+        yield Span(span.text, style) if span.style is SpanStyle.PLAIN else span
 
 
 def _leads_to(target: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from shimproxy.help.markdown import Code, Heading, Item, Paragraph, Span, Style, Table, plain
+from shimproxy.help.markdown import Code, Heading, Item, Paragraph, Span, SpanStyle, Table, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from shimproxy.help.markdown import Block, Text
 
 _BOLD, _UNDERLINED, _RESET = "\x1b[1m", "\x1b[4m", "\x1b[0m"
-_STYLES: Final = {Style.CODE: _BOLD, Style.STRONG: _BOLD, Style.STRESSED: _UNDERLINED}
+_STYLES: Final = {SpanStyle.CODE: _BOLD, SpanStyle.STRONG: _BOLD, SpanStyle.STRESSED: _UNDERLINED}
 _GAP: Final = 2
 """Blanks between two columns of a table."""
 _MOST_LINES: Final = 4
@@ -58,7 +58,7 @@ class Layout:
         match block:
             case Heading(level, text):
                 title = plain(text).upper() if level <= 2 else plain(text)
-                yield from self._filled((Span(title, Style.STRONG),), columns)
+                yield from self._filled((Span(title, SpanStyle.STRONG),), columns)
             case Paragraph(text):
                 yield from self._filled(text, columns)
             case Code(lines):
@@ -127,7 +127,7 @@ def _is_short(item: Item) -> bool:
 
 
 def _strong(text: Text) -> Text:
-    return tuple(Span(span.text, Style.STRONG) for span in text)
+    return tuple(Span(span.text, SpanStyle.STRONG) for span in text)
 
 
 def _columns(words: Sequence[_Word]) -> int:

@@ -56,7 +56,7 @@ class Handed:
         descriptors: dict[int, str] = {}
         if variables.get("LISTEN_PID") in (str(os.getpid()), _A_CHECK):
             names = variables.get("LISTEN_FDNAMES", "").split(":")
-            for index in range(number(variables.get("LISTEN_FDS", ""))):
+            for index in range(variable_number(variables.get("LISTEN_FDS", ""))):
                 descriptor = _FIRST + index
                 descriptors[descriptor] = (names[index] if index < len(names) else "") or _NAMELESS
                 try:
@@ -72,7 +72,7 @@ def handed() -> Handed:
     return Handed.take()
 
 
-def number(text: str) -> int:
+def variable_number(text: str) -> int:
     """The number that a variable of systemd's has; 0 for what is none."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else 0
 

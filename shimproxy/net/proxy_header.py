@@ -76,7 +76,7 @@ class Header:
 # -- reading
 
 
-async def read(leg: Leg) -> Header:
+async def read_header(leg: Leg) -> Header:
     """Take the header off a leg, and not an octet more.
 
     Raises HeaderInvalid, also for FIN or RST before its end, DeadlinePassed, Interrupted.

@@ -122,7 +122,7 @@ def set_up(level: str, format_name: str, to: str = STANDARD_ERROR) -> None:
     log.propagate = False
 
 
-def check(to: str) -> None:
+def check_log(to: str) -> None:
     """See whether the log can go there now. Raises LogUnusable."""
     if to != STANDARD_ERROR:
         path = _syslog_socket(to)

@@ -24,7 +24,7 @@ def series(family: str, **labels: str) -> str:
     return f"{family}{{{inside}}}" if inside else family
 
 
-def add(to: Series, more: Mapping[str, float]) -> None:
+def add_figures(to: Series, more: Mapping[str, float]) -> None:
     """Add the figures of another worker, or of another time."""
     for name, value in more.items():
         to[name] = to.get(name, 0) + value

@@ -57,7 +57,7 @@ class Heard:
 
 
 @attrs.define(eq=False)
-class Dialogue:
+class DialogueSeen:
     """A session without a mail."""
 
     left_out: str = ""
@@ -141,7 +141,7 @@ class Pipelining:
 
 
 @attrs.define(eq=False)
-class EarlyTalk:
+class EarlyTalkSeen:
     """The hello, arriving before the greeting was sent."""
 
     left_out: str = ""
@@ -163,7 +163,7 @@ class Aside:
 
 
 @attrs.define(eq=False)
-class Chunk:
+class ChunkSeen:
     """BDAT without a mail, its chunk, and NOOP after the reply to it."""
 
     left_out: str = ""
@@ -186,7 +186,7 @@ class InData:
 
 
 @attrs.define(eq=False)
-class MailData:
+class MailDataSeen:
     """A large mail, never completed."""
 
     left_out: str = ""
@@ -221,12 +221,12 @@ class Account:
     patience_seconds: float = 0
     helo_name: str = ""
     """Who the probe said it is."""
-    dialogue: Dialogue = attrs.field(factory=Dialogue)
+    dialogue: DialogueSeen = attrs.field(factory=DialogueSeen)
     tls: TlsSeen = attrs.field(factory=TlsSeen)
     speaks_tls: bool = False
     """Whether it makes TLS where it did not greet in the clear."""
     pipelining: Pipelining = attrs.field(factory=Pipelining)
-    early_talk: EarlyTalk = attrs.field(factory=EarlyTalk)
+    early_talk: EarlyTalkSeen = attrs.field(factory=EarlyTalkSeen)
     other_hello: Aside = attrs.field(factory=Aside)
     """LHLO, where EHLO and HELO were refused, and EHLO, where LHLO was."""
     larger_mail: Aside = attrs.field(factory=Aside)
@@ -238,10 +238,10 @@ class Account:
     unknown_command: Aside = attrs.field(factory=Aside)
     recipient_first: Aside = attrs.field(factory=Aside)
     """RCPT before MAIL."""
-    chunk: Chunk = attrs.field(factory=Chunk)
+    chunk: ChunkSeen = attrs.field(factory=ChunkSeen)
     half_close: Aside = attrs.field(factory=Aside)
     """NOOP with the end of the probe's direction; `end` is how the receiver has closed after it."""
-    mail_data: MailData = attrs.field(factory=MailData)
+    mail_data: MailDataSeen = attrs.field(factory=MailDataSeen)
     looks_like: list[Likeness] = attrs.field(factory=list)
     """The receivers of the atlas whose habits it has, the best first."""
     violations: dict[Violation, list[str]] = attrs.field(factory=dict)

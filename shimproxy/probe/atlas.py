@@ -29,7 +29,7 @@ _MOST_NAMED: Final = 4
 
 
 @attrs.frozen(kw_only=True)
-class Entry:
+class AtlasEntry:
     """A program of the atlas."""
 
     name: str
@@ -61,13 +61,13 @@ class Entry:
 class Atlas:
     """All of it."""
 
-    receivers: tuple[Entry, ...]
-    senders: tuple[Entry, ...]
+    receivers: tuple[AtlasEntry, ...]
+    senders: tuple[AtlasEntry, ...]
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Atlas:
         """From what JSON has."""
-        return cls(**{kind: tuple(Entry(**each) for each in entries) for kind, entries in data.items()})
+        return cls(**{kind: tuple(AtlasEntry(**each) for each in entries) for kind, entries in data.items()})
 
 
 @functools.cache
@@ -95,7 +95,7 @@ class Likeness:
     """The names of the habits that differ."""
 
 
-def likenesses(seen: dict[str, str], among: tuple[Entry, ...]) -> list[Likeness]:
+def likenesses(seen: dict[str, str], among: tuple[AtlasEntry, ...]) -> list[Likeness]:
     """Those that have these habits, the best first: none if none fits, several if no more can be told."""
     weights = _weights(among)
     likes = sorted((_likeness(seen, each, weights) for each in among), key=lambda each: -each.likeness)
@@ -103,14 +103,14 @@ def likenesses(seen: dict[str, str], among: tuple[Entry, ...]) -> list[Likeness]
     return [each for each in fitting if each.likeness >= fitting[0].likeness - _AS_LIKE][:_MOST_NAMED]
 
 
-def _weights(among: tuple[Entry, ...]) -> dict[tuple[str, str], float]:
+def _weights(among: tuple[AtlasEntry, ...]) -> dict[tuple[str, str], float]:
     """What a habit says, in bits: little if everybody has it."""
     have = Counter(habit for each in among for habit in each.habits.items())
     tried = Counter(name for each in among for name in each.habits)
     return {(name, text): math.log2((tried[name] + 1) / count) for (name, text), count in have.items()}
 
 
-def _likeness(seen: dict[str, str], entry: Entry, weights: dict[tuple[str, str], float]) -> Likeness:
+def _likeness(seen: dict[str, str], entry: AtlasEntry, weights: dict[tuple[str, str], float]) -> Likeness:
     tried = [name for name in entry.habits if name in seen]
     agreements = {name: _agreement(name, seen[name], entry.habits[name]) for name in tried}
     weight = {name: weights[name, entry.habits[name]] for name in tried}

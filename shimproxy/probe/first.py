@@ -13,7 +13,7 @@ import attrs
 
 from shimproxy.net.address import address_text
 from shimproxy.net.errors import DialFailed, TlsFailed
-from shimproxy.probe.account import Dialogue, TlsSeen
+from shimproxy.probe.account import DialogueSeen, TlsSeen
 from shimproxy.probe.opening import STARTTLS, welcomes
 from shimproxy.probe.plan import Tls
 from shimproxy.smtp.catalogue import Violation
@@ -24,8 +24,8 @@ from shimproxy.smtp.reply import Reply
 if TYPE_CHECKING:
     from shimproxy.probe.account import Account
     from shimproxy.probe.opening import Opener
-    from shimproxy.probe.plan import Plan
-    from shimproxy.probe.wire import Talk
+    from shimproxy.probe.plan import ProbePlan
+    from shimproxy.probe.wire import ProbeConnection
 
 _IMPLICIT_PORT: Final = 465
 """Where a connection begins with TLS (RFC 8314 section 7.3)."""
@@ -35,7 +35,7 @@ _MAY_WANT_A_CERTIFICATE: Final = "it disconnected after the TLS handshake; it ma
 class NoTls(DialFailed):
     """There is no TLS in the way that was tried, for a `reason`; `instead` is the way to try next."""
 
-    def __init__(self, plan: Plan, reason: str, mend: str, instead: Tls) -> None:
+    def __init__(self, plan: ProbePlan, reason: str, mend: str, instead: Tls) -> None:
         super().__init__(f"no TLS with {plan.receiver}: {reason}; {mend}")
         self.reason = reason
         self.instead = instead
@@ -45,7 +45,7 @@ class NoTls(DialFailed):
 class FirstSession:
     """The first session; what it has seen is in the account, and how others begin in the opener."""
 
-    plan: Plan
+    plan: ProbePlan
     account: Account
     opener: Opener
 
@@ -64,7 +64,7 @@ class FirstSession:
             if plan.tls is not Tls.AUTO or failed.instead in tried:
                 raise failed
             opener.tls = failed.instead
-            account.dialogue, account.tls = Dialogue(), TlsSeen(left_out=failed.reason)
+            account.dialogue, account.tls = DialogueSeen(), TlsSeen(left_out=failed.reason)
             account.violations.clear()
             if failed.instead is Tls.OFF:
                 account.saw(Violation.TLS_FAILED, failed.reason)
@@ -80,7 +80,7 @@ class FirstSession:
         else:
             account.tls.left_out = account.tls.left_out or account.dialogue.left_out
 
-    async def _failure(self, talk: Talk) -> NoTls | None:
+    async def _failure(self, talk: ProbeConnection) -> NoTls | None:
         with talk:
             try:
                 await self._converse(talk, self.account.dialogue)
@@ -88,7 +88,7 @@ class FirstSession:
                 return failed
         return None
 
-    async def _converse(self, talk: Talk, seen: Dialogue) -> None:
+    async def _converse(self, talk: ProbeConnection, seen: DialogueSeen) -> None:
         plan = self.plan
         await self._secure_at_once(talk)
         seen.greeting = await talk.hear(ReplyTo.GREETING, "the connection")
@@ -109,7 +109,7 @@ class FirstSession:
         seen.quit = await talk.leave(plan.close_seconds)
         seen.end, seen.without_end = talk.end, talk.without_end
 
-    async def _hello(self, talk: Talk, seen: Dialogue) -> None:
+    async def _hello(self, talk: ProbeConnection, seen: DialogueSeen) -> None:
         seen.keywords, seen.size_octets = {}, None
         for seen.hello in self.plan.hellos:
             seen.hello_reply = await talk.ask(f"{seen.hello} {self.plan.helo_name}")
@@ -127,7 +127,7 @@ class FirstSession:
 
     # -- TLS
 
-    async def _secure_at_once(self, talk: Talk) -> None:
+    async def _secure_at_once(self, talk: ProbeConnection) -> None:
         """Change to TLS if connections begin with it. Raises NoTls."""
         try:
             await self.opener.secure_at_once(talk)
@@ -140,7 +140,7 @@ class FirstSession:
         if talk.leg.secured:
             self.opener.note_tls(talk, Tls.IMPLICIT)
 
-    async def _explain_silence(self, talk: Talk) -> None:
+    async def _explain_silence(self, talk: ProbeConnection) -> None:
         """Find out whether a receiver that has not greeted speaks TLS alone. Raises NoTls."""
         opener = self.opener
         if opener.tls is Tls.IMPLICIT:
@@ -155,7 +155,7 @@ class FirstSession:
                 mend = "probe it with --tls implicit"
                 raise NoTls(self.plan, "it begins with TLS, without STARTTLS", mend, Tls.IMPLICIT)
 
-    async def _start_tls(self, talk: Talk, seen: Dialogue) -> None:
+    async def _start_tls(self, talk: ProbeConnection, seen: DialogueSeen) -> None:
         """Change to TLS by STARTTLS, and say hello again inside it. Raises NoTls where TLS has to be."""
         tls = self.account.tls
         if STARTTLS not in seen.keywords:

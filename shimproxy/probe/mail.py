@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from shimproxy.net.errors import DeadlinePassed, LegBroken
-from shimproxy.probe.account import MAIL_PATIENCES, MOST_UNASKED, ConnectionEnd, InData, MailData
+from shimproxy.probe.account import MAIL_PATIENCES, MOST_UNASKED, ConnectionEnd, InData, MailDataSeen
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import ReplyTo, Verdict, ruling
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from shimproxy.probe.account import Heard
-    from shimproxy.probe.wire import Talk
+    from shimproxy.probe.wire import ProbeConnection
     from shimproxy.smtp.reply import Reply
 
 _BLOCK_OCTETS: Final = 16 * 1024
@@ -42,7 +42,7 @@ _NAMES: Final = {
 }
 
 
-def mail_blocks(data: MailData) -> Iterator[bytes]:
+def mail_blocks(data: MailDataSeen) -> Iterator[bytes]:
     """Mail data of `octets_planned` in whole lines, up to a line more."""
     head = (
         f"From: {data.reverse_path}\r\nTo: {data.recipient}\r\nDate: {formatdate(localtime=True)}\r\n"
@@ -59,8 +59,8 @@ def mail_blocks(data: MailData) -> Iterator[bytes]:
 class InterruptedMail:
     """The mail on its way; what it meets goes into `data`."""
 
-    talk: Talk
-    data: MailData
+    talk: ProbeConnection
+    data: MailDataSeen
     listen_seconds: float
     """How long to listen after the last octet."""
     stall_seconds: float

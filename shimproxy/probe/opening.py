@@ -18,7 +18,7 @@ from shimproxy.net.errors import DialFailed, TlsFailed
 from shimproxy.net.places import look_up
 from shimproxy.net.tls import ReceiverSecurity, Verification
 from shimproxy.probe.plan import Tls
-from shimproxy.probe.wire import Talk
+from shimproxy.probe.wire import ProbeConnection
 from shimproxy.smtp.dialogue import ReplyTo
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from shimproxy.client.client import Clients
     from shimproxy.net.places import Place
     from shimproxy.probe.account import Account, CertificateSeen, Heard
-    from shimproxy.probe.plan import Plan
+    from shimproxy.probe.plan import ProbePlan
 
 STARTTLS: Final = "STARTTLS"
 _EXPIRED: Final = 10
@@ -40,7 +40,7 @@ _UNKNOWN_SIGNER: Final = (2, 18, 19, 20, 21)
 class Opener:
     """Opens the connections of a probe."""
 
-    plan: Plan
+    plan: ProbePlan
     account: Account
     clients: Clients
     place: Place | None = None
@@ -50,7 +50,7 @@ class Opener:
     _trusting: ReceiverSecurity | None = None
     """TLS that accepts any certificate, once it was needed."""
 
-    async def first(self) -> Talk:
+    async def first(self) -> ProbeConnection:
         """The first connection, to whichever address of the receiver answers. Raises DialFailed."""
         receiver = self.plan.receiver
         try:
@@ -65,7 +65,7 @@ class Opener:
         self.place = talk.client.place
         return talk
 
-    async def connect(self, *, speaks_first: bool = False) -> Talk:
+    async def connect(self, *, speaks_first: bool = False) -> ProbeConnection:
         """One more connection, in the clear; with `speaks_first`, what is written at once comes before the greeting.
 
         Raises DialFailed.
@@ -73,25 +73,25 @@ class Opener:
         assert self.place, "the first connection finds the address"
         return await self._open([self.place], speaks_first=speaks_first)
 
-    async def _open(self, places: Sequence[Place], *, speaks_first: bool = False) -> Talk:
+    async def _open(self, places: Sequence[Place], *, speaks_first: bool = False) -> ProbeConnection:
         seconds = self.plan.patience_seconds
         client = await self.clients.open(places, seconds, host=self.plan.receiver.host, speaks_first=speaks_first)
-        return Talk(client, seconds, self.account.saw)
+        return ProbeConnection(client, seconds, self.account.saw)
 
     # -- TLS
 
-    async def secure(self, talk: Talk, security: ReceiverSecurity | None = None) -> None:
+    async def secure(self, talk: ProbeConnection, security: ReceiverSecurity | None = None) -> None:
         """Change to TLS, with any certificate unless `security` says otherwise. Raises TlsFailed."""
         if not self._trusting:
             self._trusting = ReceiverSecurity.make(Verification(name=self.plan.receiver_name, required=False))
         await talk.secure(security or self._trusting)
 
-    async def secure_at_once(self, talk: Talk, security: ReceiverSecurity | None = None) -> None:
+    async def secure_at_once(self, talk: ProbeConnection, security: ReceiverSecurity | None = None) -> None:
         """Change to TLS if connections begin with it. Raises TlsFailed."""
         if self.tls is Tls.IMPLICIT:
             await self.secure(talk, security)
 
-    async def start_tls(self, talk: Talk, security: ReceiverSecurity | None = None) -> Heard | None:
+    async def start_tls(self, talk: ProbeConnection, security: ReceiverSecurity | None = None) -> Heard | None:
         """STARTTLS, and as `secure` once it is accepted; the reply to it. Raises TlsFailed."""
         heard = await talk.ask(STARTTLS, ReplyTo.STARTTLS)
         if welcomes(heard):
@@ -99,7 +99,7 @@ class Opener:
             await self.secure(talk, security)
         return heard
 
-    async def begin(self, talk: Talk, security: ReceiverSecurity | None = None) -> str:
+    async def begin(self, talk: ProbeConnection, security: ReceiverSecurity | None = None) -> str:
         """Come to where mail may follow, on a connection after the first; why that failed, if it did.
 
         With `security`, no further than the handshake of STARTTLS. Raises TlsFailed.
@@ -121,11 +121,11 @@ class Opener:
         heard = await talk.ask(hello)
         return "" if welcomes(heard) else self._refusal(talk, f"{self.account.dialogue.hello} inside TLS", heard)
 
-    def _refusal(self, talk: Talk, said: str, heard: Heard | None) -> str:
+    def _refusal(self, talk: ProbeConnection, said: str, heard: Heard | None) -> str:
         talk.excuse(heard)
         return f"{said} was answered by {heard or talk.nothing} this time"
 
-    def note_tls(self, talk: Talk, how: Tls) -> None:
+    def note_tls(self, talk: ProbeConnection, how: Tls) -> None:
         """Note what TLS the first connection has, and with which certificate."""
         seen = self.account.tls
         seen.how = str(how)

@@ -52,7 +52,7 @@ def _reachable(_: object, __: object, value: Address) -> None:
 
 
 @attrs.frozen(kw_only=True)
-class Plan:
+class ProbePlan:
     """What is to be probed, and how. Raises ValueError for what can't be, TlsUnusable for a CA file or fingerprint."""
 
     receiver: Address = attrs.field(validator=_reachable)

@@ -30,7 +30,7 @@ from shimproxy.probe.first import FirstSession
 from shimproxy.probe.habits import habits
 from shimproxy.probe.mail import InterruptedMail
 from shimproxy.probe.opening import Opener
-from shimproxy.probe.plan import PATIENCE_SECONDS, Plan, Tls
+from shimproxy.probe.plan import PATIENCE_SECONDS, ProbePlan, Tls
 from shimproxy.probe.questions import QUESTIONS
 from shimproxy.probe.session import Sessions
 from shimproxy.program.interrupt import interruptible, interrupting
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
     from shimproxy.net.places import Place
     from shimproxy.probe.account import Pipelining
-    from shimproxy.probe.wire import Talk
+    from shimproxy.probe.wire import ProbeConnection
 
-__all__ = ["PATIENCE_SECONDS", "Plan", "Probe", "Tls", "run"]
+__all__ = ["PATIENCE_SECONDS", "Probe", "ProbePlan", "Tls", "run"]
 
 MOST_OCTETS: Final = 64 * 1024 * 1024
 """What is written at most to a receiver that offers a larger SIZE, if nothing else is said."""
@@ -57,7 +57,7 @@ _MOST_COLUMNS: Final = 100
 class Probe:
     """A probe on its way; `account` is what it has seen so far."""
 
-    plan: Plan
+    plan: ProbePlan
     tell: Callable[[report.Line], None] = lambda _: None
     """Called with each line of the report, as soon as it is known."""
     place: Place | None = None
@@ -97,7 +97,7 @@ class Probe:
         """The large mail, which is not completed."""
         data = self.account.mail_data
 
-        async def send(talk: Talk) -> None:
+        async def send(talk: ProbeConnection) -> None:
             if await InterruptedMail(talk, data, self.plan.listen_seconds, self.plan.stall_seconds).send():
                 talk.blame_nobody()
                 await talk.leave(self.plan.close_seconds)
@@ -129,7 +129,7 @@ class Probe:
         mail = f"MAIL FROM:{self.plan.reverse_path}"
         seen.commands = ["RSET", mail, "RSET", mail, "RSET", "QUIT"]
 
-        async def one_by_one(talk: Talk) -> None:
+        async def one_by_one(talk: ProbeConnection) -> None:
             for command in seen.commands[:-1]:
                 if heard := await talk.ask(command):
                     seen.one_by_one.append(heard)
@@ -137,7 +137,7 @@ class Probe:
             if heard := await talk.leave(self.plan.close_seconds):
                 seen.one_by_one.append(heard)
 
-        async def together(talk: Talk) -> None:
+        async def together(talk: ProbeConnection) -> None:
             await talk.write("".join(f"{command}\r\n" for command in seen.commands).encode())
             for command in seen.commands:
                 answers = ReplyTo.QUIT if command == "QUIT" else ReplyTo.COMMAND
@@ -168,13 +168,13 @@ class Probe:
 # -- the command
 
 
-def run(plan: Plan, *, agreed: bool = False, as_json: bool = False) -> int:
+def run(plan: ProbePlan, *, agreed: bool = False, as_json: bool = False) -> int:
     """`shimproxy probe`: the exit status. Raises DialFailed, wrapped or not, and KeyboardInterrupt at a signal."""
     columns = min(shutil.get_terminal_size((_MOST_COLUMNS, 24)).columns, _MOST_COLUMNS)
 
     def tell(line: report.Line) -> None:
         if not as_json:
-            for each in report.drawn(line, columns):
+            for each in report.drawn_line(line, columns):
                 say(each)
 
     probe = Probe(plan, tell)
@@ -190,7 +190,7 @@ def run(plan: Plan, *, agreed: bool = False, as_json: bool = False) -> int:
     if as_json:
         say(json.dumps(probe.account.as_json(), indent=2))
     else:
-        for text in report.violations(probe.account, columns):
+        for text in report.of_violations(probe.account, columns):
             say(text)
     return 0
 

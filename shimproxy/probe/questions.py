@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from shimproxy.probe.account import Account, Aside
-    from shimproxy.probe.plan import Plan
+    from shimproxy.probe.plan import ProbePlan
 
 
 @attrs.frozen
@@ -33,7 +33,9 @@ class Question:
     """The lines of the report."""
 
 
-def _command(name: str, label: str, command: Callable[[Plan], str], words: Callable[[Aside, str], str]) -> Question:
+def _command(
+    name: str, label: str, command: Callable[[ProbePlan], str], words: Callable[[Aside, str], str]
+) -> Question:
     """A question that is one command after the hello; its words are made of what was seen and of the reply in words."""
 
     async def ask(sessions: Sessions, seen: Aside) -> None:

@@ -15,7 +15,7 @@ from shimproxy.smtp.ehlo import NEVER_OFFERED
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from shimproxy.probe.account import Account, Aside, Chunk, Heard
+    from shimproxy.probe.account import Account, Aside, ChunkSeen, Heard
 
 Line = tuple[str, str]
 """A label, empty to go on under the last one, and what is said."""
@@ -27,7 +27,7 @@ _TO_NO_COMMAND: Final = (500, 501, 502, 503)
 """What a line gets that is no command, or no command here (RFC 5321 4.2.4)."""
 
 
-def drawn(line: Line, columns: int) -> list[str]:
+def drawn_line(line: Line, columns: int) -> list[str]:
     """A line as it is printed, in as many as it needs."""
     label, text = line
     return _wrapped(text, columns, label.ljust(_LABEL_COLUMNS), " " * _LABEL_COLUMNS)
@@ -188,7 +188,7 @@ def _closing(end: ConnectionEnd) -> str:
     return "closes" if end is ConnectionEnd.FIN else "resets" if end else "does not close"
 
 
-def no_reply(account: Account, seen: Aside | Chunk) -> str:
+def no_reply(account: Account, seen: Aside | ChunkSeen) -> str:
     """The words for a reply that did not come."""
     return str(seen.end) or f"no reply within {account.patience_seconds:g} s"
 
@@ -325,7 +325,7 @@ def _none_seen(account: Account) -> str:
     return "The probe saw no violation in what it tried: shimproxy would repair nothing there."
 
 
-def violations(account: Account, columns: int) -> list[str]:
+def of_violations(account: Account, columns: int) -> list[str]:
     """What was wrong, under the names of the catalogue, and what the shim would do about it."""
     if not account.violations:
         return ["", *_wrapped(_none_seen(account), columns, "", "")]

@@ -19,12 +19,12 @@ from shimproxy.smtp.dialogue import ReplyTo
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from shimproxy.probe.account import Account, Aside, Chunk, EarlyTalk, MailData, Pipelining
+    from shimproxy.probe.account import Account, Aside, ChunkSeen, EarlyTalkSeen, MailDataSeen, Pipelining
     from shimproxy.probe.opening import Opener
-    from shimproxy.probe.plan import Plan
-    from shimproxy.probe.wire import Talk
+    from shimproxy.probe.plan import ProbePlan
+    from shimproxy.probe.wire import ProbeConnection
 
-    Part = Pipelining | EarlyTalk | Aside | Chunk | MailData
+    Part = Pipelining | EarlyTalkSeen | Aside | ChunkSeen | MailDataSeen
 
 _CHUNK: Final = b"NOOP\r\nNOOP\r\n"
 """Whoever takes it for commands does nothing."""
@@ -37,16 +37,16 @@ itself (section 6.1)."""
 class Sessions:
     """What opens sessions with the receiver, and asks in them what it may refuse."""
 
-    plan: Plan
+    plan: ProbePlan
     account: Account
     opener: Opener
 
     # -- what is asked aside
 
-    async def early_talk(self, seen: EarlyTalk) -> None:
+    async def early_talk(self, seen: EarlyTalkSeen) -> None:
         """The hello before the greeting."""
 
-        async def listen(talk: Talk) -> None:
+        async def listen(talk: ProbeConnection) -> None:
             talk.blame_nobody()
             for answers, command in ((ReplyTo.GREETING, "the connection"), (ReplyTo.COMMAND, hello)):
                 heard = await talk.hear(answers, command)
@@ -62,7 +62,7 @@ class Sessions:
     async def bare_newline(self, seen: Aside) -> None:
         """A command that ends in LF alone."""
 
-        async def ask(talk: Talk) -> None:
+        async def ask(talk: ProbeConnection) -> None:
             talk.blame_nobody()
             await talk.write(b"NOOP\n")
             seen.reply = await talk.hear(ReplyTo.COMMAND, "NOOP that ends in LF")
@@ -76,13 +76,13 @@ class Sessions:
         seen.command = command
         await self.converse(seen, partial(self._ask_aside, seen))
 
-    async def chunk(self, seen: Chunk) -> None:
+    async def chunk(self, seen: ChunkSeen) -> None:
         """BDAT without a mail, and whether the octets of its chunk are taken with it (RFC 3030 section 2)."""
         if "CHUNKING" not in self.account.dialogue.keywords:
             seen.left_out = self.account.dialogue.left_out or "CHUNKING is not offered"
             return
 
-        async def ask(talk: Talk) -> None:
+        async def ask(talk: ProbeConnection) -> None:
             talk.blame_nobody()
             await talk.write(f"{seen.command}\r\n".encode() + _CHUNK)
             for command, octets in ((seen.command, b""), ("NOOP", b"NOOP\r\n")):
@@ -104,7 +104,7 @@ class Sessions:
     async def half_close(self, seen: Aside) -> None:
         """A command whose sender closes its direction with it (RFC 9293 section 3.6)."""
 
-        async def ask(talk: Talk) -> None:
+        async def ask(talk: ProbeConnection) -> None:
             talk.blame_nobody()
             if talk.leg.secured and talk.leg.tls_version != _TLS_1_3:
                 seen.left_out = f"{talk.leg.tls_version} has no half-close (RFC 5246 7.2.1)"
@@ -121,7 +121,7 @@ class Sessions:
         """The hello once more in a session."""
         await self.ask_aside(seen, f"{self.account.dialogue.hello} {self.plan.helo_name}")
 
-    async def _ask_aside(self, seen: Aside, talk: Talk) -> None:
+    async def _ask_aside(self, seen: Aside, talk: ProbeConnection) -> None:
         seen.reply = await talk.ask(seen.command)
         talk.blame_nobody()
         await self._leave_quietly(talk, seen)
@@ -155,13 +155,15 @@ class Sessions:
                 seen.reply = await talk.ask(seen.command)
             await self._leave_quietly(talk, seen)
 
-    async def _leave_quietly(self, talk: Talk, seen: Aside) -> None:
+    async def _leave_quietly(self, talk: ProbeConnection, seen: Aside) -> None:
         if await talk.leave(self.plan.close_seconds) is None:
             seen.end = talk.end
 
     # -- sessions
 
-    async def converse(self, seen: Part, dialogue: Callable[[Talk], Awaitable[None]], first: bytes = b"") -> None:
+    async def converse(
+        self, seen: Part, dialogue: Callable[[ProbeConnection], Awaitable[None]], first: bytes = b""
+    ) -> None:
         """Converse on a connection of its own: with `first` before the greeting, else after greeting and hello."""
         seen.left_out = self.account.dialogue.left_out
         if seen.left_out:
@@ -179,7 +181,7 @@ class Sessions:
             else:
                 await dialogue(talk)
 
-    async def _speak_first(self, talk: Talk, first: bytes) -> str:
+    async def _speak_first(self, talk: ProbeConnection, first: bytes) -> str:
         """Say something before the greeting; why that can't be, if it can't. Raises TlsFailed."""
         if self.opener.tls is Tls.IMPLICIT:
             # The receiver may greet once it has the last of the client's handshake, so that is held back until then.
@@ -194,7 +196,7 @@ class Sessions:
             talk.hold_output(hold=False)
         return ""
 
-    async def _connect(self, seen: Part, *, speaks_first: bool = False) -> Talk | None:
+    async def _connect(self, seen: Part, *, speaks_first: bool = False) -> ProbeConnection | None:
         """A connection, or None, and why in `seen`."""
         try:
             return await self.opener.connect(speaks_first=speaks_first)

@@ -42,7 +42,7 @@ def _blame_nobody(_: Violation, __: str) -> None:
 
 
 @attrs.define(eq=False)
-class Talk:
+class ProbeConnection:
     """The probe's side of a connection; leaving the context closes it."""
 
     client: Client

@@ -12,7 +12,16 @@ import attrs
 
 from shimproxy.records.ladder import rows, wrapped
 from shimproxy.records.session_ladder import ladder_of
-from shimproxy.records.svg import CHARACTER_PER_FONT, MARGIN, SMALL_FONT, WIDTH, columns_in, picture, style, words
+from shimproxy.records.svg import (
+    CHARACTER_PER_FONT,
+    MARGIN,
+    SMALL_FONT,
+    WIDTH,
+    columns_in,
+    line_of_text,
+    picture,
+    style,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,15 +84,15 @@ class _Drawing:
         """All of it."""
         if len(self._ladder.title) <= columns_in(WIDTH - 2 * MARGIN):
             self.height += _LINE
-            yield words(MARGIN, self.height, self._ladder.title, "title")
+            yield line_of_text(MARGIN, self.height, self._ladder.title, "title")
         else:
             for line in wrapped(self._ladder.title, columns_in(WIDTH - 2 * MARGIN, SMALL_FONT)):
                 self.height += _LINE
-                yield words(MARGIN, self.height, line, "faint", size=SMALL_FONT)
+                yield line_of_text(MARGIN, self.height, line, "faint", size=SMALL_FONT)
         self.height += 1.7 * _LINE
         anchors = ["start", *["middle"] * (len(self._parties) - 2), "end"]
         for x, party, anchor in zip(self._parties, self._ladder.parties, anchors, strict=True):
-            yield words(x, self.height, party, anchor=anchor)
+            yield line_of_text(x, self.height, party, anchor=anchor)
         self.height += 5
         top = self.height
         drawn = [element for row in self._rows for element in self._row(row)]
@@ -95,7 +104,7 @@ class _Drawing:
     def _row(self, row: Row) -> Iterator[str]:
         top = bottom = self.height
         if row.mark:
-            yield words(MARGIN, top + _LINE, row.mark, "faint", size=SMALL_FONT)
+            yield line_of_text(MARGIN, top + _LINE, row.mark, "faint", size=SMALL_FONT)
         for arrow in row.arrows.values():
             self.height = top
             yield from self._note(arrow) if arrow.at is not None else self._lines(arrow, self._left(arrow) + 6)
@@ -115,7 +124,7 @@ class _Drawing:
         for text, name in ((arrow.text, css), (arrow.remark, "faint")):
             for line in wrapped(text, columns) if text else ():
                 self.height += _LINE
-                yield words(x, self.height, line, name, anchor=anchor)
+                yield line_of_text(x, self.height, line, name, anchor=anchor)
 
     def _shaft(self, arrow: Arrow) -> Iterator[str]:
         left = self._left(arrow)

@@ -51,19 +51,19 @@ def picture(name: str, title: str, styles: str, height: float, body: Iterable[st
         f'<svg xmlns="http://www.w3.org/2000/svg" class="{name}" role="img" '
         f'width="{SHOWN_WIDTH}" height="{height * SHOWN_WIDTH / WIDTH:.0f}" '
         f'viewBox="0 0 {WIDTH} {height:.0f}" font-size="{FONT:g}">\n'
-        f"<title>{escaped(title)}</title>\n<style>{styles}</style>\n"
+        f"<title>{escaped_text(title)}</title>\n<style>{styles}</style>\n"
         f'<rect class="paper" width="{WIDTH}" height="{height:.0f}"/>\n{lines}\n</svg>\n'
     )
 
 
-def words(x: float, y: float, text: str, css: str = "", *, anchor: str = "start", size: float = FONT) -> str:
+def line_of_text(x: float, y: float, text: str, css: str = "", *, anchor: str = "start", size: float = FONT) -> str:
     """A line of text; `anchor` says which end of it is at x."""
     attributes = f' class="{css}"' if css else ""
     if anchor != "start":
         attributes += f' text-anchor="{anchor}"'
     if size != FONT:
         attributes += f' font-size="{size:g}"'
-    return f'<text x="{x:.1f}" y="{y:.1f}"{attributes}>{escaped(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}"{attributes}>{escaped_text(text)}</text>'
 
 
 def columns_in(pixels: float, size: float = FONT) -> int:
@@ -71,6 +71,6 @@ def columns_in(pixels: float, size: float = FONT) -> int:
     return int(pixels / (size * CHARACTER_PER_FONT))
 
 
-def escaped(text: str) -> str:
+def escaped_text(text: str) -> str:
     """The text as it may stand in an element."""
     return escape("".join(each if " " <= each <= "~" else each.encode("unicode_escape").decode() for each in text))

@@ -82,7 +82,7 @@ class ConnectionOrigin:
             await leg.wait_to_read()
             if leg.peek(1) == b"":
                 raise SessionEnded(Closing.BY_SENDER)  # it only wanted to see whether somebody is there
-            header = await proxy_header.read(leg)
+            header = await proxy_header.read_header(leg)
         except (HeaderInvalid, DeadlinePassed) as failed:
             reason = failed.reason if isinstance(failed, HeaderInvalid) else "not complete in time"
             self.events.repaired(Violation.PROXY_HEADER, reason=reason)

@@ -21,7 +21,7 @@ from shimproxy.net.block import BLOCK_START
 from shimproxy.net.errors import DeadlinePassed
 from shimproxy.session.replies import BAD_NEWLINES, TOO_BIG
 from shimproxy.session.trace import Kind
-from shimproxy.smtp.mail_data import Counted, EndOfData, EndOfDeviceData, Size
+from shimproxy.smtp.mail_data import EndOfChunk, EndOfData, EndOfDeviceData, Size
 from shimproxy.smtp.newlines import Newlines, Normaliser
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class MailDataReader:
     @classmethod
     def of_chunk(cls, sender: Sender, policy: Policy, timer: MinRateTimer, size_octets: int) -> MailDataReader:
         """The reader of a chunk of that many octets, which are nobody's lines."""
-        return cls(sender, policy, timer, Counted(size_octets), ended=not size_octets)
+        return cls(sender, policy, timer, EndOfChunk(size_octets), ended=not size_octets)
 
     def forgive_slowness(self, until: float) -> None:
         """From now on only silence ends it, or the end of its session's time: `until` is a time of its watch.
@@ -140,7 +140,7 @@ class MailDataReader:
     @property
     def of_lines(self) -> bool:
         """Whether it is mail data, and not a chunk."""
-        return not isinstance(self._end, Counted)
+        return not isinstance(self._end, EndOfChunk)
 
     @property
     def stray_count(self) -> int:
@@ -192,7 +192,7 @@ class MailDataReader:
         else:
             self._timer.begin("mail data")
             # Behind a chunk there may be any number of others: what is not this one's stays in the kernel.
-            most_octets = self._end.left_octets if isinstance(self._end, Counted) else None
+            most_octets = self._end.left_octets if isinstance(self._end, EndOfChunk) else None
             # A leg may be called readable and have nothing to read: with TLS after every read, else after one that has
             # filled the block to the octet.
             while True:

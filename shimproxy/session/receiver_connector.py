@@ -22,7 +22,6 @@ from shimproxy.net.errors import DeadlinePassed, DialFailed, NoMeans, SenderUnus
 from shimproxy.session.closing import Closing
 from shimproxy.session.early_talk import while_unanswered
 from shimproxy.session.in_step import ask_receiver
-from shimproxy.session.introduction import Introduction
 from shimproxy.session.receiver import Receiver
 from shimproxy.session.replies import (
     NO_CONNECTION,
@@ -33,6 +32,7 @@ from shimproxy.session.replies import (
     RECEIVER_NOT_SECURE,
     SENDER_UNUSABLE,
 )
+from shimproxy.session.xclient import Xclient
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import RESET
 from shimproxy.smtp.dialogue import OUT_OF_STEP, ReplyTo, ruling
@@ -76,11 +76,11 @@ class ReceiverConnector:
     security: Security
     receiver: Receiver | None = None
     """Once it is dialled, and whatever becomes of it."""
-    _introduction: Introduction = attrs.field(init=False)
+    _xclient: Xclient = attrs.field(init=False)
     _greeted_at: float = 0.0
 
     def __attrs_post_init__(self) -> None:
-        self._introduction = Introduction(self.route, self.events, self.policy, self.security.hellos)
+        self._xclient = Xclient(self.route, self.events, self.policy, self.security.hellos)
 
     async def greeting(self) -> Reply:
         """Dial the receiver, and take its greeting; of several, from the first one that serves.
@@ -198,7 +198,7 @@ class ReceiverConnector:
                 return await self._prepare(receiver, command)
             except NoReceiver as failed:
                 if not failed.told:
-                    self.route.was_of_no_use(told=self._introduction.has_told(receiver))
+                    self.route.was_of_no_use(told=self._xclient.has_told(receiver))
                 if not self.route.has_more:
                     raise
             receiver.give_up()
@@ -219,7 +219,7 @@ class ReceiverConnector:
             if failed:
                 raise failed
             if not self.security.hellos.are_refused(receiver):
-                return self._introduction.is_made_at(receiver)
+                return self._xclient.is_made_at(receiver)
             self.security.hellos.note_refusal(receiver)
             receiver.give_up()  # it may be about to close, as it does not know the word
             await receiver.earlier.see_off()
@@ -229,8 +229,8 @@ class ReceiverConnector:
         """What keeps the sender's command from being forwarded, if anything does. Raises NoReceiver, Interrupted."""
         if not await self.security.prepare(receiver, command, self._again):
             return NoReceiver(RECEIVER_NOT_SECURE)
-        if refusal := await self._introduction.refusal(receiver, command):
-            return NoReceiver(refusal, told=self._introduction.was_refused)
+        if refusal := await self._xclient.refusal(receiver, command):
+            return NoReceiver(refusal, told=self._xclient.was_refused)
         if not await self.security.log_in(receiver, command):
             return NoReceiver(NO_LOGIN)
         return None

@@ -89,7 +89,7 @@ class EndOfDeviceData:
 
 
 @attrs.define(eq=False)
-class Counted:
+class EndOfChunk:
     """Finds the end of one chunk by its size (RFC 3030 section 2)."""
 
     left_octets: int

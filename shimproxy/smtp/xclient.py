@@ -31,7 +31,7 @@ def xtext(octets: bytes) -> bytes:
     return b"".join([_XTEXT[octet] for octet in octets])
 
 
-def introduction(
+def xclient_command(
     listed: bytes, hello: Command, sender: tuple[str, int] | None, destination: tuple[str, int] | None
 ) -> Command | None:
     """The command for a receiver that lists these attributes; None if it lists none that is known here.

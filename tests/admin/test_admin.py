@@ -25,7 +25,7 @@ from shimproxy.admin.health import ask
 from shimproxy.admin.repaired import repaired_session
 from shimproxy.admin.server import MOST_AWAITED
 from shimproxy.admin.status import Status, Totals
-from shimproxy.faulty.receiving import HOST, Receiver
+from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import SECONDS, Talk
 from shimproxy.observe import metrics
 from shimproxy.observe.metrics import Metrics
@@ -46,12 +46,12 @@ HOSTILE = b'552 <script>alert("x")</script>&amp;\'"<img src=x onerror=alert(1)>\
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver(Talk.accept) as running:
+def receiver() -> Iterator[FaultyReceiver]:
+    with FaultyReceiver(Talk.accept) as running:
         yield running
 
 
-def with_admin(receiver: Receiver, more: str = "") -> str:
+def with_admin(receiver: FaultyReceiver, more: str = "") -> str:
     return settings(receiver, f'admin = "{HOST}:0"\n{more}')
 
 
@@ -83,7 +83,7 @@ def figure(run: Run, name: str) -> float:
 
 
 @pytest.mark.slow
-def test_the_figures_are_whole_across_workers_reloads_and_upgrades(receiver: Receiver, tmp_path: Path) -> None:
+def test_the_figures_are_whole_across_workers_reloads_and_upgrades(receiver: FaultyReceiver, tmp_path: Path) -> None:
     with running(tmp_path, with_admin(receiver, "workers = 2\n")) as run:
         mails = 0
         for change in (run.reload, run.upgrade, run.reload):
@@ -102,7 +102,7 @@ def test_the_figures_are_whole_across_workers_reloads_and_upgrades(receiver: Rec
             poll(lambda: figure(run, "sessions_open") == 2, "two sessions")
 
 
-def test_little_is_lost_with_a_worker_that_is_killed(receiver: Receiver, tmp_path: Path) -> None:
+def test_little_is_lost_with_a_worker_that_is_killed(receiver: FaultyReceiver, tmp_path: Path) -> None:
     """It says its figures once a second, and when it is asked."""
     with running(tmp_path, with_admin(receiver)) as run:
         with Session(run.ports[0]) as session:
@@ -144,7 +144,7 @@ def test_the_number_of_series_is_bounded_over_any_number_of_workers() -> None:
 
 
 @pytest.mark.parametrize("where", ["connection", "session"])
-def test_a_limit_that_is_reached_is_counted(where: str, receiver: Receiver, tmp_path: Path) -> None:
+def test_a_limit_that_is_reached_is_counted(where: str, receiver: FaultyReceiver, tmp_path: Path) -> None:
     more = "sessions = 1\n" if where == "connection" else "[limit]\nbad-commands = 1\n"
     with running(tmp_path, with_admin(receiver, more)) as run:
         if where == "connection":
@@ -169,7 +169,7 @@ def test_the_histogram_counts_what_is_at_most_its_bounds() -> None:
     assert buckets[-1] == ("+Inf", "5")
 
 
-def test_prometheus_own_parser_takes_the_figures(receiver: Receiver, tmp_path: Path) -> None:
+def test_prometheus_own_parser_takes_the_figures(receiver: FaultyReceiver, tmp_path: Path) -> None:
     python = os.environ.get("SHIMPROXY_PROMETHEUS") or missing("prometheus_client", ".ci/run installs it for itself")
     with running(tmp_path, with_admin(receiver)) as run:
         with Session(run.ports[0]) as session:
@@ -200,7 +200,7 @@ def run_python(python: str, script: str, given: str) -> str:
 # -- health
 
 
-def test_health_tells_the_truth(receiver: Receiver, tmp_path: Path) -> None:
+def test_health_tells_the_truth(receiver: FaultyReceiver, tmp_path: Path) -> None:
     with running(tmp_path, with_admin(receiver)) as run:
         assert get(run, "/healthz") == get(run, "/readyz") == get(run, "/readyz?receiver") == (200, "ok\n")
         with Session(run.ports[0]) as busy:
@@ -214,7 +214,7 @@ def test_health_tells_the_truth(receiver: Receiver, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_that_stands_still_is_not_healthy(receiver: Receiver, tmp_path: Path) -> None:
+def test_a_worker_that_stands_still_is_not_healthy(receiver: FaultyReceiver, tmp_path: Path) -> None:
     with running(tmp_path, with_admin(receiver)) as run:
         (worker,) = run.workers
         os.kill(worker, signal.SIGSTOP)
@@ -224,7 +224,7 @@ def test_a_worker_that_stands_still_is_not_healthy(receiver: Receiver, tmp_path:
 
 
 def test_readiness_may_ask_the_receiver(tmp_path: Path) -> None:
-    with Receiver(Talk.accept) as receiver:
+    with FaultyReceiver(Talk.accept) as receiver:
         text = with_admin(receiver)
         with running(tmp_path, text) as run:
             receiver.close()
@@ -237,7 +237,7 @@ def test_readiness_may_ask_the_receiver(tmp_path: Path) -> None:
             assert get(run, "/readyz") == (200, "ok\n")
 
 
-def test_shimproxy_health(receiver: Receiver, tmp_path: Path) -> None:
+def test_shimproxy_health(receiver: FaultyReceiver, tmp_path: Path) -> None:
     path = tmp_path / "admin"
     text = settings(receiver, f'admin = "unix:{path}"\n')
 
@@ -258,7 +258,7 @@ def test_shimproxy_health(receiver: Receiver, tmp_path: Path) -> None:
 
 
 def test_a_socket_of_one_that_has_gone_is_replaced_and_that_of_another_is_not(
-    receiver: Receiver, tmp_path: Path
+    receiver: FaultyReceiver, tmp_path: Path
 ) -> None:
     path = tmp_path / "admin"
     with socket.socket(socket.AF_UNIX) as left:
@@ -276,7 +276,7 @@ def test_a_socket_of_one_that_has_gone_is_replaced_and_that_of_another_is_not(
     assert not path.exists()
 
 
-def test_the_address_is_changed_by_a_reload(receiver: Receiver, tmp_path: Path) -> None:
+def test_the_address_is_changed_by_a_reload(receiver: FaultyReceiver, tmp_path: Path) -> None:
     path = tmp_path / "admin"
     with running(tmp_path, settings(receiver)) as run:
         assert ", admin " not in run.ready
@@ -289,7 +289,7 @@ def test_the_address_is_changed_by_a_reload(receiver: Receiver, tmp_path: Path) 
 # -- HTTP
 
 
-def test_only_what_is_there_is_answered(receiver: Receiver, tmp_path: Path) -> None:
+def test_only_what_is_there_is_answered(receiver: FaultyReceiver, tmp_path: Path) -> None:
     with running(tmp_path, with_admin(receiver)) as run:
         assert get(run, "/none") == (404, "not found: choose /, /metrics, /healthz and /readyz\n")
         with admin(run) as connection:
@@ -301,7 +301,7 @@ def test_only_what_is_there_is_answered(receiver: Receiver, tmp_path: Path) -> N
                 assert response.headers["Content-Security-Policy"]
 
 
-def test_a_reload_changes_the_names_that_the_address_is_known_by(receiver: Receiver, tmp_path: Path) -> None:
+def test_a_reload_changes_the_names_that_the_address_is_known_by(receiver: FaultyReceiver, tmp_path: Path) -> None:
     def statuses(run: Run) -> list[int]:
         return [get(run, "/healthz", Host=host)[0] for host in ("localhost", "shim.example:8025", "evil.example")]
 
@@ -311,7 +311,7 @@ def test_a_reload_changes_the_names_that_the_address_is_known_by(receiver: Recei
         poll(lambda: statuses(run) == [200, 200, 421], "the new name")
 
 
-def test_clients_that_never_finish_a_request_leave_room_for_health(receiver: Receiver, tmp_path: Path) -> None:
+def test_clients_that_never_finish_a_request_leave_room_for_health(receiver: FaultyReceiver, tmp_path: Path) -> None:
     """More of them than it waits for, all connected at once."""
     with running(tmp_path, with_admin(receiver)) as run, contextlib.ExitStack() as clients, admin(run) as connection:
         where = connection.host, connection.port
@@ -379,7 +379,7 @@ def test_only_what_a_receiver_does_is_a_habit_of_its() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("dark", [True, False], ids=["dark", "light"])
 @pytest.mark.parametrize("width", [390, 1200])
-def test_chromium_shows_the_page(dark: bool, width: int, receiver: Receiver, tmp_path: Path) -> None:
+def test_chromium_shows_the_page(dark: bool, width: int, receiver: FaultyReceiver, tmp_path: Path) -> None:
     """Without an error on its console, or a request to anybody else."""
 
     def refuses(talk: Talk) -> None:
@@ -389,7 +389,7 @@ def test_chromium_shows_the_page(dark: bool, width: int, receiver: Receiver, tmp
         talk.stop_reading()
 
     need("chromium")
-    with Receiver(refuses) as hostile, running(tmp_path, with_admin(hostile)) as run:
+    with FaultyReceiver(refuses) as hostile, running(tmp_path, with_admin(hostile)) as run:
         with Session(run.ports[0]) as session:
             for command, code in ((b"MAIL FROM:<a@b>", b"250"), (b"RCPT TO:<b@c>", b"250"), (b"DATA", b"354")):
                 session.say(command, code)

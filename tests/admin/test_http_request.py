@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shimproxy.admin.http_request import Refused, Request
+from shimproxy.admin.http_request import Request, RequestRefused
 
 GET = b"GET /healthz HTTP/1.1\r\n"
 OWN = b"Host: localhost\r\n"
@@ -17,7 +17,7 @@ def parsed(head: bytes) -> Request:
 def status(head: bytes) -> int:
     try:
         parsed(head)
-    except Refused as refused:
+    except RequestRefused as refused:
         return refused.status
     return 200
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from shimproxy.probe.atlas import DATA, Atlas, Entry
+from shimproxy.probe.atlas import DATA, Atlas, AtlasEntry
 from tests.atlas.inside import SEEN
 from tests.atlas.page import PAGE, page
 from tests.atlas.receivers import Receiver, receivers
@@ -25,11 +25,11 @@ _KINDS = ("receivers", "senders")
 _AT_ONCE = 4  # they wait more than they work
 
 
-def _entry(world: World, peer: Receiver | Sender) -> Entry:
+def _entry(world: World, peer: Receiver | Sender) -> AtlasEntry:
     """What the program does today. Raises NotHere."""
     world.install(peer.name)
     about, seen = json.loads(world.about(peer.name)), json.loads(world.measure(peer.name))
-    return Entry(
+    return AtlasEntry(
         name=peer.name,
         package=str(peer.package),
         seen=str(datetime.date.today()),

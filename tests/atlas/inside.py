@@ -14,7 +14,7 @@ import trio
 from shimproxy.faulty.receiving import HOST
 from shimproxy.net.address import Address
 from shimproxy.probe.habits import Mask, habits
-from shimproxy.probe.probe import Plan, Probe
+from shimproxy.probe.probe import Probe, ProbePlan
 from tests.atlas.receivers import LOG, Receiver, receivers
 from tests.atlas.sender_habits import sender_habits, sender_violations
 from tests.atlas.senders import Sender, senders
@@ -49,7 +49,7 @@ def _no_names() -> Iterator[None]:
 def measured(receiver: Receiver) -> dict[str, Any]:
     """The habits of a receiver."""
     with receiver.start() as port:
-        plan = Plan(
+        plan = ProbePlan(
             receiver=Address(HOST, port),
             recipient=f"<{receiver.recipient}>",
             reverse_path="<sender@sender.example>",

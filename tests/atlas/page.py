@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from shimproxy.probe.atlas import DATA, Atlas, Entry
+from shimproxy.probe.atlas import DATA, Atlas, AtlasEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -155,7 +155,7 @@ def page(atlas: Atlas) -> str:
     return "\n".join(parts)
 
 
-def _programs(entries: Iterable[Entry]) -> str:
+def _programs(entries: Iterable[AtlasEntry]) -> str:
     lines = ["| program | version | from | released | seen | settings |", "| --- | --- | --- | --- | --- | --- |"]
     for each in entries:
         cells = (each.name, each.version, each.package, each.released, each.seen, each.settings)
@@ -163,7 +163,7 @@ def _programs(entries: Iterable[Entry]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(entries: Iterable[Entry], *columns: tuple[str, Callable[[Entry], str | None]]) -> str:
+def _table(entries: Iterable[AtlasEntry], *columns: tuple[str, Callable[[AtlasEntry], str | None]]) -> str:
     """Only of those entries that have something to say there."""
     lines = [_row(["program", *(name for name, _ in columns)]), _row(["---"] * (len(columns) + 1))]
     for each in entries:

@@ -19,7 +19,7 @@ import attrs
 import pytest
 
 from shimproxy.faulty.outcome import Believed
-from shimproxy.faulty.receiving import Receiver
+from shimproxy.faulty.receiving import FaultyReceiver
 from shimproxy.faulty.talk import SECONDS, TAKEN, Talk
 from tests.blocks import blocks
 from tests.daemon.test_supervisor import Run, attended, kill_all_of
@@ -228,10 +228,12 @@ def family(request: pytest.FixtureRequest) -> Family:
 
 
 @contextlib.contextmanager
-def receiver(gateway: Gateway, family: Family, on_data: Callable[[Talk], None] = Talk.accept) -> Iterator[Receiver]:
+def receiver(
+    gateway: Gateway, family: Family, on_data: Callable[[Talk], None] = Talk.accept
+) -> Iterator[FaultyReceiver]:
     """A receiver at the server."""
     (listener,) = gateway.listening((family.server, SMTP_PORT))
-    with Receiver(on_data, listener=listener) as running:
+    with FaultyReceiver(on_data, listener=listener) as running:
         yield running
 
 
@@ -309,7 +311,7 @@ def test_mail_for_the_gateway_itself(rules: Rules, tmp_path: Path) -> None:
         with shim(made, tmp_path, *rules.arguments, capability=rules.capability):
             for family in FAMILIES:
                 (listener,) = made.listening((family.lan, SMTP_PORT), where=GATEWAY)
-                with Receiver(Talk.accept, listener=listener) as running, made.at(CLIENT):
+                with FaultyReceiver(Talk.accept, listener=listener) as running, made.at(CLIENT):
                     outcome = python_smtplib(SMTP_PORT, SMALL, family.lan)
                 assert accepted(TAKEN).allows(outcome), outcome
                 assert running.seen.peers == [family.client]
@@ -615,7 +617,7 @@ def test_a_firewall_against_one_sender_keeps_no_other_from_a_receiver(how: str, 
         TPROXY.load(made)
         first, second = made.listening((family.server, SMTP_PORT), (family.server, SMTP_PORT + 1))
         for listener, name in ((first, b"first"), (second, b"second")):
-            stack.enter_context(Receiver(Talk.accept, talk=greeting_with(name), listener=listener))
+            stack.enter_context(FaultyReceiver(Talk.accept, talk=greeting_with(name), listener=listener))
         run = stack.enter_context(shim(made, tmp_path, *arguments, capability="net_raw"))
 
         def greetings(*senders: str) -> list[bytes]:

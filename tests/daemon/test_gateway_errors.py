@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import pytest
 
-from shimproxy.faulty.receiving import Receiver
+from shimproxy.faulty.receiving import FaultyReceiver
 from shimproxy.faulty.talk import TAKEN, Talk
 from tests.daemon.test_gateway import RULES, Rules, said, shim, shown
 from tests.peers.gateway import (
@@ -80,7 +80,7 @@ def family(request: pytest.FixtureRequest) -> Family:
 
 def test_a_mail_fits_through_a_path_that_takes_no_whole_packets(served: Served, family: Family) -> None:
     (listener,) = served.gateway.listening((family.far, SMTP_PORT), where=FAR)
-    with Receiver(Talk.accept, listener=listener) as running, served.gateway.at(CLIENT):
+    with FaultyReceiver(Talk.accept, listener=listener) as running, served.gateway.at(CLIENT):
         outcome = python_smtplib(SMTP_PORT, MAIL, family.far, SECONDS)
     assert accepted(TAKEN).allows(outcome), outcome
     (data,) = running.seen.mails

@@ -16,7 +16,7 @@ import pytest
 from shimproxy import Settings
 from shimproxy.daemon import gateway as ops_gateway
 from shimproxy.daemon.gateway import about_gateway
-from shimproxy.faulty.receiving import Receiver
+from shimproxy.faulty.receiving import FaultyReceiver
 from shimproxy.faulty.talk import TAKEN, Talk
 from tests.daemon.test_gateway import (
     BLOCKS,
@@ -242,7 +242,7 @@ def test_a_port_forward_of_the_gateways_own_passes(rules: Rules, tmp_path: Path)
         with shim(made, tmp_path, *rules.arguments, capability=rules.capability) as run:
             for family in FAMILIES:
                 (listener,) = made.listening((family.client, SMTP_PORT), where=CLIENT)
-                with Receiver(Talk.accept, listener=listener) as running, made.at(CLIENT):
+                with FaultyReceiver(Talk.accept, listener=listener) as running, made.at(CLIENT):
                     outcome = python_smtplib(SMTP_PORT, SMALL, family.wan, SECONDS)
                 assert accepted(TAKEN).allows(outcome), outcome
                 assert running.seen.peers == [family.lan]

@@ -26,7 +26,7 @@ from shimproxy.config.sources import Sources
 from shimproxy.daemon.signals import Changes
 from shimproxy.daemon.worker_handle import Worker
 from shimproxy.daemon.workers import Service, Workers
-from shimproxy.faulty.receiving import HOST, Receiver
+from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import SECONDS, Talk
 from shimproxy.observe.journal import Journal
 from tests.daemon.test_supervisor import Session, children_of, running, settings, syslog_at
@@ -58,8 +58,8 @@ socket.getaddrinfo = hang
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver(Talk.accept) as running:
+def receiver() -> Iterator[FaultyReceiver]:
+    with FaultyReceiver(Talk.accept) as running:
         yield running
 
 
@@ -265,7 +265,7 @@ async def test_after_a_reload_there_is_a_rest(
 
 
 def test_a_worker_that_has_served_is_replaced_soon_however_often_it_is_killed(
-    receiver: Receiver, tmp_path: Path
+    receiver: FaultyReceiver, tmp_path: Path
 ) -> None:
     """Else, what kills workers again and again would leave none for longer and longer."""
     admin = tmp_path / "admin"
@@ -292,7 +292,7 @@ def is_ready(admin: Path) -> bool:
 # -- workers that no longer answer
 
 
-def test_a_worker_that_no_longer_answers_is_replaced_and_no_other(receiver: Receiver, tmp_path: Path) -> None:
+def test_a_worker_that_no_longer_answers_is_replaced_and_no_other(receiver: FaultyReceiver, tmp_path: Path) -> None:
     with running(tmp_path, settings(receiver, "workers = 2\n")) as run:
         stopped, healthy = run.workers
         os.kill(stopped, signal.SIGSTOP)
@@ -307,7 +307,7 @@ def test_a_worker_that_no_longer_answers_is_replaced_and_no_other(receiver: Rece
 # -- PID 1
 
 
-def test_the_first_process_of_a_container_reaps_orphans(receiver: Receiver, tmp_path: Path) -> None:
+def test_the_first_process_of_a_container_reaps_orphans(receiver: FaultyReceiver, tmp_path: Path) -> None:
     """And nothing else: workers that end, and the check before an upgrade, are waited for by whoever wants to know."""
     need_root()
     wrapper = [need("unshare"), "--pid", "--fork", "--kill-child"]
@@ -370,7 +370,7 @@ OLD = ("daemon/supervisor.py", "self._settings = left.sources.settings()", 'rais
     ids=["adopting", "worker", "old settings and adopting", "old settings and worker"],
 )
 def test_the_old_workers_go_on_whatever_is_broken_in_the_start_of_a_new_version(
-    broken: list[tuple[str, str, str]], receiver: Receiver, code: Code, tmp_path: Path
+    broken: list[tuple[str, str, str]], receiver: FaultyReceiver, code: Code, tmp_path: Path
 ) -> None:
     """What `check` does not meet; the log says why, signals are obeyed, and a mended version is gone over to."""
     text = settings(receiver, f"admin = 'unix:{tmp_path}/admin'\n")
@@ -409,7 +409,7 @@ def test_the_old_workers_go_on_whatever_is_broken_in_the_start_of_a_new_version(
     ids=["format", "figures", "workers"],
 )
 def test_a_new_version_that_cannot_take_over_is_not_gone_over_to(
-    module: str, before: str, after: str, receiver: Receiver, code: Code, tmp_path: Path
+    module: str, before: str, after: str, receiver: FaultyReceiver, code: Code, tmp_path: Path
 ) -> None:
     """Which it finds out in its check, from a copy of what would be left to it."""
     with running(tmp_path, settings(receiver), code=code.folder) as run, Session(run.ports[0]) as old:
@@ -425,7 +425,7 @@ def test_a_new_version_that_cannot_take_over_is_not_gone_over_to(
 
 
 def test_a_stop_is_obeyed_where_a_new_version_can_use_no_settings(
-    receiver: Receiver, code: Code, tmp_path: Path
+    receiver: FaultyReceiver, code: Code, tmp_path: Path
 ) -> None:
     with running(tmp_path, settings(receiver), code=code.folder) as run, Session(run.ports[0]) as busy:
         busy.say(b"MAIL FROM:<a@b>", b"250")
@@ -442,7 +442,7 @@ def test_a_stop_is_obeyed_where_a_new_version_can_use_no_settings(
 
 @pytest.mark.parametrize("what", ["secret", "syslog"])
 def test_an_upgrade_is_made_where_the_old_settings_cannot_be_used_any_more(
-    what: str, receiver: Receiver, tmp_path: Path
+    what: str, receiver: FaultyReceiver, tmp_path: Path
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     more = "login = 'user'\nlogin-in-clear = true\nlogin-secret-file = '{}'\n"
@@ -476,7 +476,7 @@ HANG = (
 )
 
 
-def test_a_check_that_hangs_keeps_no_signal_waiting(receiver: Receiver, code: Code, tmp_path: Path) -> None:
+def test_a_check_that_hangs_keeps_no_signal_waiting(receiver: FaultyReceiver, code: Code, tmp_path: Path) -> None:
     with running(tmp_path, settings(receiver), code=code.folder) as run:
         port = run.ports[0]
         code.change(*HANG)
@@ -495,7 +495,7 @@ def test_a_check_that_hangs_keeps_no_signal_waiting(receiver: Receiver, code: Co
         assert run.process.wait(SECONDS) == 0
 
 
-def test_a_check_that_hangs_is_killed_and_said(receiver: Receiver, code: Code, tmp_path: Path) -> None:
+def test_a_check_that_hangs_is_killed_and_said(receiver: FaultyReceiver, code: Code, tmp_path: Path) -> None:
     code.change("daemon/upgrade.py", "_CHECK_SECONDS: Final = 30.0", "_CHECK_SECONDS: Final = 1.0")
     with running(tmp_path, settings(receiver), code=code.folder) as run:
         before = run.workers

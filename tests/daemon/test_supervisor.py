@@ -24,7 +24,7 @@ import pytest
 
 import shimproxy
 from shimproxy.admin import health
-from shimproxy.faulty.receiving import HOST, Receiver
+from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import SECONDS, Talk
 from tests.peers.processes import need, need_root, poll
 from tests.peers.tls import make_certificate
@@ -188,19 +188,19 @@ class Session:
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver(Talk.accept) as running:
+def receiver() -> Iterator[FaultyReceiver]:
+    with FaultyReceiver(Talk.accept) as running:
         yield running
 
 
-def settings(receiver: Receiver, more: str = "") -> str:
+def settings(receiver: FaultyReceiver, more: str = "") -> str:
     return f'listen = "{HOST}:0"\nreceiver = "{HOST}:{receiver.port}"\n{more}'
 
 
 # -- reload
 
 
-def test_a_reload_is_for_new_sessions_and_breaks_no_old_one(receiver: Receiver, tmp_path: Path) -> None:
+def test_a_reload_is_for_new_sessions_and_breaks_no_old_one(receiver: FaultyReceiver, tmp_path: Path) -> None:
     with running(tmp_path, settings(receiver)) as run:
         with Session(run.ports[0]) as old:
             assert b"SIZE 0" in offered(old)
@@ -240,7 +240,9 @@ def offered(session: Session) -> bytes:
         (f"listen = ['{HOST}:0', '192.0.2.1:0']\n", "this machine has no such address"),
     ],
 )
-def test_a_bad_file_changes_nothing_and_says_so(bad: str, problem: str, receiver: Receiver, tmp_path: Path) -> None:
+def test_a_bad_file_changes_nothing_and_says_so(
+    bad: str, problem: str, receiver: FaultyReceiver, tmp_path: Path
+) -> None:
     with running(tmp_path, settings(receiver)) as run:
         before = run.workers
         with Session(run.ports[0]) as old:
@@ -255,7 +257,7 @@ def test_a_bad_file_changes_nothing_and_says_so(bad: str, problem: str, receiver
         assert run.workers == before
 
 
-def test_addresses_come_and_go(receiver: Receiver, tmp_path: Path) -> None:
+def test_addresses_come_and_go(receiver: FaultyReceiver, tmp_path: Path) -> None:
     """A connection to one that stays waits for no reload, nor is it refused."""
     with running(tmp_path, settings(receiver)) as run:
         first = run.ports[0]
@@ -274,7 +276,7 @@ def test_addresses_come_and_go(receiver: Receiver, tmp_path: Path) -> None:
             socket.create_connection((HOST, first), SECONDS)
 
 
-def test_an_address_that_was_taken_out_can_be_put_back_at_once(receiver: Receiver, tmp_path: Path) -> None:
+def test_an_address_that_was_taken_out_can_be_put_back_at_once(receiver: FaultyReceiver, tmp_path: Path) -> None:
     """Although workers that retire have listened there until just now."""
     with socket.create_server((HOST, 0)) as free:
         second = free.getsockname()[1]
@@ -297,7 +299,7 @@ def test_an_address_that_was_taken_out_can_be_put_back_at_once(receiver: Receive
 
 @pytest.mark.parametrize("where", ["HOST", "unix"])
 def test_an_admin_address_that_was_taken_out_can_be_put_back_at_once(
-    where: str, receiver: Receiver, tmp_path: Path
+    where: str, receiver: FaultyReceiver, tmp_path: Path
 ) -> None:
     with socket.create_server((HOST, 0)) as free:
         address = f"{HOST}:{free.getsockname()[1]}" if where == "HOST" else f"unix:{tmp_path}/admin"
@@ -310,7 +312,7 @@ def test_an_admin_address_that_was_taken_out_can_be_put_back_at_once(
         assert "no reload" not in run.log
 
 
-def test_a_certificate_is_read_anew(receiver: Receiver, tmp_path: Path) -> None:
+def test_a_certificate_is_read_anew(receiver: FaultyReceiver, tmp_path: Path) -> None:
     def shown(port: int) -> str:
         with Session(port) as session:
             session.say(b"EHLO x", b"250")
@@ -332,7 +334,9 @@ def test_a_certificate_is_read_anew(receiver: Receiver, tmp_path: Path) -> None:
         poll(lambda: shown(run.ports[0]) in new.certificate.read_text(), "the new certificate")
 
 
-def test_the_log_level_and_the_number_of_workers_are_changed_by_a_reload(receiver: Receiver, tmp_path: Path) -> None:
+def test_the_log_level_and_the_number_of_workers_are_changed_by_a_reload(
+    receiver: FaultyReceiver, tmp_path: Path
+) -> None:
     with running(tmp_path, settings(receiver, "log-level = 'warning'\n")) as run:
         with Session(run.ports[0]) as session:
             session.say(b"QUIT", b"221")
@@ -349,7 +353,9 @@ def test_the_log_level_and_the_number_of_workers_are_changed_by_a_reload(receive
 # -- crash, upgrade, stop
 
 
-def test_a_worker_that_was_killed_is_replaced_and_no_connection_refused(receiver: Receiver, tmp_path: Path) -> None:
+def test_a_worker_that_was_killed_is_replaced_and_no_connection_refused(
+    receiver: FaultyReceiver, tmp_path: Path
+) -> None:
     with running(tmp_path, settings(receiver)) as run:
         (before,) = run.workers
         os.kill(before, signal.SIGKILL)
@@ -394,7 +400,9 @@ def syslog_at(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("what", NEEDED)
-def test_a_killed_worker_is_replaced_whatever_has_gone_meanwhile(what: str, receiver: Receiver, tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced_whatever_has_gone_meanwhile(
+    what: str, receiver: FaultyReceiver, tmp_path: Path
+) -> None:
     """With what the supervisor has read, which is on no command line and in no environment."""
     more, files = needing(what, tmp_path)
     with contextlib.ExitStack() as stack:
@@ -412,7 +420,7 @@ def test_a_killed_worker_is_replaced_whatever_has_gone_meanwhile(what: str, rece
                 assert SECRET.encode() not in Path(f"/proc/{worker}/{shown}").read_bytes()
 
 
-def test_an_upgrade_is_the_same_process_with_new_workers(receiver: Receiver, tmp_path: Path) -> None:
+def test_an_upgrade_is_the_same_process_with_new_workers(receiver: FaultyReceiver, tmp_path: Path) -> None:
     with running(tmp_path, settings(receiver)) as run:
         (before,) = run.workers
         port = run.ports[0]
@@ -431,7 +439,7 @@ def test_an_upgrade_is_the_same_process_with_new_workers(receiver: Receiver, tmp
             new.mail()
 
 
-def test_an_upgrade_goes_over_to_the_code_that_is_installed_now(receiver: Receiver, tmp_path: Path) -> None:
+def test_an_upgrade_goes_over_to_the_code_that_is_installed_now(receiver: FaultyReceiver, tmp_path: Path) -> None:
     code = tmp_path / "code"
     shutil.copytree(Path(shimproxy.__file__).parent, code / "shimproxy")
     replies = code / "shimproxy" / "session" / "replies.py"
@@ -451,7 +459,7 @@ def test_an_upgrade_goes_over_to_the_code_that_is_installed_now(receiver: Receiv
         poll(is_new, "the new code")
 
 
-def test_the_same_holds_as_the_first_process_of_a_container(receiver: Receiver, tmp_path: Path) -> None:
+def test_the_same_holds_as_the_first_process_of_a_container(receiver: FaultyReceiver, tmp_path: Path) -> None:
     """With one worker, and signals that the kernel keeps from a first process which does not ask for them."""
     need_root()
     wrapper = [need("unshare"), "--pid", "--fork", "--kill-child"]
@@ -469,7 +477,7 @@ def test_the_same_holds_as_the_first_process_of_a_container(receiver: Receiver, 
         assert run.process.wait(SECONDS) == 0
 
 
-def test_an_upgrade_that_would_fail_is_not_made(receiver: Receiver, tmp_path: Path) -> None:
+def test_an_upgrade_that_would_fail_is_not_made(receiver: FaultyReceiver, tmp_path: Path) -> None:
     with running(tmp_path, settings(receiver)) as run:
         before = run.workers
         run.file.write_text("listen = 5\n")
@@ -479,7 +487,7 @@ def test_an_upgrade_that_would_fail_is_not_made(receiver: Receiver, tmp_path: Pa
         assert run.workers == before
 
 
-def taken_by_another(receiver: Receiver, what: str, sock: socket.socket) -> str:
+def taken_by_another(receiver: FaultyReceiver, what: str, sock: socket.socket) -> str:
     address = f"{HOST}:{sock.getsockname()[1]}"
     if what == "admin":
         return settings(receiver, f"admin = '{address}'\n")
@@ -487,7 +495,9 @@ def taken_by_another(receiver: Receiver, what: str, sock: socket.socket) -> str:
 
 
 @pytest.mark.parametrize("what", ["admin", "listen"])
-def test_an_upgrade_to_what_cannot_be_used_leaves_all_as_it_was(what: str, receiver: Receiver, tmp_path: Path) -> None:
+def test_an_upgrade_to_what_cannot_be_used_leaves_all_as_it_was(
+    what: str, receiver: FaultyReceiver, tmp_path: Path
+) -> None:
     """Although only the new program finds that out."""
     with (
         socket.create_server((HOST, 0)) as taken,
@@ -508,7 +518,7 @@ def test_an_upgrade_to_what_cannot_be_used_leaves_all_as_it_was(what: str, recei
 
 
 @pytest.mark.parametrize("mails", [0, 20, 60, 120, 200, 300])
-def test_a_stop_in_the_midst_of_an_upgrade_is_a_stop(mails: int, receiver: Receiver, tmp_path: Path) -> None:
+def test_a_stop_in_the_midst_of_an_upgrade_is_a_stop(mails: int, receiver: FaultyReceiver, tmp_path: Path) -> None:
     """Whether it comes before the new program, in its beginning or when it obeys."""
     with running(tmp_path, settings(receiver, "log-level = 'warning'\n")) as run:
         run.process.send_signal(signal.SIGUSR2)
@@ -520,7 +530,7 @@ def test_a_stop_in_the_midst_of_an_upgrade_is_a_stop(mails: int, receiver: Recei
 
 
 @pytest.mark.parametrize("change", [signal.SIGHUP, signal.SIGUSR2], ids=["reload", "upgrade"])
-def test_nothing_is_changed_during_a_stop(change: signal.Signals, receiver: Receiver, tmp_path: Path) -> None:
+def test_nothing_is_changed_during_a_stop(change: signal.Signals, receiver: FaultyReceiver, tmp_path: Path) -> None:
     with running(tmp_path, settings(receiver)) as run, Session(run.ports[0]) as busy:
         busy.say(b"MAIL FROM:<a@b>", b"250")
         run.process.send_signal(signal.SIGTERM)
@@ -531,7 +541,9 @@ def test_nothing_is_changed_during_a_stop(change: signal.Signals, receiver: Rece
 
 
 @pytest.mark.parametrize(("signals", "grace"), [(1, 0), (2, 1000)])
-def test_a_worker_that_does_not_end_is_killed(signals: int, grace: int, receiver: Receiver, tmp_path: Path) -> None:
+def test_a_worker_that_does_not_end_is_killed(
+    signals: int, grace: int, receiver: FaultyReceiver, tmp_path: Path
+) -> None:
     """With the grace over, or at the second signal."""
     with running(tmp_path, settings(receiver, f"grace = {grace}\n[deadline]\nlinger-idle = 0.1\n")) as run:
         os.kill(run.workers[0], signal.SIGSTOP)
@@ -543,7 +555,7 @@ def test_a_worker_that_does_not_end_is_killed(signals: int, grace: int, receiver
         assert "worker_killed reason=grace_exceeded pid=" in run.log
 
 
-def test_a_second_signal_finds_sockets_of_the_file_system_closed(receiver: Receiver, tmp_path: Path) -> None:
+def test_a_second_signal_finds_sockets_of_the_file_system_closed(receiver: FaultyReceiver, tmp_path: Path) -> None:
     listen, admin = tmp_path / "listen", tmp_path / "admin"
     text = settings(receiver, f'admin = "unix:{admin}"\n').replace(f"{HOST}:0", f"unix:{listen}")
     with running(tmp_path, text) as run, socket.socket(socket.AF_UNIX) as busy, busy.makefile("rb") as replies:
@@ -560,7 +572,7 @@ def test_a_second_signal_finds_sockets_of_the_file_system_closed(receiver: Recei
     assert not admin.exists()
 
 
-def test_a_stop_reaches_every_worker(receiver: Receiver, tmp_path: Path) -> None:
+def test_a_stop_reaches_every_worker(receiver: FaultyReceiver, tmp_path: Path) -> None:
     """Also one that a reload has replaced: the idle are told, and a transaction comes to its end."""
     with running(tmp_path, settings(receiver, "workers = 2\n")) as run, contextlib.ExitStack() as stack:
         old = stack.enter_context(Session(run.ports[0]))
@@ -576,7 +588,7 @@ def test_a_stop_reaches_every_worker(receiver: Receiver, tmp_path: Path) -> None
         assert run.process.wait(SECONDS) == 0
 
 
-def test_workers_do_not_outlive_their_supervisor(receiver: Receiver, tmp_path: Path) -> None:
+def test_workers_do_not_outlive_their_supervisor(receiver: FaultyReceiver, tmp_path: Path) -> None:
     """They end in good order."""
     with running(tmp_path, settings(receiver, f"workers = 2\nadmin = '{HOST}:0'\n")) as run:
         workers = [os.pidfd_open(pid) for pid in run.workers]
@@ -666,7 +678,7 @@ class Load:
                 thread.join(SECONDS)
 
 
-def check_counts(load: Load, receiver: Receiver) -> None:
+def check_counts(load: Load, receiver: FaultyReceiver) -> None:
     """Every mail that is believed delivered is there once; no connection was refused."""
     has = [data.removesuffix(b"\r\n") for data in receiver.seen.mails]
     assert len(set(has)) == len(has)
@@ -680,7 +692,7 @@ def check_counts(load: Load, receiver: Receiver) -> None:
 @pytest.mark.volume
 @pytest.mark.parametrize("change", [Run.reload, lambda run: run.upgrade()], ids=["reload", "upgrade"])
 def test_under_load_no_session_is_broken_by_a_change(
-    change: Callable[[Run], None], receiver: Receiver, tmp_path: Path
+    change: Callable[[Run], None], receiver: FaultyReceiver, tmp_path: Path
 ) -> None:
     with running(tmp_path, settings(receiver, "workers = 2\nlog-level = 'warning'\n"), "--log-level", "info") as run:
         load = Load(run.ports[0])
@@ -696,7 +708,7 @@ def test_under_load_no_session_is_broken_by_a_change(
 
 @pytest.mark.slow
 @pytest.mark.volume
-def test_under_load_killed_workers_cost_their_own_sessions_only(receiver: Receiver, tmp_path: Path) -> None:
+def test_under_load_killed_workers_cost_their_own_sessions_only(receiver: FaultyReceiver, tmp_path: Path) -> None:
     with running(tmp_path, settings(receiver, "workers = 2\n")) as run:
         load = Load(run.ports[0])
         kills = 0

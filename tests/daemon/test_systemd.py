@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import pytest
 
-from shimproxy.faulty.receiving import HOST, Receiver
+from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import SECONDS, Talk
 from tests.blocks import blocks
 from tests.daemon.test_supervisor import Run, Session, attended
@@ -98,8 +98,8 @@ def unusable(names: str, sockets: Sequence[socket.socket], *arguments: str, pid:
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver(Talk.accept) as running:
+def receiver() -> Iterator[FaultyReceiver]:
+    with FaultyReceiver(Talk.accept) as running:
         yield running
 
 
@@ -114,7 +114,7 @@ def port_of(sock: socket.socket) -> int:
     return int(sock.getsockname()[1])
 
 
-def settings(receiver: Receiver, listen: str, more: str = "") -> str:
+def settings(receiver: FaultyReceiver, listen: str, more: str = "") -> str:
     return f'{listen}\nreceiver = "{HOST}:{receiver.port}"\n{more}'
 
 
@@ -128,7 +128,7 @@ def environment_of(pid: int) -> set[str]:
 
 
 def test_sockets_have_names_and_each_name_its_settings(
-    receiver: Receiver, two: list[socket.socket], tmp_path: Path
+    receiver: FaultyReceiver, two: list[socket.socket], tmp_path: Path
 ) -> None:
     text = settings(receiver, 'listen = ["systemd:devices,lf-only-devices", "systemd:smtp"]')
     with running(tmp_path, text, "smtp:devices", two) as run:
@@ -147,7 +147,7 @@ def test_sockets_have_names_and_each_name_its_settings(
 @pytest.mark.parametrize("names", ["", "a:b", "same:same"])
 @pytest.mark.parametrize("listen", ["", 'listen = "systemd"'])
 def test_without_names_all_are_listened_on(
-    listen: str, names: str, receiver: Receiver, two: list[socket.socket], tmp_path: Path
+    listen: str, names: str, receiver: FaultyReceiver, two: list[socket.socket], tmp_path: Path
 ) -> None:
     """Also where nothing says where to listen."""
     with running(tmp_path, settings(receiver, listen), names, two) as run:
@@ -157,13 +157,15 @@ def test_without_names_all_are_listened_on(
                 session.mail()
 
 
-def test_what_is_said_goes_before_what_is_passed(receiver: Receiver, two: list[socket.socket], tmp_path: Path) -> None:
+def test_what_is_said_goes_before_what_is_passed(
+    receiver: FaultyReceiver, two: list[socket.socket], tmp_path: Path
+) -> None:
     text = settings(receiver, 'listen = ["127.0.0.1:0", "systemd:a", "systemd:b"]')
     with running(tmp_path, text, "a:b", two) as run:
         assert len(run.ports) == 3
 
 
-def test_they_outlive_every_change(receiver: Receiver, two: list[socket.socket], tmp_path: Path) -> None:
+def test_they_outlive_every_change(receiver: FaultyReceiver, two: list[socket.socket], tmp_path: Path) -> None:
     """A reload may name them otherwise; an upgrade finds them, too; a stop leaves them to systemd."""
     by_name = settings(receiver, 'listen = ["systemd:a", "systemd:b"]')
     with running(tmp_path, settings(receiver, ""), "a:b", two) as run:
@@ -182,7 +184,7 @@ def test_they_outlive_every_change(receiver: Receiver, two: list[socket.socket],
 
 
 def test_a_change_that_forgets_a_socket_is_not_made(
-    receiver: Receiver, two: list[socket.socket], tmp_path: Path
+    receiver: FaultyReceiver, two: list[socket.socket], tmp_path: Path
 ) -> None:
     forgets = settings(receiver, 'listen = "systemd:a"')
     with running(tmp_path, settings(receiver, 'listen = "systemd"'), "a:b", two) as run:
@@ -194,7 +196,7 @@ def test_a_change_that_forgets_a_socket_is_not_made(
                 session.mail()
 
 
-def test_a_socket_in_the_file_system_stays_where_it_is(receiver: Receiver, tmp_path: Path) -> None:
+def test_a_socket_in_the_file_system_stays_where_it_is(receiver: FaultyReceiver, tmp_path: Path) -> None:
     """It is systemd's own: neither a reload nor a stop removes it."""
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as unix, socket.create_server((HOST, 0)) as tcp:
@@ -341,7 +343,7 @@ def test_a_check_by_hand_has_no_sockets_and_says_so() -> None:
     )
 
 
-def test_systemd_socket_activate_starts_it(receiver: Receiver, tmp_path: Path) -> None:
+def test_systemd_socket_activate_starts_it(receiver: FaultyReceiver, tmp_path: Path) -> None:
     """At the first connection, which is served like all others."""
     ports = [free_port(), free_port(), free_port()]
     where = [f"--listen={HOST}:{ports[0]}", f"--listen=[::1]:{ports[1]}", f"--listen={HOST}:{ports[2]}"]
@@ -413,7 +415,7 @@ def notified(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[N
 
 
 def test_systemd_is_told_what_goes_on(
-    notified: tuple[Notified, dict[str, str]], receiver: Receiver, tmp_path: Path
+    notified: tuple[Notified, dict[str, str]], receiver: FaultyReceiver, tmp_path: Path
 ) -> None:
     """READY=1 stands behind every change, whatever became of it; a STATUS says what that is."""
     heard, environment = notified
@@ -460,7 +462,7 @@ def now_usec() -> int:
 
 
 def test_a_stop_in_the_midst_of_a_reload_is_the_last_word(
-    notified: tuple[Notified, dict[str, str]], receiver: Receiver, tmp_path: Path
+    notified: tuple[Notified, dict[str, str]], receiver: FaultyReceiver, tmp_path: Path
 ) -> None:
     heard, environment = notified
     with running(tmp_path, settings(receiver, f'listen = "{HOST}:0"'), environment=environment) as run:
@@ -477,7 +479,7 @@ def test_a_stop_in_the_midst_of_a_reload_is_the_last_word(
 
 
 def test_the_watchdog_hears_only_of_workers_that_answer(
-    notified: tuple[Notified, dict[str, str]], receiver: Receiver, tmp_path: Path
+    notified: tuple[Notified, dict[str, str]], receiver: FaultyReceiver, tmp_path: Path
 ) -> None:
     """Without an admin address too; the program after an upgrade goes on with it."""
     heard, environment = notified
@@ -501,7 +503,7 @@ def test_the_watchdog_hears_only_of_workers_that_answer(
     "watch", [{"WATCHDOG_PID": "1", "WATCHDOG_USEC": "1000"}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_USEC": "0"}, {}]
 )
 def test_a_watchdog_that_is_not_for_it_hears_nothing(
-    watch: dict[str, str], notified: tuple[Notified, dict[str, str]], receiver: Receiver, tmp_path: Path
+    watch: dict[str, str], notified: tuple[Notified, dict[str, str]], receiver: FaultyReceiver, tmp_path: Path
 ) -> None:
     heard, environment = notified
     with running(tmp_path, settings(receiver, f'listen = "{HOST}:0"'), environment=environment | watch) as run:
@@ -513,7 +515,7 @@ def test_a_watchdog_that_is_not_for_it_hears_nothing(
 
 
 @pytest.mark.parametrize("where", ["/no/such/socket", "@shimproxy-nobody", "nonsense", "vsock:2:1", "/" + "x" * 200])
-def test_nobody_who_listens_is_nobodys_trouble(where: str, receiver: Receiver, tmp_path: Path) -> None:
+def test_nobody_who_listens_is_nobodys_trouble(where: str, receiver: FaultyReceiver, tmp_path: Path) -> None:
     environment = {"NOTIFY_SOCKET": where, "WATCHDOG_USEC": "200000"}
     with running(tmp_path, settings(receiver, f'listen = "{HOST}:0"'), environment=environment) as run:
         run.reload()

@@ -26,7 +26,7 @@ from shimproxy.cli import main
 from shimproxy.demo.demo import Play, demonstrate, run_with, run_without
 from shimproxy.demo.judge import Witness, judge_with, judge_without, report
 from shimproxy.demo.peers import REPLY_421, REPLY_552, ReceiverAccount, SenderAccount, one_by_one
-from shimproxy.demo.stage import QUIET_SECONDS, Stage
+from shimproxy.demo.stage import QUIET_SECONDS, DemoStage
 from shimproxy.demo.wire import WireTrace, mail_of
 from shimproxy.embed.misbehaving import misbehaving
 from shimproxy.faulty.mail import PIECE_OCTETS
@@ -182,8 +182,8 @@ def test_replies_are_told_one_by_one_with_all_their_lines() -> None:
 # -- the stage
 
 
-def stage_of(screen: Screen, now: Callable[[], float] = lambda: 0.0) -> Stage:
-    return Stage(screen, "A RUN", ("Sender", "Receiver"), 2, 3.0, ["Above it."], now)
+def stage_of(screen: Screen, now: Callable[[], float] = lambda: 0.0) -> DemoStage:
+    return DemoStage(screen, "A RUN", ("Sender", "Receiver"), 2, 3.0, ["Above it."], now)
 
 
 def small_run() -> list[Frame]:

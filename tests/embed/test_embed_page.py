@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from shimproxy.faulty.receiving import HOST, Receiver
+from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import Talk
 from tests.blocks import blocks
 from tests.peers.processes import missing
@@ -43,7 +43,7 @@ def test_a_program_does_what_the_page_says(name: str, command: list[str], says: 
     """And nothing is left open, and nothing is printed besides."""
     if name == "asyncio" and importlib.util.find_spec("aiosmtplib") is None:
         missing("aiosmtplib is not installed", "pip install aiosmtplib")
-    with Receiver(Talk.accept) as receiver:
+    with FaultyReceiver(Talk.accept) as receiver:
         text = PROGRAMS[name].replace('"127.0.0.1:25"', f'"{HOST}:{receiver.port}"')
         assert text != PROGRAMS[name] or name == "misbehaving"
         (tmp_path / "test_program.py").write_text(text)

@@ -14,8 +14,8 @@ import pytest
 import shimproxy
 from shimproxy import ListenFailed, TlsUnusable, Violation
 from shimproxy.faulty.plan import Plan
-from shimproxy.faulty.serving import Session
-from shimproxy.faulty.serving import misbehaving as serving
+from shimproxy.faulty.serving import FaultySession
+from shimproxy.faulty.serving import serving_faults as serving
 from shimproxy.faulty.talk import SECONDS
 from tests.peers.tls import make_certificate
 
@@ -130,10 +130,10 @@ class Wrong(Exception):
 
 
 def test_an_error_of_its_thread_comes_out_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    def converse(_: Session) -> None:
+    def converse(_: FaultySession) -> None:
         raise Wrong("in the session")
 
-    monkeypatch.setattr(Session, "_converse", converse)
+    monkeypatch.setattr(FaultySession, "_converse", converse)
     with (
         pytest.raises(Wrong, match="in the session"),
         shimproxy.misbehaving() as receiver,

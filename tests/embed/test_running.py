@@ -20,7 +20,7 @@ import trio
 import shimproxy
 from shimproxy import Address, DialFailed, ListenFailed, SessionRecord, Settings, SettingsError, Violation
 from shimproxy.faulty.receivers import FAULTS
-from shimproxy.faulty.receiving import HOST, Receiver
+from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import SECONDS, Talk
 from shimproxy.session.session import Session
 
@@ -35,7 +35,7 @@ RECIPIENT = "b@receiver.example"
 @pytest.fixture
 def receiver() -> Iterator[str]:
     """The address of a receiver that does as it should."""
-    with Receiver(Talk.accept) as running:
+    with FaultyReceiver(Talk.accept) as running:
         yield f"{HOST}:{running.port}"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from shimproxy.help.explain.transcript import Transcript, decide, octets_of
+from shimproxy.help.explain.transcript import Transcript, decide, line_octets
 from shimproxy.session.limits import Limits
 from shimproxy.session.policy import Policy
 from tests.explore.cases import Case, Step
@@ -120,7 +120,7 @@ def _step(line: str) -> Step | None:
     text = line[3:]
     if text in ("[FIN]", "[RST]", "[takes nothing]", "[acknowledges nothing]"):
         return Step(line[0], text[1:-1] if text in ("[FIN]", "[RST]") else "STALL")
-    return Step(line[0], "SAY", octets_of(text))
+    return Step(line[0], "SAY", line_octets(text))
 
 
 def _steps(lines: tuple[str, ...]) -> tuple[Step, ...]:

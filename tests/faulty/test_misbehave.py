@@ -20,17 +20,17 @@ import trio
 from shimproxy import Deadlines, Limits, Violation
 from shimproxy.cli import main
 from shimproxy.faulty.client import Dialogue, connected
-from shimproxy.faulty.fault import TOO_BIG, Fault, Stage
+from shimproxy.faulty.fault import TOO_BIG, Fault, FaultPlace
 from shimproxy.faulty.letter import Letter
 from shimproxy.faulty.mail import MIB, PIECE_OCTETS, Mail
 from shimproxy.faulty.outcome import Believed, Outcome
 from shimproxy.faulty.plan import Plan, doing, fault_named, share
-from shimproxy.faulty.playing import play, playing, sender_named
+from shimproxy.faulty.playing import play_sender, playing, sender_named
 from shimproxy.faulty.receivers import FAULTS
-from shimproxy.faulty.receiving import HOST, Receiver
+from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.senders import SENDERS, FaultySender
 from shimproxy.faulty.sending import sender_of_1999
-from shimproxy.faulty.serving import misbehaving
+from shimproxy.faulty.serving import serving_faults
 from shimproxy.faulty.talk import SECONDS, TAKEN
 from shimproxy.help.explain.words import words
 from shimproxy.net.address import Address
@@ -65,10 +65,10 @@ def bound() -> socket.socket:
 
 
 @contextlib.contextmanager
-def serving(*names: str, **more: Any) -> Iterator[tuple[Receiver, list[dict[str, Any]]]]:
+def serving(*names: str, **more: Any) -> Iterator[tuple[FaultyReceiver, list[dict[str, Any]]]]:
     """A misbehaving receiver with these faults, and what it told when it is closed."""
     told: list[dict[str, Any]] = []
-    with misbehaving(Plan(shares=[share(name) for name in names], **more), bound(), told.append) as receiver:
+    with serving_faults(Plan(shares=[share(name) for name in names], **more), bound(), told.append) as receiver:
         yield receiver, told
 
 
@@ -129,14 +129,14 @@ NEEDS: dict[str, dict[str, Any]] = {
 }
 
 
-def sender_for(fault: Fault, receiver: Receiver) -> Callable[[int], object]:
+def sender_for(fault: Fault, receiver: FaultyReceiver) -> Callable[[int], object]:
     """Who has to send something for the fault to show."""
     if fault.needs == "a sender that pipelines":
         return pipelining
     if fault.violation is Violation.NOT_AS_BEFORE:
         return functools.partial(two_mails, early=receiver.seen.early)
     mail = STALLING if fault.violation is Violation.STALLED_IN_DATA else SMALL
-    early = receiver.seen.early if Stage.DATA in fault.acts and fault.replies_early else None
+    early = receiver.seen.early if FaultPlace.DATA in fault.acts and fault.replies_early else None
     return functools.partial(sender_of_1999, mail=mail, early=early)
 
 
@@ -168,7 +168,7 @@ async def test_shimproxy_finds_the_fault_of_a_sender(sender: FaultySender, certi
     with trio.fail_after(SECONDS), serving(*names) as (receiver, _):
         async with shim(receiver.port, QUICK, limits=Limits(held_octets=512), **needs[sender.needs]) as between:
             where = Address(HOST, between.port)
-            report = await trio.to_thread.run_sync(play, sender, where, LETTER, SECONDS)
+            report = await trio.to_thread.run_sync(play_sender, sender, where, LETTER, SECONDS)
             await between.watcher.sessions_ended()
     found = {repair.violation for repair in between.watcher.repairs}
     assert sender.violation in found if sender.violation else not found
@@ -438,7 +438,7 @@ def test_a_sender_is_played_and_reported(capsys: pytest.CaptureFixture[str]) -> 
 def played(receiver: str, letter: Letter, patience_seconds: float = SECONDS) -> dict[str, Any]:
     """What the sender of 1999 was told by this receiver."""
     with serving(receiver) as (served, _):
-        return play(SENDERS["sender-of-1999"], Address(HOST, served.port), letter, patience_seconds)
+        return play_sender(SENDERS["sender-of-1999"], Address(HOST, served.port), letter, patience_seconds)
 
 
 def test_the_sender_of_1999_writes_small_pieces_and_reads_no_reply_among_them() -> None:

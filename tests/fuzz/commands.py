@@ -229,7 +229,7 @@ def _check_line(each: Command) -> None:
     for lmtp in (False, True):
         hello = command.hello_like(each, lmtp=lmtp)
         assert hello is each or re.fullmatch(rb"[EL]HLO [^\r\n\0]+\r\n", hello.line), hello.line
-        told = xclient.introduction(b"NAME ADDR PORT PROTO HELO DESTADDR", each, ("192.0.2.1", 25), None)
+        told = xclient.xclient_command(b"NAME ADDR PORT PROTO HELO DESTADDR", each, ("192.0.2.1", 25), None)
         assert told
         assert re.fullmatch(rb"XCLIENT( [A-Z]+=[!-~]+)+\r\n", told.line), told.line
         assert len(told.line) <= 512, told.line
@@ -245,7 +245,7 @@ def _run_lines(pieces: Sequence[bytes]) -> None:
         arguments.domain(each.line)
         command.chunk_of(each.line)
         command.hello_like(each, lmtp=False)
-        xclient.introduction(b"NAME ADDR HELO PROTO", each, None, None)
+        xclient.xclient_command(b"NAME ADDR HELO PROTO", each, None, None)
 
 
 TARGETS = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from shimproxy.admin import http_request
-from shimproxy.admin.http_request import Refused, Request
+from shimproxy.admin.http_request import Request, RequestRefused
 from shimproxy.daemon import worker_handle, workers
 from shimproxy.daemon.worker_handle import Worker
 from shimproxy.daemon.workers import Workers
@@ -105,7 +105,7 @@ def parsed(head: bytes) -> tuple[str, str, str, bool] | int:
     """What a head asks for, or the status of the refusal."""
     try:
         found = Request.parse(head)
-    except Refused as refused:
+    except RequestRefused as refused:
         if not refused.why:
             raise RuntimeError("refused for no reason") from refused
         return int(refused.status)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from shimproxy.net.block import BLOCK_START
 from shimproxy.smtp import mail_data, newlines, stray
 from shimproxy.smtp.command import CommandReader, Verb, chunk_of
-from shimproxy.smtp.mail_data import Counted, EndOfData, EndOfDeviceData, Size
+from shimproxy.smtp.mail_data import EndOfChunk, EndOfData, EndOfDeviceData, Size
 from shimproxy.smtp.newlines import Normaliser
 from shimproxy.smtp.stray import has_stray
 from tests.fuzz.target import Target, all_alike, joined
@@ -145,7 +145,7 @@ def read_chunks(pieces: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
             elif each := reader.next_command():
                 found.append((each.line, b""))
                 chunk = chunk_of(each.line) if each.verb is Verb.BDAT else None
-                open_chunk = Counted(chunk.size_octets) if chunk and chunk.size_octets else None
+                open_chunk = EndOfChunk(chunk.size_octets) if chunk and chunk.size_octets else None
                 if each.foreign:
                     return found[:-1]
             else:

@@ -14,7 +14,7 @@ import pytest
 
 from shimproxy.cli import main
 from shimproxy.help.explain.command import example_of
-from shimproxy.help.explain.entries import Entry, Kind, UnknownName, entries, find, own_replies
+from shimproxy.help.explain.entries import Explanation, NameKind, UnknownName, entries, find, own_replies
 from shimproxy.help.explain.page import explained, listed
 from shimproxy.help.explain.transcript import Transcript, play
 from shimproxy.help.explain.words import words
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 ENTRIES = entries()
 BY_NAME = {entry.name: entry for entry in ENTRIES}
-VIOLATIONS = [entry for entry in ENTRIES if entry.kind is Kind.VIOLATION]
-REPLIES = [entry for entry in ENTRIES if entry.kind is Kind.REPLY]
-EVENTS = [entry for entry in ENTRIES if entry.kind is Kind.EVENT]
+VIOLATIONS = [entry for entry in ENTRIES if entry.kind is NameKind.VIOLATION]
+REPLIES = [entry for entry in ENTRIES if entry.kind is NameKind.REPLY]
+EVENTS = [entry for entry in ENTRIES if entry.kind is NameKind.EVENT]
 WORDS_OF_A_SENTENCE = 25
 RULE = r"(RFC \d+ [\d., ]+|RFC \d+|Postfix XCLIENT_README|PROXY protocol, section 2)"
 
@@ -43,7 +43,7 @@ every_violation = pytest.mark.parametrize("entry", VIOLATIONS, ids=lambda entry:
 every_reply = pytest.mark.parametrize("entry", REPLIES, ids=lambda entry: entry.name)
 
 
-def printed(entry: Entry, columns: int = 80) -> list[str]:
+def printed(entry: Explanation, columns: int = 80) -> list[str]:
     """The page of a name, as a terminal of that width has it."""
     return Layout(columns=columns).drawn(explained(entry, example_of(entry), columns))
 
@@ -69,7 +69,7 @@ def test_what_is_told_of_nothing_is_an_error() -> None:
 
 
 @every_violation
-def test_a_violation_has_all_its_texts(entry: Entry) -> None:
+def test_a_violation_has_all_its_texts(entry: Explanation) -> None:
     """What it means, the rule, what shimproxy does, and what to tell whom; the rule of the RFC stands in that."""
     assert entry.summary.endswith(".")
     assert len(entry.summary) <= 80
@@ -83,7 +83,7 @@ def test_a_violation_has_all_its_texts(entry: Entry) -> None:
 
 
 @every_reply
-def test_a_reply_says_what_leads_to_it_or_which_rule_it_follows(entry: Entry) -> None:
+def test_a_reply_says_what_leads_to_it_or_which_rule_it_follows(entry: Explanation) -> None:
     """So that a reader finds the rule and the peer from a reply alone."""
     assert entry.means
     assert entry.rule
@@ -91,7 +91,7 @@ def test_a_reply_says_what_leads_to_it_or_which_rule_it_follows(entry: Entry) ->
 
 
 @every_entry
-def test_sentences_are_short(entry: Entry) -> None:
+def test_sentences_are_short(entry: Explanation) -> None:
     """As the rules of the documentation have it: some words more where a rule is in parentheses."""
     for text in (entry.summary, entry.means, entry.do, entry.tell):
         for sentence in re.split(r"(?<=[.:;]) ", re.sub(r"\([^)]*\)", "", text)):
@@ -99,7 +99,7 @@ def test_sentences_are_short(entry: Entry) -> None:
 
 
 @every_entry
-def test_programs_have_a_source(entry: Entry) -> None:
+def test_programs_have_a_source(entry: Explanation) -> None:
     """Nobody is blamed without saying where that is known from."""
     for each in entry.programs:
         assert each.program
@@ -111,10 +111,10 @@ def test_programs_have_a_source(entry: Entry) -> None:
 
 
 @every_entry
-def test_an_example_shows_what_it_is_the_example_of(entry: Entry) -> None:
+def test_an_example_shows_what_it_is_the_example_of(entry: Explanation) -> None:
     """It has the repair, or the reply as shimproxy's own, or a line of the log; or it is said why there is none."""
     if not entry.example:
-        assert entry.kind is Kind.EVENT or entry.no_example
+        assert entry.kind is NameKind.EVENT or entry.no_example
         return
 
     def seen(stage: stage.Stage) -> tuple[list[str], list[bytes]]:
@@ -124,12 +124,12 @@ def test_an_example_shows_what_it_is_the_example_of(entry: Entry) -> None:
 
     repairs, own = play(Transcript.named(entry.example), seen)
     match entry.kind:
-        case Kind.VIOLATION:
+        case NameKind.VIOLATION:
             assert entry.name in repairs
-        case Kind.REPLY:
+        case NameKind.REPLY:
             texts = [text.decode().strip().lower() for text in own]
             assert any(form in texts for form in entry.forms)
-        case Kind.EVENT:
+        case NameKind.EVENT:
             example = example_of(entry)
             assert example
             assert all(line.split()[1] == entry.name for line in example.log)
@@ -138,7 +138,7 @@ def test_an_example_shows_what_it_is_the_example_of(entry: Entry) -> None:
 
 @pytest.mark.parametrize("columns", [40, 80, 120])
 @every_entry
-def test_a_page_fits_a_terminal(entry: Entry, columns: int) -> None:
+def test_a_page_fits_a_terminal(entry: Explanation, columns: int) -> None:
     """But for a ladder in a terminal too narrow for one, and for words that are longer than a line."""
     lines = printed(entry, columns)
 
@@ -203,7 +203,7 @@ def test_a_code_of_several_replies_finds_all_of_them() -> None:
 
 
 @every_entry
-def test_each_name_finds_itself(entry: Entry) -> None:
+def test_each_name_finds_itself(entry: Explanation) -> None:
     assert find(entry.name, ENTRIES) == [entry]
     for form in entry.forms:
         assert entry in find(form, ENTRIES)

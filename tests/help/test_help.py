@@ -14,7 +14,7 @@ import pytest
 from shimproxy.cli import main
 from shimproxy.help.command import page, topics
 from shimproxy.help.man import of_page
-from shimproxy.help.markdown import Code, Heading, Item, Paragraph, Span, Style, Table, inline, parse, plain
+from shimproxy.help.markdown import Code, Heading, Item, Paragraph, Span, SpanStyle, Table, inline, parse_page, plain
 from shimproxy.help.text import Layout
 from tests.pages import DOCS
 from tests.peers.here import run_here
@@ -200,7 +200,7 @@ def test_the_commands_man_page_has_every_flag() -> None:
 
 def test_a_line_of_text_is_no_request() -> None:
     """What begins with a dot or a quote in the page, in code too."""
-    lines = of_page("made-up", parse("# Title\n\n.so /etc/passwd\n\n    .so file\n    'br\n\n\\(bu back\n"), "1")
+    lines = of_page("made-up", parse_page("# Title\n\n.so /etc/passwd\n\n    .so file\n    'br\n\n\\(bu back\n"), "1")
 
     assert not [line for line in lines if line.startswith((".so", "'"))]
     assert "\\&.so /etc/passwd" in lines
@@ -215,7 +215,7 @@ def test_blocks() -> None:
     text = "# Title\ntext\nof two lines\n\n## Next\n\n    code\n\n      more\n"
     text += "\n```sh name\n# comment\n```\n<!-- no -->\nend\n"
 
-    assert parse(text) == [
+    assert parse_page(text) == [
         Heading(1, (Span("Title"),)),
         Paragraph((Span("text of two lines"),)),
         Heading(2, (Span("Next"),)),
@@ -227,7 +227,7 @@ def test_blocks() -> None:
 
 def test_a_list_holds_blocks() -> None:
     """As far to the right as its text, with lines that go on."""
-    first, second, third = parse("- one\n  goes on\n\n  ```sh\n  code\n  ```\n- two\n3. three\n")
+    first, second, third = parse_page("- one\n  goes on\n\n  ```sh\n  code\n  ```\n- two\n3. three\n")
 
     assert first == Item("-", (Paragraph((Span("one goes on"),)), Code(("code",), "sh")))
     assert second == Item("-", (Paragraph((Span("two"),)),))
@@ -237,9 +237,9 @@ def test_a_list_holds_blocks() -> None:
 
 def test_a_table() -> None:
     """Whose cells may hold bars."""
-    (table,) = parse("| a | b |\n| --- | --- |\n| `x\\|y` |  |\n")
+    (table,) = parse_page("| a | b |\n| --- | --- |\n| `x\\|y` |  |\n")
 
-    assert table == Table(((Span("a"),), (Span("b"),)), (((Span("x|y", Style.CODE),), ()),))
+    assert table == Table(((Span("a"),), (Span("b"),)), (((Span("x|y", SpanStyle.CODE),), ()),))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_a_line_of_text(text: str, shown: str) -> None:
 
 
 def test_a_table_that_is_too_wide_becomes_a_list() -> None:
-    table = parse(f"| a | b | c |\n| --- | --- | --- |\n| one | two | {'long words ' * 40}|\n")
+    table = parse_page(f"| a | b | c |\n| --- | --- | --- |\n| one | two | {'long words ' * 40}|\n")
 
     lines = Layout(columns=60).drawn(table)
 
@@ -273,14 +273,18 @@ def test_a_list_of_a_table_says_whose_a_cell_is() -> None:
     rows = f"| x | REDIRECT | TPROXY |\n| --- | --- | --- |\n| sees | {'a' * 30} | {'b' * 30} |\n"
     prose = rows.replace("b" * 30, "long words " * 20)
 
-    assert Layout(columns=60).drawn(parse(rows)) == ["sees", f"    REDIRECT: {'a' * 30}; TPROXY:", f"    {'b' * 30}"]
-    assert Layout(columns=60).drawn(parse(prose))[:2] == ["sees", f"    REDIRECT: {'a' * 30}"]
-    assert Layout(columns=60).drawn(parse(prose))[2].startswith("    long words")
-    assert "TPROXY:" in "".join(Layout(columns=60).drawn(parse(prose.replace("x", " ", 1))))
+    assert Layout(columns=60).drawn(parse_page(rows)) == [
+        "sees",
+        f"    REDIRECT: {'a' * 30}; TPROXY:",
+        f"    {'b' * 30}",
+    ]
+    assert Layout(columns=60).drawn(parse_page(prose))[:2] == ["sees", f"    REDIRECT: {'a' * 30}"]
+    assert Layout(columns=60).drawn(parse_page(prose))[2].startswith("    long words")
+    assert "TPROXY:" in "".join(Layout(columns=60).drawn(parse_page(prose.replace("x", " ", 1))))
 
 
 def test_bold_ends_where_its_words_end() -> None:
     """At a line's end too, as less starts each line anew."""
-    lines = Layout(columns=20, styled=True).drawn(parse("**" + "word " * 6 + "word** plain\n"))
+    lines = Layout(columns=20, styled=True).drawn(parse_page("**" + "word " * 6 + "word** plain\n"))
 
     assert lines == ["\x1b[1mword word word word\x1b[0m", "\x1b[1mword word word\x1b[0m plain"]

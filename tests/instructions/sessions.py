@@ -17,7 +17,7 @@ import trio
 import shimproxy
 from bench.mail_data import small_mail
 from shimproxy.faulty.client import Dialogue
-from shimproxy.faulty.receiving import HOST, Receiver
+from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import Talk
 from tests.instructions.counting import Counted, What, counted
 
@@ -34,7 +34,7 @@ _MAIL: Final = small_mail(2048)
 
 def of_sessions(what: What) -> dict[str, int]:
     """What a session with one mail of 2 KiB costs, and each further mail in a session."""
-    with Receiver(Talk.accept) as receiver, counted(what, __name__, str(receiver.port)) as run:
+    with FaultyReceiver(Talk.accept) as receiver, counted(what, __name__, str(receiver.port)) as run:
         pid, port = map(int, run.line().split())
         _count(run, pid, lambda: _session(port))
         with socket.create_connection((HOST, port)) as sock:

@@ -27,7 +27,7 @@ from shimproxy.net.proxy_header import (
     length_octets,
     local,
     parse,
-    read,
+    read_header,
 )
 from tests.net.test_net import Ground, ground, pair
 from tests.peers.postfix import postfix
@@ -428,7 +428,7 @@ READ = [*itertools.islice(LINES, 3), *itertools.islice(BINARIES, 5), FROM_HAPROX
 
 async def header_of(leg: Leg, octets: bytes, behind: bytes) -> Header:
     """Read it, and see to it that just its octets were taken."""
-    header = await read(leg)
+    header = await read_header(leg)
     assert leg.octets_in == len(octets)
     assert leg.sock.recv(len(behind) + 1, socket.MSG_PEEK) == behind
     assert not leg.ended
@@ -455,7 +455,7 @@ async def taken_in_parts(leg: Leg, peer: socket.socket, parts: list[bytes], octe
     found = []
 
     async def take() -> None:
-        found.append(await read(leg))
+        found.append(await read_header(leg))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(take)
@@ -506,7 +506,7 @@ async def test_an_end_before_its_end_is_none(octets: bytes, how: str) -> None:
             peer.sendall(octets[:end])
             peer.close()
             with pytest.raises(HeaderInvalid, match=rf"{how} after {end} octets"):
-                await read(leg)
+                await read_header(leg)
             leg.close()
 
 
@@ -530,7 +530,7 @@ async def test_a_peer_that_speaks_something_else_is_told_from_a_proxy_at_once(oc
         with peer:
             peer.sendall(octets)
             with pytest.raises(HeaderInvalid, match="none begins with") as caught:
-                await read(leg)
+                await read_header(leg)
             assert str(caught.value).isprintable()
             assert leg.octets_in == 0
         leg.close()
@@ -544,11 +544,11 @@ async def test_it_is_waited_for_until_the_deadline(sent: bytes) -> None:
         with peer:
             peer.sendall(sent)
             with pytest.raises(DeadlinePassed, match="the header"):
-                await read(leg)
+                await read_header(leg)
             leg.watch.allow(SECONDS, "the header")
             leg.watch.interrupt()
             with pytest.raises(Interrupted):
-                await read(leg)
+                await read_header(leg)
         leg.close()
 
 
@@ -603,7 +603,7 @@ async def test_what_haproxy_writes_is_read(haproxy: HAProxy, way: str, host: str
     async with ground() as on:
         leg, sock = haproxy.handed_on(way, host, SPOKEN, on)
         with sock:
-            assert await read(leg) == Header(sock.getsockname()[:2], sock.getpeername()[:2])
+            assert await read_header(leg) == Header(sock.getsockname()[:2], sock.getpeername()[:2])
             assert await leg.read() == SPOKEN
         leg.close()
 
@@ -620,7 +620,7 @@ async def test_haproxy_understands_what_is_written(haproxy: HAProxy, version: Ve
         begun = encoded_header(version, header.sender, header.destination)
         leg, sock = haproxy.handed_on("back", HOST, begun + SPOKEN, on)
         with sock:
-            assert await read(leg) == header
+            assert await read_header(leg) == header
             assert await leg.read() == SPOKEN
         leg.close()
 
@@ -631,7 +631,7 @@ async def test_haproxy_takes_a_header_that_says_nothing(haproxy: HAProxy, versio
     async with ground() as on:
         leg, sock = haproxy.handed_on("back", HOST, encoded_header(version, None, None) + SPOKEN, on)
         with sock:
-            assert await read(leg) == Header(sock.getsockname(), sock.getpeername())
+            assert await read_header(leg) == Header(sock.getsockname(), sock.getpeername())
             assert await leg.read() == SPOKEN
         leg.close()
 

@@ -18,7 +18,7 @@ import trio
 import shimproxy
 from shimproxy import Settings, Stop
 from shimproxy.admin.health import ask
-from shimproxy.faulty.receiving import HOST, Receiver
+from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import SECONDS, Talk
 from shimproxy.net.errors import ListenFailed
 from shimproxy.net.listen import close_listener, is_in_place, open_unix_listener, taken_over
@@ -151,8 +151,8 @@ async def test_one_serve_leaves_the_next_one_its_listener(how: str, tmp_path: Pa
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver(Talk.accept) as running_one:
+def receiver() -> Iterator[FaultyReceiver]:
+    with FaultyReceiver(Talk.accept) as running_one:
         yield running_one
 
 
@@ -164,7 +164,7 @@ def paths(tmp_path: Path) -> tuple[Path, Path]:
     return folder / "smtp socket", folder / "admin"
 
 
-def settings(receiver: Receiver, paths: tuple[Path, Path]) -> str:
+def settings(receiver: FaultyReceiver, paths: tuple[Path, Path]) -> str:
     smtp, admin = paths
     return f'listen = "unix:{smtp}"\nadmin = "unix:{admin}"\nreceiver = "{HOST}:{receiver.port}"\ngrace = 0\n'
 
@@ -179,7 +179,7 @@ def assert_serves(paths: tuple[Path, Path]) -> None:
 
 
 def test_a_reload_makes_again_what_has_gone_and_says_so(
-    receiver: Receiver, paths: tuple[Path, Path], tmp_path: Path
+    receiver: FaultyReceiver, paths: tuple[Path, Path], tmp_path: Path
 ) -> None:
     with running(tmp_path, settings(receiver, paths)) as run:
         assert_serves(paths)
@@ -199,7 +199,7 @@ def test_a_reload_makes_again_what_has_gone_and_says_so(
 
 
 def test_a_reload_that_finds_anothers_there_changes_nothing_and_says_so(
-    receiver: Receiver, paths: tuple[Path, Path], tmp_path: Path
+    receiver: FaultyReceiver, paths: tuple[Path, Path], tmp_path: Path
 ) -> None:
     with running(tmp_path, settings(receiver, paths)) as run, contextlib.ExitStack() as stack:
         paths[0].unlink()
@@ -217,7 +217,7 @@ def test_a_reload_that_finds_anothers_there_changes_nothing_and_says_so(
 
 @pytest.mark.parametrize("upgraded", [False, True])
 def test_a_stop_leaves_the_successor_its_sockets(
-    upgraded: bool, receiver: Receiver, paths: tuple[Path, Path], tmp_path: Path
+    upgraded: bool, receiver: FaultyReceiver, paths: tuple[Path, Path], tmp_path: Path
 ) -> None:
     folder = tmp_path / "successor"
     folder.mkdir()
@@ -235,7 +235,7 @@ def test_a_stop_leaves_the_successor_its_sockets(
 
 
 def test_an_upgraded_one_takes_its_own_sockets_away(
-    receiver: Receiver, paths: tuple[Path, Path], tmp_path: Path
+    receiver: FaultyReceiver, paths: tuple[Path, Path], tmp_path: Path
 ) -> None:
     with running(tmp_path, settings(receiver, paths)) as run:
         run.upgrade()
@@ -248,7 +248,7 @@ def assert_ended(run: Run) -> None:
     assert run.process.poll() in (0, -signal.SIGTERM)
 
 
-def test_a_check_leaves_what_is_there(receiver: Receiver, paths: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_check_leaves_what_is_there(receiver: FaultyReceiver, paths: tuple[Path, Path], tmp_path: Path) -> None:
     """And takes away what it has made to see whether it can."""
     with running(tmp_path, settings(receiver, paths)) as run:
         assert run_here("check", "--config", str(run.file)).returncode == 0

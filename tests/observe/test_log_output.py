@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 
-from shimproxy.faulty.receiving import Receiver
+from shimproxy.faulty.receiving import FaultyReceiver
 from shimproxy.faulty.talk import SECONDS, Talk
 from shimproxy.observe import log_output
 from shimproxy.observe.events import Event
@@ -47,7 +47,7 @@ def own_log() -> Iterator[None]:
 def test_syslog_gets_the_lines_with_facility_and_severity(tmp_path: Path) -> None:
     """From workers and supervisor; a reload goes on there."""
     path = tmp_path / "log-socket"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog, Receiver(Talk.accept) as receiver:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog, FaultyReceiver(Talk.accept) as receiver:
         syslog.bind(str(path))
         syslog.settimeout(SECONDS)
         with running(tmp_path, settings(receiver, f"log-to = 'syslog:{path}'\n")) as run:
@@ -68,7 +68,7 @@ def test_syslog_gets_the_lines_with_facility_and_severity(tmp_path: Path) -> Non
 
 def test_a_syslog_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(LogUnusable, match=r"log-to: no syslog at /no/socket: No such file.*; start it, name"):
-        log_output.check("syslog:/no/socket")
+        log_output.check_log("syslog:/no/socket")
 
 
 @pytest.mark.usefixtures("own_log")
@@ -111,7 +111,7 @@ def test_a_syslog_that_does_not_read_keeps_nobody_waiting(tmp_path: Path) -> Non
 def test_mail_does_not_wait_for_whoever_reads_the_log(tmp_path: Path) -> None:
     """With a pipe that is full, and at the end too."""
     reading, writing = os.pipe()
-    with Receiver(Talk.accept) as receiver, open(reading, "rb") as pipe:
+    with FaultyReceiver(Talk.accept) as receiver, open(reading, "rb") as pipe:
         (tmp_path / "shimproxy.toml").write_text(settings(receiver, "log-level = 'debug'\n"))
         command = [sys.executable, "-m", "shimproxy", "run", "--config", str(tmp_path / "shimproxy.toml")]
         # Without it, standard error has a lock, which the end of the program takes too.

@@ -19,7 +19,7 @@ from tests.peers.outcome import EARLY_SUCCESS, LOST, NO_VERDICT, OUT_OF_STEP, Ex
 
 if TYPE_CHECKING:
     from shimproxy.faulty.fault import Fault
-    from shimproxy.faulty.receiving import Receiver
+    from shimproxy.faulty.receiving import FaultyReceiver
 
 QUICK_TO_RESET: Final = Deadlines(linger_idle=0.3, linger_total=1.0)
 QUICK_TO_GIVE_UP: Final = Deadlines(
@@ -45,7 +45,7 @@ class Row:
     def name(self) -> str:
         return self.fault.name
 
-    def start(self) -> Receiver:
+    def start(self) -> FaultyReceiver:
         """The receiver, listening."""
         return self.fault.start(chunked=self.chunked)
 

@@ -16,10 +16,10 @@ from shimproxy.faulty.outcome import Believed
 from shimproxy.faulty.receiving import HOST, speaking
 from shimproxy.net.address import Address
 from shimproxy.probe import report as probe_report
-from shimproxy.probe.account import Account, Dialogue, Heard
-from shimproxy.probe.atlas import DATA, LIKE, Entry, atlas, likenesses
+from shimproxy.probe.account import Account, DialogueSeen, Heard
+from shimproxy.probe.atlas import DATA, LIKE, AtlasEntry, atlas, likenesses
 from shimproxy.probe.habits import Mask, habits
-from shimproxy.probe.probe import Plan, Probe
+from shimproxy.probe.probe import Probe, ProbePlan
 from shimproxy.smtp.catalogue import Violation
 from tests.atlas import __main__ as atlas_command
 from tests.atlas.ear import Ear, Manner
@@ -49,7 +49,7 @@ SECONDS = 60.0
 async def recognised(port: int, listen_seconds: float = 0.05) -> tuple[list[Likeness], str]:
     """Whom a probe without a mail takes it for, and its words."""
     lines: list[tuple[str, str]] = []
-    plan = Plan(receiver=Address(HOST, port), listen_seconds=listen_seconds, helo_name="other.example")
+    plan = ProbePlan(receiver=Address(HOST, port), listen_seconds=listen_seconds, helo_name="other.example")
     probe = Probe(plan, lines.append)
     with trio.fail_after(SECONDS):
         await probe.without_mail()
@@ -74,7 +74,7 @@ def test_how_many_there_are() -> None:
 
 
 @pytest.mark.parametrize("entry", [*atlas().receivers, *atlas().senders], ids=lambda entry: entry.title)
-def test_an_entry_is_whole(entry: Entry) -> None:
+def test_an_entry_is_whole(entry: AtlasEntry) -> None:
     assert all((entry.name, entry.version, entry.package, entry.released, entry.seen))
     assert len(entry.habits) >= 6
     assert all(text.isprintable() for text in (*entry.habits.values(), *entry.mail.values()))
@@ -92,7 +92,7 @@ def test_the_data_name_no_machine() -> None:
 
 
 @pytest.mark.parametrize("entry", RECEIVERS, ids=lambda entry: entry.title)
-def test_a_receiver_with_the_habits_of_an_entry_is_named(entry: Entry) -> None:
+def test_a_receiver_with_the_habits_of_an_entry_is_named(entry: AtlasEntry) -> None:
     """It alone, or with others whose habits are as like."""
     found = likenesses(entry.habits, RECEIVERS)
 
@@ -101,8 +101,8 @@ def test_a_receiver_with_the_habits_of_an_entry_is_named(entry: Entry) -> None:
     assert entry.habits in same
 
 
-def entry_of(name: str, **habits: str) -> Entry:
-    return Entry(name=name, version="1", package="", released="", seen="", habits=habits)
+def entry_of(name: str, **habits: str) -> AtlasEntry:
+    return AtlasEntry(name=name, version="1", package="", released="", seen="", habits=habits)
 
 
 KNOWN = (
@@ -153,13 +153,15 @@ def heard(line: str) -> Heard:
     ],
 )
 def test_what_is_no_habit_is_masked(line: str, masked: str) -> None:
-    account = Account("", helo_name="probe.example", dialogue=Dialogue(greeting=heard("220 mx1.other.example hello")))
+    account = Account(
+        "", helo_name="probe.example", dialogue=DialogueSeen(greeting=heard("220 mx1.other.example hello"))
+    )
 
     assert Mask(account).text(line) == masked
 
 
 def test_without_a_session_there_are_no_habits() -> None:
-    assert habits(Account("", dialogue=Dialogue(left_out="without a 220 there is no session"))) == {}
+    assert habits(Account("", dialogue=DialogueSeen(left_out="without a 220 there is no session"))) == {}
 
 
 # -- receivers on the wire

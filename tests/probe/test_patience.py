@@ -21,11 +21,11 @@ from shimproxy.admin import health
 from shimproxy.admin import receiver_health as greeting
 from shimproxy.admin.receiver_health import why_no_greeting
 from shimproxy.config.settings import Settings
-from shimproxy.faulty.receiving import HOST, Receiver, speaking
+from shimproxy.faulty.receiving import HOST, FaultyReceiver, speaking
 from shimproxy.faulty.talk import EHLO, Talk
 from shimproxy.net.address import Address
 from shimproxy.probe import report as probe_report
-from shimproxy.probe.probe import Plan, Probe
+from shimproxy.probe.probe import Probe, ProbePlan
 from tests.peers.processes import run
 from tests.peers.table import TABLE
 
@@ -57,7 +57,7 @@ def for_ever(talk: Talk, piece: bytes) -> None:
         talk.say(piece)
 
 
-def probe(receiver: Receiver, *arguments: str, patience_seconds: float = 1.5) -> list[str]:
+def probe(receiver: FaultyReceiver, *arguments: str, patience_seconds: float = 1.5) -> list[str]:
     patience = ("--patience", f"{patience_seconds}")
     return [*SHIMPROXY, "probe", f"{HOST}:{receiver.port}", "--yes", *patience, *arguments]
 
@@ -104,7 +104,7 @@ def test_replies_without_end_in_mail_data_do_not_hold_the_probe() -> None:
         talk.first_part()
         for_ever(talk, b"552-x\r\n" * 1000)
 
-    with Receiver(on_data) as receiver:
+    with FaultyReceiver(on_data) as receiver:
         ended = run(probe(receiver, "--octets", "100000"), seconds=SECONDS)
     assert (ended.status, ended.complained) == (0, "")
     assert "Large mail   to <postmaster>" in ended.said
@@ -113,9 +113,9 @@ def test_replies_without_end_in_mail_data_do_not_hold_the_probe() -> None:
 async def test_one_that_takes_a_little_each_time_does_not_hold_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of a mail has less time here than each wait of it."""
     monkeypatch.setattr("shimproxy.probe.mail.MAIL_PATIENCES", SHORT_SECONDS / SECONDS)
-    with Receiver(TABLE["shuts-its-window-in-silence"].fault.on_data, tight=True) as receiver:
+    with FaultyReceiver(TABLE["shuts-its-window-in-silence"].fault.on_data, tight=True) as receiver:
         address = Address(HOST, receiver.port)
-        plan = Plan(receiver=address, patience_seconds=SECONDS, listen_seconds=0.02, octets=4 * 1024 * 1024)
+        plan = ProbePlan(receiver=address, patience_seconds=SECONDS, listen_seconds=0.02, octets=4 * 1024 * 1024)
         seen = Probe(plan, place=(socket.AF_INET, (HOST, receiver.port)))
         seen.plan_mail()
         with trio.fail_after(SECONDS / 2):
@@ -153,7 +153,7 @@ def test_a_signal_ends_the_demonstration_at_once(end: signal.Signals) -> None:
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_question_at_once(end: signal.Signals) -> None:
     ours, its = os.openpty()
-    with Receiver(Talk.accept) as receiver, open(ours, "wb"), open(its, "rb") as terminal:
+    with FaultyReceiver(Talk.accept) as receiver, open(ours, "wb"), open(its, "rb") as terminal:
         command = [*SHIMPROXY, "probe", f"{HOST}:{receiver.port}"]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdin=terminal, stdout=subprocess.DEVNULL, stderr=pipe) as process:
@@ -175,7 +175,7 @@ INTERRUPTED: Final = (130, b"shimproxy: interrupted\n")
 
 
 @contextlib.contextmanager
-def endless_peer(endless: bytes = b"") -> Iterator[tuple[Receiver, threading.Event]]:
+def endless_peer(endless: bytes = b"") -> Iterator[tuple[FaultyReceiver, threading.Event]]:
     """A peer that says this for ever, and what is set when it has said it often."""
     reached = threading.Event()
 

@@ -20,14 +20,14 @@ import pytest
 import trio
 
 from shimproxy.cli import main
-from shimproxy.faulty.receiving import HOST, Receiver, speaking
+from shimproxy.faulty.receiving import HOST, FaultyReceiver, speaking
 from shimproxy.faulty.talk import EHLO, Talk
 from shimproxy.net.address import Address
 from shimproxy.net.errors import DialFailed
 from shimproxy.probe import report as probe_report
-from shimproxy.probe.account import MOST_UNASKED, ConnectionEnd, MailData
+from shimproxy.probe.account import MOST_UNASKED, ConnectionEnd, MailDataSeen
 from shimproxy.probe.mail import mail_blocks
-from shimproxy.probe.probe import Plan, Probe, run
+from shimproxy.probe.probe import Probe, ProbePlan, run
 from shimproxy.probe.questions import QUESTIONS
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Verb
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 SECONDS = 60.0
 OCTETS = 4 * 1024 * 1024
 SHORT_SECONDS = 0.7
-PLAN = Plan(receiver=Address(HOST, 25), patience_seconds=30, listen_seconds=0.02, octets=OCTETS)
+PLAN = ProbePlan(receiver=Address(HOST, 25), patience_seconds=30, listen_seconds=0.02, octets=OCTETS)
 RECIPIENT = f"contents@{MAILBOX_DOMAIN}"
 V = Violation
 
@@ -63,7 +63,7 @@ class Probed:
     @property
     def text(self) -> str:
         told = [f"{label}: {text}" for label, text in self.lines]
-        return "\n".join(told + probe_report.violations(self.probe.account, 500))
+        return "\n".join(told + probe_report.of_violations(self.probe.account, 500))
 
 
 async def probed(port: int, *, without_mail: bool = True, mail: bool = False, **changes: Any) -> Probed:
@@ -80,7 +80,7 @@ async def probed(port: int, *, without_mail: bool = True, mail: bool = False, **
     return Probed(probe, lines)
 
 
-def scripted(replies: dict[str, bytes], greeting: bytes = b"220 hello\r\n") -> Receiver:
+def scripted(replies: dict[str, bytes], greeting: bytes = b"220 hello\r\n") -> FaultyReceiver:
     """A receiver whose replies to some verbs are these, as they stand; it closes after QUIT."""
     known = {"EHLO": b"250-here\r\n250 PIPELINING\r\n", "QUIT": b"221 bye\r\n"} | replies
 
@@ -200,7 +200,7 @@ GONE = {V.CLOSED_IN_DATA, V.RESET_IN_DATA}
     ],
 )
 async def test_a_fault_in_mail_data(name: str, names: set[Violation], ends: set[ConnectionEnd], told: str) -> None:
-    with Receiver(TABLE[name].fault.on_data, tight=True) as receiver:
+    with FaultyReceiver(TABLE[name].fault.on_data, tight=True) as receiver:
         seen = await probed(receiver.port, without_mail=False, mail=True, listen_seconds=0.2, stall_seconds=0.3)
     if names >= GONE:  # which of the two depends on what lay unread
         assert len(seen.names & GONE) == 1
@@ -215,7 +215,7 @@ async def test_a_fault_in_mail_data(name: str, names: set[Violation], ends: set[
 
 
 async def test_a_receiver_that_takes_no_more() -> None:
-    with Receiver(TABLE["shuts-its-window-in-silence"].fault.on_data, tight=True) as receiver:
+    with FaultyReceiver(TABLE["shuts-its-window-in-silence"].fault.on_data, tight=True) as receiver:
         seen = await probed(receiver.port, without_mail=False, mail=True, patience_seconds=SHORT_SECONDS)
     assert seen.names == {V.STALLED_IN_DATA}
     assert f"octets, then none for {SHORT_SECONDS:g} s, and said nothing" in seen.text
@@ -361,7 +361,7 @@ async def test_a_command_behind_rset_that_comes_too_early_for_it() -> None:
 # -- LMTP
 
 
-def speaking_lmtp(to_ehlo: bytes) -> Receiver:
+def speaking_lmtp(to_ehlo: bytes) -> FaultyReceiver:
     """A receiver of LMTP; it closes at EHLO and HELO if its reply to them is empty."""
 
     def dialogue(talk: Talk) -> None:
@@ -509,7 +509,7 @@ async def test_a_receiver_that_stays_after_221() -> None:
     assert "QUIT: 221 bye; does not close" in seen.text
 
 
-def obeys_one_of_a_group(which: int) -> Receiver:
+def obeys_one_of_a_group(which: int) -> FaultyReceiver:
     """A receiver that, of several commands that come together, obeys one."""
 
     def dialogue(talk: Talk) -> None:
@@ -653,7 +653,7 @@ async def test_a_receiver_that_refuses_early_talk_and_bare_lf_is_not_blamed() ->
 
 def test_nothing_in_the_mail_data_ends_it_or_is_a_command() -> None:
     for octets in (1, 500, 100_000):
-        data = MailData(reverse_path="<>", recipient="<postmaster>", octets_planned=octets)
+        data = MailDataSeen(reverse_path="<>", recipient="<postmaster>", octets_planned=octets)
         whole = b"".join(mail_blocks(data))
         lines = whole.split(b"\r\n")
 
@@ -678,7 +678,7 @@ def test_a_probe_that_is_killed_in_mail_data_sends_no_fin() -> None:
             ends.append("RST")
         talk.sock.close()
 
-    with Receiver(on_data) as receiver:
+    with FaultyReceiver(on_data) as receiver:
         command = [
             sys.executable,
             "-m",
@@ -725,7 +725,7 @@ def test_mail_data_is_sent_only_where_that_was_agreed_to(
         asked_for_data.set()
         talk.accept()
 
-    with Receiver(on_data) as receiver:
+    with FaultyReceiver(on_data) as receiver:
         plan = attrs.evolve(PLAN, receiver=Address(HOST, receiver.port), octets=1000, recipient="a@b.example")
         assert run(plan, agreed=agreed) == 0
     assert asked_for_data.is_set() is sent
@@ -745,7 +745,7 @@ def test_json_has_the_same_keys_whatever_was_seen(capsys: pytest.CaptureFixture[
     found = []
     silent = speaking(Talk.read_on)
     for receiver, patience_seconds in (
-        (Receiver(TABLE["early-552-drains"].fault.on_data, tight=True), 30.0),
+        (FaultyReceiver(TABLE["early-552-drains"].fault.on_data, tight=True), 30.0),
         (silent, 0.2),
     ):
         with receiver:

@@ -19,7 +19,7 @@ from shimproxy.faulty.receiving import HOST, speaking
 from shimproxy.net.address import Address
 from shimproxy.net.errors import DialFailed
 from shimproxy.probe.account import ConnectionEnd
-from shimproxy.probe.probe import Plan, Probe, Tls
+from shimproxy.probe.probe import Probe, ProbePlan, Tls
 from shimproxy.probe.questions import QUESTIONS
 from shimproxy.smtp.catalogue import Violation
 from tests.peers.exim import exim
@@ -59,7 +59,7 @@ def expired(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 async def probed(port: int, tls: Tls, *, mail: bool = False, **changes: Any) -> Probed:
     """A probe; the address is not known before, so that the first connection finds it."""
     lines: list[tuple[str, str]] = []
-    probe = Probe(Plan(**kept(receiver=Address(HOST, port), tls=tls, **changes)), lines.append)
+    probe = Probe(ProbePlan(**kept(receiver=Address(HOST, port), tls=tls, **changes)), lines.append)
     with trio.fail_after(SECONDS):
         await probe.without_mail()
         if mail:
@@ -69,7 +69,7 @@ async def probed(port: int, tls: Tls, *, mail: bool = False, **changes: Any) -> 
 
 def kept(**changes: Any) -> dict[str, Any]:
     """What makes a plan like PLAN."""
-    fields = {field.name: getattr(PLAN, field.name) for field in attrs.fields(Plan) if field.init}
+    fields = {field.name: getattr(PLAN, field.name) for field in attrs.fields(ProbePlan) if field.init}
     return fields | changes
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from shimproxy.session.limits import Limits
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.mail_data import Counted
+from shimproxy.smtp.mail_data import EndOfChunk
 from tests.memory import MemorySocket, Stage, offered, staged
 
 
@@ -17,7 +17,7 @@ def test_a_chunk_ends_where_its_count_says_at_every_segmentation(size_octets: in
     stream = b"x\r\n.\r\nyz"
     for cuts in itertools.product((False, True), repeat=len(stream) - 1):
         at = [0, *(index for index, cut in enumerate(cuts, 1) if cut), len(stream)]
-        sut, before, end = Counted(size_octets), 0, None
+        sut, before, end = EndOfChunk(size_octets), 0, None
         for start, stop in itertools.pairwise(at):
             end = sut.feed(stream[start:stop], 0, stop - start)
             if end is not None:

@@ -17,7 +17,7 @@ import attrs
 import pytest
 
 from shimproxy.faulty.client import Dialogue, connected
-from shimproxy.faulty.receiving import Receiver
+from shimproxy.faulty.receiving import FaultyReceiver
 from shimproxy.faulty.talk import Gone, Talk
 from shimproxy.session.policy import Policy
 from shimproxy.smtp.catalogue import Violation
@@ -217,7 +217,7 @@ def played(
     given: queue.Queue[Given] = queue.Queue()
     mail = mail_of(size_octets)
     with (
-        Receiver(functools.partial(on_data, given), tight=True, talk=talk) as receiver,
+        FaultyReceiver(functools.partial(on_data, given), tight=True, talk=talk) as receiver,
         shim_process(receiver.port, log, "--log-level", "error", *more) as between,
     ):
         hello = "LHLO x" if "--lmtp" in more else "EHLO x"

@@ -26,7 +26,7 @@ import trio.testing
 import shimproxy
 from shimproxy.config.settings import Settings
 from shimproxy.faulty.early import well_behaved
-from shimproxy.faulty.receiving import HOST, Receiver
+from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import GREETING, SECONDS, Talk
 from shimproxy.net.address import network_of
 from shimproxy.net.driver import Driver
@@ -506,8 +506,8 @@ async def client(port: int, host: str = HOST, source: str | None = None) -> Asyn
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver(well_behaved) as found:
+def receiver() -> Iterator[FaultyReceiver]:
+    with FaultyReceiver(well_behaved) as found:
         yield found
 
 
@@ -541,7 +541,7 @@ IN_A_SESSION = {
 
 @pytest.mark.parametrize(("limits", "commands", "reply"), IN_A_SESSION.values(), ids=IN_A_SESSION.keys())
 async def test_a_client_reaches_a_limit_is_told_and_comes_again(
-    receiver: Receiver, limits: Limits, commands: list[bytes], reply: bytes
+    receiver: FaultyReceiver, limits: Limits, commands: list[bytes], reply: bytes
 ) -> None:
     with trio.fail_after(SECONDS):
         async with shim(receiver.port, limits=limits) as sut:
@@ -558,7 +558,7 @@ async def test_a_client_reaches_a_limit_is_told_and_comes_again(
 
 
 async def test_a_client_whose_session_has_had_its_time_is_told_and_comes_again(
-    receiver: Receiver, mock_clock: trio.testing.MockClock
+    receiver: FaultyReceiver, mock_clock: trio.testing.MockClock
 ) -> None:
     mock_clock.rate = 1
     with trio.fail_after(SECONDS + 250):
@@ -575,7 +575,7 @@ async def test_a_client_whose_session_has_had_its_time_is_told_and_comes_again(
 
 
 async def test_a_group_that_is_longer_than_the_receiver_is_given_at_once_is_answered_all_the_same(
-    receiver: Receiver,
+    receiver: FaultyReceiver,
 ) -> None:
     with trio.fail_after(SECONDS):
         async with shim(receiver.port, limits=Limits(outstanding_commands=1)) as sut, client(sut.port) as sender:
@@ -585,7 +585,7 @@ async def test_a_group_that_is_longer_than_the_receiver_is_given_at_once_is_answ
             assert [await sender.line() for _ in range(51)] == [b"250 2.1.0 Ok\r\n"] * 51
 
 
-async def test_a_client_that_stops_in_its_mail_data_is_told_and_comes_again(receiver: Receiver) -> None:
+async def test_a_client_that_stops_in_its_mail_data_is_told_and_comes_again(receiver: FaultyReceiver) -> None:
     with trio.fail_after(SECONDS):
         async with shim(receiver.port, Deadlines(sender_block=0.05, linger_idle=0.05)) as sut:
             async with client(sut.port) as sender:
@@ -599,7 +599,7 @@ async def test_a_client_that_stops_in_its_mail_data_is_told_and_comes_again(rece
 
 
 async def test_a_client_that_drips_its_mail_data_is_told_and_comes_again(
-    receiver: Receiver, mock_clock: trio.testing.MockClock
+    receiver: FaultyReceiver, mock_clock: trio.testing.MockClock
 ) -> None:
     mock_clock.rate = 1
     with trio.fail_after(SECONDS + 600):
@@ -621,7 +621,7 @@ async def test_a_reply_that_is_too_long_is_cut_for_a_real_client() -> None:
     def talks_much(talk: Talk) -> None:
         talk.say(b"".join(b"552-%s\r\n" % (b"x" * 400) for _ in range(100)) + b"552 that is all\r\n")
 
-    with trio.fail_after(SECONDS), Receiver(talks_much) as receiver:
+    with trio.fail_after(SECONDS), FaultyReceiver(talks_much) as receiver:
         async with shim(receiver.port, limits=Limits(reply_octets=16_384)) as sut:
             async with client(sut.port) as sender:
                 await sender.line()
@@ -651,7 +651,9 @@ async def refusal(port: int, host: str = HOST, source: str | None = None) -> byt
         return await sender.line() + await sender.line()
 
 
-async def test_a_sender_above_the_sessions_is_told_at_once_and_served_when_one_has_ended(receiver: Receiver) -> None:
+async def test_a_sender_above_the_sessions_is_told_at_once_and_served_when_one_has_ended(
+    receiver: FaultyReceiver,
+) -> None:
     with trio.fail_after(SECONDS):
         async with shim(receiver.port, sessions=2) as sut, client(sut.port) as first, client(sut.port) as second:
             assert await first.line() == await second.line() == GREETING
@@ -663,7 +665,7 @@ async def test_a_sender_above_the_sessions_is_told_at_once_and_served_when_one_h
             assert await is_served(sut.port)
 
 
-async def test_a_network_uses_up_its_own_sessions_and_nobody_elses(receiver: Receiver) -> None:
+async def test_a_network_uses_up_its_own_sessions_and_nobody_elses(receiver: FaultyReceiver) -> None:
     with trio.fail_after(SECONDS):
         async with shim(receiver.port, sessions_per_network=1) as sut:
             async with client(sut.port, source="127.0.0.1") as first:
@@ -674,7 +676,7 @@ async def test_a_network_uses_up_its_own_sessions_and_nobody_elses(receiver: Rec
             assert await is_served(sut.port, source="127.0.0.1")
 
 
-async def test_a_prefix_makes_neighbours_of_senders(receiver: Receiver) -> None:
+async def test_a_prefix_makes_neighbours_of_senders(receiver: FaultyReceiver) -> None:
     limits: dict[str, Any] = {"sessions_per_network": 1, "ipv4_prefix": 24}
     with trio.fail_after(SECONDS):
         async with shim(receiver.port, **limits) as sut, client(sut.port, source="127.0.0.1") as first:
@@ -684,7 +686,7 @@ async def test_a_prefix_makes_neighbours_of_senders(receiver: Receiver) -> None:
 
 
 async def test_a_network_that_connects_too_often_is_told_and_served_later(
-    receiver: Receiver, mock_clock: trio.testing.MockClock
+    receiver: FaultyReceiver, mock_clock: trio.testing.MockClock
 ) -> None:
     mock_clock.rate = 1
     with trio.fail_after(SECONDS + 60):
@@ -698,7 +700,7 @@ async def test_a_network_that_connects_too_often_is_told_and_served_later(
 
 
 @contextlib.asynccontextmanager
-async def shim_on(listeners: list[socket.socket], receiver: Receiver, **more: Any) -> AsyncIterator[None]:
+async def shim_on(listeners: list[socket.socket], receiver: FaultyReceiver, **more: Any) -> AsyncIterator[None]:
     settings = Settings(receiver=f"{HOST}:{receiver.port}", grace_seconds=0, **more)
     async with trio.open_nursery() as nursery:
         await nursery.start(functools.partial(shimproxy.serve, settings, listeners=listeners))
@@ -706,7 +708,7 @@ async def shim_on(listeners: list[socket.socket], receiver: Receiver, **more: An
         nursery.cancel_scope.cancel()
 
 
-async def test_an_ipv4_sender_is_one_on_a_socket_for_both_families_too(receiver: Receiver) -> None:
+async def test_an_ipv4_sender_is_one_on_a_socket_for_both_families_too(receiver: FaultyReceiver) -> None:
     both = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
     one = socket.create_server((HOST, 0))
     ports = [sock.getsockname()[1] for sock in (both, one)]
@@ -718,7 +720,7 @@ async def test_an_ipv4_sender_is_one_on_a_socket_for_both_families_too(receiver:
             assert await is_served(ports[0], host="::1")
 
 
-async def test_peers_on_a_unix_socket_are_of_no_network(receiver: Receiver, tmp_path: Path) -> None:
+async def test_peers_on_a_unix_socket_are_of_no_network(receiver: FaultyReceiver, tmp_path: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "smtp"))
     listener.listen()
@@ -743,7 +745,7 @@ def lines_told(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
 
 
 async def test_a_flood_above_a_limit_costs_no_task_and_a_line_a_second(
-    receiver: Receiver, caplog: pytest.LogCaptureFixture
+    receiver: FaultyReceiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     connections = 500
     began = trio.current_time()
@@ -762,7 +764,7 @@ async def test_a_flood_above_a_limit_costs_no_task_and_a_line_a_second(
 
 
 async def test_a_sender_that_waits_for_tls_is_told_nothing_that_it_could_not_read(
-    receiver: Receiver, tmp_path: Path
+    receiver: FaultyReceiver, tmp_path: Path
 ) -> None:
     made = make_certificate(tmp_path)
     tls: dict[str, Any] = {
@@ -963,7 +965,7 @@ def leave_free(pid: int, free: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize("leg", [1, 2], ids=["sender", "receiver"])
 async def test_a_leg_that_the_kernel_has_no_room_for_is_told_too(
-    leg: int, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    leg: int, receiver: FaultyReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """epoll knows no more than max_user_watches."""
     add, legs = Driver.add, itertools.count(1)
@@ -982,7 +984,7 @@ async def test_a_leg_that_the_kernel_has_no_room_for_is_told_too(
 
 
 async def test_a_worker_that_ends_while_its_supervisor_has_no_descriptors_is_replaced_once_it_has(
-    receiver: Receiver, tmp_path: Path
+    receiver: FaultyReceiver, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
     with trio.fail_after(SECONDS), shim_process(receiver.port, log) as sut:
@@ -996,7 +998,7 @@ async def test_a_worker_that_ends_while_its_supervisor_has_no_descriptors_is_rep
 
 
 async def test_without_descriptors_senders_are_told_and_served_once_there_are_some(
-    receiver: Receiver, tmp_path: Path
+    receiver: FaultyReceiver, tmp_path: Path
 ) -> None:
     """A session takes two. With three, a second one is accepted that can't dial, and a third has the spare one."""
     log = tmp_path / "log"

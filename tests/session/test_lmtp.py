@@ -9,7 +9,7 @@ import trio
 
 from shimproxy.faulty.fault import CLOSING, TOO_BIG
 from shimproxy.faulty.outcome import Believed, Outcome
-from shimproxy.faulty.receiving import Receiver
+from shimproxy.faulty.receiving import FaultyReceiver
 from shimproxy.session.policy import Policy, Sizes
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.newlines import Newlines
@@ -82,7 +82,7 @@ async def test_each_recipient_has_its_own_verdict(a_postfix: Postfix) -> None:
         talk.say(b"250 2.0.0 the first has it\r\n" + b"552 5.2.2 the second is full\r\n" + CLOSING)
         talk.fin()
 
-    with trio.fail_after(SECONDS), Receiver(to_each_its_own) as receiver:
+    with trio.fail_after(SECONDS), FaultyReceiver(to_each_its_own) as receiver:
         believed = await outcomes(a_postfix, receiver.port, SMALL)
     assert [each.believed for each in believed] == [Believed.DELIVERED, Believed.BOUNCED, Believed.DEFERRED]
     assert SMALL.is_whole(receiver.seen.mails[0])

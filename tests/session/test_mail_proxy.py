@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from shimproxy.faulty.receiving import HOST, Receiver
+from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import Talk
 from shimproxy.smtp.catalogue import Violation
 from tests.blocks import blocks
@@ -88,7 +88,7 @@ def send(port: int) -> None:
 
 async def test_mail_passes_and_its_sender_is_known(tmp_path: Path) -> None:
     """As the page has it, with its network in --trust."""
-    with trio.fail_after(SECONDS), Receiver(Talk.accept) as receiver:
+    with trio.fail_after(SECONDS), FaultyReceiver(Talk.accept) as receiver:
         async with shim(receiver.port, trust=f"{HOST}/32") as between:
             async with mail_proxy(of_page(), between.port, tmp_path) as port:
                 await trio.to_thread.run_sync(send, port)
@@ -106,7 +106,7 @@ async def test_what_is_lacking_is_in_the_log(left_out: str, tmp_path: Path) -> N
     if left_out != "--trust":
         server = server.replace(left_out, "").replace("proxy_protocol on;", "")
         expected = Violation.WITHHELD_COMMAND
-    with trio.fail_after(SECONDS), Receiver(Talk.accept) as receiver:
+    with trio.fail_after(SECONDS), FaultyReceiver(Talk.accept) as receiver:
         async with shim(receiver.port) as between:
             async with mail_proxy(server, between.port, tmp_path) as port:
                 with pytest.raises(smtplib.SMTPException):

@@ -16,7 +16,7 @@ import trio
 from shimproxy.faulty.client import WAIT_SECONDS
 from shimproxy.faulty.fault import CLOSING, TOO_BIG
 from shimproxy.faulty.mail import MIB
-from shimproxy.faulty.receiving import Receiver
+from shimproxy.faulty.receiving import FaultyReceiver
 from shimproxy.faulty.talk import FIRST_PART_OCTETS, TAKEN, Talk
 from tests.peers.mail import mail_of
 from tests.peers.programs import fetch
@@ -99,7 +99,7 @@ async def polled(
     how: Callable[[Talk], None], *mailboxes: list[bytes], resume: bool | None
 ) -> tuple[list[set[int]], int]:
     """What fetchmail has deleted of each mailbox through the shim, and how many mails the receiver has."""
-    with trio.fail_after(WAIT_SECONDS), Receiver(functools.partial(refusing_what_is_not_short, how)) as receiver:
+    with trio.fail_after(WAIT_SECONDS), FaultyReceiver(functools.partial(refusing_what_is_not_short, how)) as receiver:
         async with shim(receiver.port, resume=resume) as between:
             ends = [await trio.to_thread.run_sync(fetch, between.port, mails) for mails in mailboxes]
             await between.watcher.sessions_ended(len(mailboxes))

@@ -17,7 +17,7 @@ from shimproxy.session.receiver_connector import NoReceiver
 from shimproxy.session.record import SessionRecord
 from shimproxy.session.session_events import SessionEvents
 from shimproxy.smtp.catalogue import Violation
-from tests.memory import Account, MemorySocket
+from tests.memory import MemoryObserver, MemorySocket
 from tests.net.test_net import ground, pair
 
 if TYPE_CHECKING:
@@ -128,9 +128,9 @@ class Aimed:
 
 def settled(
     sock: socket.socket | MemorySocket, sender: Party, origin_policy: OriginPolicy
-) -> tuple[list[Party], Account]:
+) -> tuple[list[Party], MemoryObserver]:
     """Where a sender's session was aimed at, and what was told of it; see ConnectionOrigin.settle."""
-    told = Account()
+    told = MemoryObserver()
     events = SessionEvents(SessionRecord("example", "-"), told)
     route = Aimed(Origin(sender, None))
     origin = ConnectionOrigin(origin_policy, sender, False, cast("Route", route), events, lambda _: None)

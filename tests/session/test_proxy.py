@@ -21,7 +21,7 @@ import trio
 
 from shimproxy import Deadlines, Settings, Stop, Violation
 from shimproxy.config.sources import Sources
-from shimproxy.faulty.receiving import HOST, Receiver
+from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import GREETING, SECONDS, Talk
 from shimproxy.net.proxy_header import Version, encoded_header, local
 from tests.peers.shim import Shim, Watcher, served, shim
@@ -137,14 +137,16 @@ LINES: Final[list[bytes]] = []
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
+def receiver() -> Iterator[FaultyReceiver]:
     LINES.clear()
-    with Receiver(Talk.accept, talk=Counted) as running:
+    with FaultyReceiver(Talk.accept, talk=Counted) as running:
         yield running
 
 
 @contextlib.asynccontextmanager
-async def behind_a_proxy(receiver: Receiver, deadlines: Deadlines | None = None, **more: Any) -> AsyncIterator[Shim]:
+async def behind_a_proxy(
+    receiver: FaultyReceiver, deadlines: Deadlines | None = None, **more: Any
+) -> AsyncIterator[Shim]:
     """The shim, which trusts loopback unless told otherwise."""
     with trio.fail_after(SECONDS):
         async with shim(receiver.port, deadlines, **({"trust": LOOPBACK} | more)) as between:
@@ -168,7 +170,7 @@ def implicit_tls(certificate: Certificate) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("header", "sender"), HEADERS.values(), ids=HEADERS)
-async def test_the_sender_is_whom_the_header_names(receiver: Receiver, header: bytes, sender: str) -> None:
+async def test_the_sender_is_whom_the_header_names(receiver: FaultyReceiver, header: bytes, sender: str) -> None:
     async with behind_a_proxy(receiver) as between:
 
         def deliver() -> str:
@@ -187,7 +189,7 @@ async def test_the_sender_is_whom_the_header_names(receiver: Receiver, header: b
 
 
 @pytest.mark.parametrize(("header", "sender"), HEADERS.values(), ids=HEADERS)
-async def test_octet_by_octet_it_is_the_same(receiver: Receiver, header: bytes, sender: str) -> None:
+async def test_octet_by_octet_it_is_the_same(receiver: FaultyReceiver, header: bytes, sender: str) -> None:
     async with behind_a_proxy(receiver) as between:
 
         def deliver() -> None:
@@ -204,7 +206,9 @@ async def test_octet_by_octet_it_is_the_same(receiver: Receiver, header: bytes, 
 
 
 @pytest.mark.parametrize(("header", "sender"), HEADERS.values(), ids=HEADERS)
-async def test_what_comes_with_it_in_one_segment_is_the_senders(receiver: Receiver, header: bytes, sender: str) -> None:
+async def test_what_comes_with_it_in_one_segment_is_the_senders(
+    receiver: FaultyReceiver, header: bytes, sender: str
+) -> None:
     """Nothing of it is lost, nor taken for a part of the header."""
     async with behind_a_proxy(receiver) as between:
 
@@ -225,7 +229,7 @@ async def test_what_comes_with_it_in_one_segment_is_the_senders(receiver: Receiv
 @pytest.mark.parametrize("together", [False, True], ids=["one after the other", "in one segment"])
 @pytest.mark.parametrize(("header", "sender"), HEADERS.values(), ids=HEADERS)
 async def test_tls_from_the_first_octet_on_stands_behind_it(
-    receiver: Receiver, certificate: Certificate, header: bytes, sender: str, together: bool
+    receiver: FaultyReceiver, certificate: Certificate, header: bytes, sender: str, together: bool
 ) -> None:
     async with behind_a_proxy(receiver, **implicit_tls(certificate)) as between:
 
@@ -266,7 +270,7 @@ async def test_tls_from_the_first_octet_on_stands_behind_it(
 
 
 @pytest.mark.parametrize(("header", "sender"), HEADERS.values(), ids=HEADERS)
-async def test_so_does_starttls(receiver: Receiver, certificate: Certificate, header: bytes, sender: str) -> None:
+async def test_so_does_starttls(receiver: FaultyReceiver, certificate: Certificate, header: bytes, sender: str) -> None:
     async with behind_a_proxy(receiver, **implicit_tls(certificate) | {"sender_tls": "starttls"}) as between:
 
         def deliver() -> None:
@@ -282,7 +286,9 @@ async def test_so_does_starttls(receiver: Receiver, certificate: Certificate, he
     assert (record.sender, record.sender_tls[:3], record.accepted, record.repairs) == (sender, "TLS", 1, {})
 
 
-async def test_the_log_names_the_sender_and_the_proxy(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_names_the_sender_and_the_proxy(
+    receiver: FaultyReceiver, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "shimproxy")
     settings = Settings(listen=f"{HOST}:0", receiver=f"{HOST}:{receiver.port}", trust=LOOPBACK)
     watcher = Watcher()
@@ -308,7 +314,7 @@ async def test_the_log_names_the_sender_and_the_proxy(receiver: Receiver, caplog
 
 
 @pytest.mark.parametrize("header", OF_NOBODY.values(), ids=OF_NOBODY)
-async def test_where_it_names_nobody_the_connection_counts(receiver: Receiver, header: bytes) -> None:
+async def test_where_it_names_nobody_the_connection_counts(receiver: FaultyReceiver, header: bytes) -> None:
     async with behind_a_proxy(receiver) as between:
 
         def deliver() -> str:
@@ -323,7 +329,7 @@ async def test_where_it_names_nobody_the_connection_counts(receiver: Receiver, h
     assert (record.sender, record.via, record.accepted, record.repairs) == (own, "", 1, {})
 
 
-async def test_an_ipv4_proxy_is_one_on_a_socket_for_both_families(receiver: Receiver) -> None:
+async def test_an_ipv4_proxy_is_one_on_a_socket_for_both_families(receiver: FaultyReceiver) -> None:
     """There its address is mapped into IPv6."""
     settings = Settings(receiver=f"{HOST}:{receiver.port}", trust="127.0.0.0/8")
     listener = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
@@ -342,7 +348,7 @@ async def test_an_ipv4_proxy_is_one_on_a_socket_for_both_families(receiver: Rece
     assert {(record.sender, record.via) for record in watcher.ended_sessions} == {(sender, own), (strangers, "")}
 
 
-async def test_a_listener_may_trust_whom_the_others_do_not(receiver: Receiver, tmp_path: Path) -> None:
+async def test_a_listener_may_trust_whom_the_others_do_not(receiver: FaultyReceiver, tmp_path: Path) -> None:
     file = tmp_path / "shimproxy.toml"
     file.write_text(
         f'listen = "{HOST}:0"\nreceiver = "{HOST}:{receiver.port}"\n'
@@ -394,7 +400,7 @@ class Refused:
     dialled: int
 
 
-async def refused(receiver: Receiver, between: Shim, connections: int = 1) -> Refused:
+async def refused(receiver: FaultyReceiver, between: Shim, connections: int = 1) -> Refused:
     await between.watcher.sessions_ended(connections)
     watcher = between.watcher
     assert [repair.violation for repair in watcher.repairs] == [Violation.PROXY_HEADER] * len(watcher.repairs)
@@ -404,7 +410,7 @@ async def refused(receiver: Receiver, between: Shim, connections: int = 1) -> Re
 
 
 @pytest.mark.parametrize(("octets", "reason"), WRONG.values(), ids=WRONG)
-async def test_what_is_none_is_closed_without_a_word(receiver: Receiver, octets: bytes, reason: str) -> None:
+async def test_what_is_none_is_closed_without_a_word(receiver: FaultyReceiver, octets: bytes, reason: str) -> None:
     """At once, not at the deadline."""
     async with behind_a_proxy(receiver, Deadlines(proxy_header=10 * SECONDS)) as between:
 
@@ -419,7 +425,7 @@ async def test_what_is_none_is_closed_without_a_word(receiver: Receiver, octets:
 
 
 @pytest.mark.parametrize("sent", [b"", b"P", *(header[:-1] for header, _ in HEADERS.values())])
-async def test_what_does_not_come_in_time_neither(receiver: Receiver, sent: bytes) -> None:
+async def test_what_does_not_come_in_time_neither(receiver: FaultyReceiver, sent: bytes) -> None:
     async with behind_a_proxy(receiver, Deadlines(proxy_header=0.1)) as between:
 
         def try_it() -> bytes:
@@ -431,7 +437,7 @@ async def test_what_does_not_come_in_time_neither(receiver: Receiver, sent: byte
     assert found == Refused(["not complete in time"], [""], 0)
 
 
-async def test_an_octet_now_and_then_gives_no_more_time(receiver: Receiver) -> None:
+async def test_an_octet_now_and_then_gives_no_more_time(receiver: FaultyReceiver) -> None:
     """Where it is octets that keep the deadline away, this never ends."""
     header = SIGNATURE + b"\x20\0\x0f\xf0"
     async with behind_a_proxy(receiver, Deadlines(proxy_header=0.2)) as between:
@@ -452,7 +458,7 @@ async def test_an_octet_now_and_then_gives_no_more_time(receiver: Receiver) -> N
 
 @pytest.mark.parametrize("how", ["FIN", "RST"])
 @pytest.mark.parametrize("header", [header for header, _ in HEADERS.values()], ids=HEADERS)
-async def test_nor_one_that_is_cut_off(receiver: Receiver, header: bytes, how: str) -> None:
+async def test_nor_one_that_is_cut_off(receiver: FaultyReceiver, header: bytes, how: str) -> None:
     cuts = [1, 5, 13, len(header) // 2, len(header) - 1]
     async with behind_a_proxy(receiver) as between:
 
@@ -474,7 +480,7 @@ async def test_nor_one_that_is_cut_off(receiver: Receiver, header: bytes, how: s
 
 
 @pytest.mark.parametrize("how", ["FIN", "RST"])
-async def test_whoever_only_sees_whether_it_is_there_does_nothing_wrong(receiver: Receiver, how: str) -> None:
+async def test_whoever_only_sees_whether_it_is_there_does_nothing_wrong(receiver: FaultyReceiver, how: str) -> None:
     """As a health check that connects and closes does."""
     async with behind_a_proxy(receiver) as between:
 
@@ -494,7 +500,7 @@ async def test_whoever_only_sees_whether_it_is_there_does_nothing_wrong(receiver
 @pytest.mark.parametrize("tls", [False, True], ids=["in the clear", "TLS"])
 @pytest.mark.parametrize("sent", [b"", b"PROXY "])
 async def test_a_stop_does_not_wait_for_it_and_says_nothing_before_it(
-    receiver: Receiver, certificate: Certificate, sent: bytes, tls: bool
+    receiver: FaultyReceiver, certificate: Certificate, sent: bytes, tls: bool
 ) -> None:
     """A word in the clear is no TLS."""
     settings = Settings(
@@ -522,7 +528,7 @@ async def test_a_stop_does_not_wait_for_it_and_says_nothing_before_it(
 async def dialogue_of(octets: bytes, **more: Any) -> tuple[bytes, list[bytes], str, str, str]:
     """What both sides of a session see of `octets`, and whom it is with."""
     LINES.clear()
-    with Receiver(Talk.accept, talk=Counted) as receiver:
+    with FaultyReceiver(Talk.accept, talk=Counted) as receiver:
         async with behind_a_proxy(receiver, **more) as between:
 
             def say() -> tuple[bytes, str]:
@@ -566,7 +572,7 @@ def header_of(host: str) -> bytes:
 
 @pytest.mark.parametrize("tls", [False, True], ids=["in the clear", "TLS"])
 async def test_sessions_of_a_network_are_those_of_real_senders(
-    receiver: Receiver, certificate: Certificate, tls: bool
+    receiver: FaultyReceiver, certificate: Certificate, tls: bool
 ) -> None:
     more = implicit_tls(certificate) if tls else {}
     context = certificate.client() if tls else None
@@ -600,7 +606,7 @@ async def test_sessions_of_a_network_are_those_of_real_senders(
     assert len(LINES) == 4, "no receiver is dialled for who is refused"
 
 
-async def test_connections_within_a_minute_are_those_of_real_senders(receiver: Receiver) -> None:
+async def test_connections_within_a_minute_are_those_of_real_senders(receiver: FaultyReceiver) -> None:
     async with behind_a_proxy(receiver, connections_per_minute=2) as between:
 
         def connect() -> None:
@@ -614,7 +620,7 @@ async def test_connections_within_a_minute_are_those_of_real_senders(receiver: R
 
 
 @pytest.mark.parametrize("version", Version)
-async def test_the_proxys_own_checks_are_not_counted(receiver: Receiver, version: Version) -> None:
+async def test_the_proxys_own_checks_are_not_counted(receiver: FaultyReceiver, version: Version) -> None:
     """A proxy that is told 421 takes the shim out of service for everybody."""
     async with behind_a_proxy(receiver, connections_per_minute=1, sessions_per_network=1) as between:
 
@@ -632,7 +638,7 @@ async def test_the_proxys_own_checks_are_not_counted(receiver: Receiver, version
     assert {record.via for record in between.watcher.ended_sessions} == {""}
 
 
-async def test_connections_that_say_nothing_are_no_senders(receiver: Receiver) -> None:
+async def test_connections_that_say_nothing_are_no_senders(receiver: FaultyReceiver) -> None:
     """Nor do those whose header is wrong use up anybody's share."""
     async with behind_a_proxy(receiver, connections_per_minute=1, sessions_per_network=1) as between:
 

@@ -12,7 +12,7 @@ from shimproxy import Login, Violation
 from shimproxy.faulty.client import WAIT_SECONDS
 from shimproxy.faulty.fault import CLOSING, TOO_BIG
 from shimproxy.faulty.mail import RECIPIENT, SENDER
-from shimproxy.faulty.receiving import HOST, Receiver
+from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import FIRST_PART_OCTETS, TAKEN, Talk
 from shimproxy.session.policy import Policy, SenderTls, Sizes
 from tests.memory import Stage, offered, staged, up_to_mail_data
@@ -60,7 +60,7 @@ def mails_of_one_session(port: int, *mails: bytes) -> list[int]:
 @pytest.mark.parametrize(("resume", "codes"), [(True, [250, 552, 250, 552, 250]), (False, [250, 552, 0, 0, 0])])
 async def test_the_next_mails_of_a_session_are_delivered(resume: bool, codes: list[int]) -> None:
     large = LARGE.crlf_text
-    with trio.fail_after(WAIT_SECONDS), Receiver(too_big_but_for_short_ones) as receiver:
+    with trio.fail_after(WAIT_SECONDS), FaultyReceiver(too_big_but_for_short_ones) as receiver:
         async with shim(receiver.port, resume=resume) as between:
             mails = (SHORT, large, SHORT, large, SHORT)
             believed = await trio.to_thread.run_sync(mails_of_one_session, between.port, *mails)

@@ -18,7 +18,7 @@ from shimproxy.session.limits import Limits
 from shimproxy.session.policy import EarlyTalk, Policy, ReceiverTls, SenderTls
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.newlines import Newlines
-from tests.memory import Account, MemoryRoute, Stage, offered, staged, up_to_mail_data
+from tests.memory import MemoryObserver, MemoryRoute, Stage, offered, staged, up_to_mail_data
 from tests.peers.shim import served
 
 if TYPE_CHECKING:
@@ -354,7 +354,7 @@ def test_a_421_that_answers_no_quit_gives_way_to_221_and_that_is_told() -> None:
 
 def test_a_bug_of_shimproxys_own_is_told_and_ends_one_session_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[BaseException] = []
-    monkeypatch.setattr(Account, "failed", lambda _, record, error: told.append(error))
+    monkeypatch.setattr(MemoryObserver, "failed", lambda _, record, error: told.append(error))
 
     async def script(stage: Stage) -> None:
         await up_to_mail_data(stage)

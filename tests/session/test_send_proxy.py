@@ -14,7 +14,7 @@ import trio
 
 from shimproxy import Listener, Settings, Violation
 from shimproxy.admin.receiver_health import why_no_greeting
-from shimproxy.faulty.receiving import HOST, Receiver
+from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import EHLO, GREETING, SECONDS, Gone, Talk
 from shimproxy.net.address import Address
 from shimproxy.net.proxy_header import Version, encoded_header, length_octets, local
@@ -48,7 +48,7 @@ UNSAID: Final = {Version.V1: UNKNOWN, Version.V2: LOCAL}
 versions = pytest.mark.parametrize("version", Version)
 
 
-class HeaderReceiver(Receiver):
+class HeaderReceiver(FaultyReceiver):
     """A receiver behind a header: of each connection, `headers` has what it began with, `peers` whom it was from."""
 
     def __init__(
@@ -93,7 +93,7 @@ class HeaderReceiver(Receiver):
         super().__init__(on_data, talk=TalkBehindHeader)
 
 
-def settings(*receivers: Receiver, **more: Any) -> Settings:
+def settings(*receivers: FaultyReceiver, **more: Any) -> Settings:
     given: dict[str, Any] = {"listen": f"{HOST}:0", "grace_seconds": 0} | more
     return Settings(receiver=[f"{HOST}:{receiver.port}" for receiver in receivers], **given)
 
@@ -279,7 +279,7 @@ async def test_whether_the_receiver_greets_is_asked_in_the_shims_own_name(versio
 
 async def test_a_listeners_own_receiver_is_asked_as_that_listener_has_it() -> None:
     """One that waits for a header in vain does not greet."""
-    with trio.fail_after(SECONDS), HeaderReceiver() as receiver, Receiver(Talk.accept) as plain:
+    with trio.fail_after(SECONDS), HeaderReceiver() as receiver, FaultyReceiver(Talk.accept) as plain:
         listeners = [
             Listener(Address(HOST, 0), own={"receiver": f"{HOST}:{receiver.port}", "send_proxy": "v2"}),
             Listener(Address(HOST, 0), own={"receiver": f"{HOST}:{plain.port}"}),

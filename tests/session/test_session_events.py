@@ -12,7 +12,7 @@ from shimproxy.records.text import record_text_of
 from shimproxy.session.policy import Policy, ReceiverTls, SenderTls
 from shimproxy.session.tracer import Tracer
 from shimproxy.smtp.catalogue import Violation
-from tests.memory import Account, Stage, staged, up_to_mail_data
+from tests.memory import MemoryObserver, Stage, staged, up_to_mail_data
 
 SECRET = base64.b64encode(b"\0user\0correct horse").decode()
 
@@ -179,7 +179,7 @@ def test_an_observer_that_does_not_want_the_dialogue_is_not_told_it_for_the_sake
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             tracer = Tracer(keeps_mail_data=True) if traced else None
-            stages.append(stage := Stage(nursery, clock, account=Account(wants_dialogue=False), tracer=tracer))
+            stages.append(stage := Stage(nursery, clock, account=MemoryObserver(wants_dialogue=False), tracer=tracer))
             await stage.start()
             await play(stage)
             nursery.cancel_scope.cancel()

@@ -18,7 +18,7 @@ from shimproxy import Deadlines, SettingsError, TlsUnusable, Violation
 from shimproxy.faulty.client import Dialogue, connected
 from shimproxy.faulty.fault import TOO_BIG
 from shimproxy.faulty.outcome import Believed
-from shimproxy.faulty.receiving import HOST, Receiver
+from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import FIRST_PART_OCTETS, Talk
 from shimproxy.net.leg import Leg
 from shimproxy.net.lingering import linger
@@ -896,7 +896,7 @@ async def test_a_sender_that_streams_on_under_tls_reads_its_refusal(certificate:
                     secure.sendall(b"x" * 20_000)
                 return [over_tls.reply(), over_tls.reply()]
 
-    with trio.fail_after(SECONDS), Receiver(refuses_data) as receiver:
+    with trio.fail_after(SECONDS), FaultyReceiver(refuses_data) as receiver:
         async with shim(receiver.port, **terminated(certificate)) as between:
             replies = await trio.to_thread.run_sync(talk, between.port)
     assert [reply[:3] for reply in replies] == [b"550", b"421"]

@@ -16,7 +16,7 @@ import trio
 
 from shimproxy.faulty.chunks import ChunkTalk
 from shimproxy.faulty.client import Dialogue, connected
-from shimproxy.faulty.receiving import Receiver
+from shimproxy.faulty.receiving import FaultyReceiver
 from shimproxy.faulty.talk import Talk
 from tests.peers.shim import shim
 from tests.peers.tls import NAME, Certificate, make_certificate
@@ -115,7 +115,7 @@ def records_of(last_octets: int, full: int) -> list[bytes]:
 async def test_the_verdict_is_read(
     records: list[bytes], when: str, version: ssl.TLSVersion, verdict: bytes, certificate: Certificate
 ) -> None:
-    with trio.fail_after(SECONDS), Receiver(functools.partial(gives, verdict)) as receiver:
+    with trio.fail_after(SECONDS), FaultyReceiver(functools.partial(gives, verdict)) as receiver:
         async with shim(receiver.port, **terminated(certificate)) as between:
             whole = receiver.seen.early if when == "later" else None
             send = functools.partial(send_and_half_close, certificate, version, records, whole)
@@ -181,7 +181,7 @@ async def test_whatever_it_is_owed_is_read(
     """A read that looks for commands may meet the FIN before they are answered."""
     given = terminated(certificate) if over == "TLS" else {}
     talk = ChunkTalk if words.startswith(b"BDAT") else Talk
-    with trio.fail_after(SECONDS), Receiver(on_data, talk=talk) as receiver:
+    with trio.fail_after(SECONDS), FaultyReceiver(on_data, talk=talk) as receiver:
         async with shim(receiver.port, **given) as between:
             say = functools.partial(say_and_half_close, certificate if over == "TLS" else None, before, words)
             assert await trio.to_thread.run_sync(say, between.port) == heard
@@ -189,7 +189,7 @@ async def test_whatever_it_is_owed_is_read(
 
 
 async def test_a_fin_in_the_handshake_is_told_as_what_it_is(certificate: Certificate) -> None:
-    with trio.fail_after(SECONDS), Receiver(refuses) as receiver:
+    with trio.fail_after(SECONDS), FaultyReceiver(refuses) as receiver:
         async with shim(receiver.port, **terminated(certificate)) as between:
             with connected(between.port) as sock:
                 sock.sendall(b"\x16\x03\x01")

@@ -15,7 +15,7 @@ import trio.testing
 
 from shimproxy import Entry, Kind, Trace, Violation
 from shimproxy.faulty.client import WAIT_SECONDS
-from shimproxy.faulty.receiving import HOST, Receiver
+from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.sending import sender_of_1999
 from shimproxy.faulty.talk import Talk
 from shimproxy.net.leg import Leg
@@ -412,7 +412,7 @@ def test_a_long_line_is_kept_as_far_as_a_line_may_be() -> None:
 @pytest.mark.parametrize("sends", [False, True], ids=["leaves at once", "sends a mail"])
 async def test_nothing_of_a_session_that_is_over_waits_for_the_garbage_collector(sends: bool, trace: bool) -> None:
     """A collection stops all sessions for as long as it takes to look through what waits for it."""
-    with trio.fail_after(WAIT_SECONDS), Receiver(Talk.accept) as receiver:
+    with trio.fail_after(WAIT_SECONDS), FaultyReceiver(Talk.accept) as receiver:
         async with shim(receiver.port, trace=trace) as sut:
             gc.collect()
             gc.disable()

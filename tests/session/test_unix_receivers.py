@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from shimproxy import Settings
-from shimproxy.faulty.receiving import Receiver
+from shimproxy.faulty.receiving import FaultyReceiver
 from shimproxy.session.limits import Limits
 from shimproxy.smtp.catalogue import Violation
 from tests.memory import Stage, offered, staged, up_to_mail_data
@@ -156,7 +156,7 @@ async def test_no_success_is_believed_of_a_mail_that_it_has_not_read(tmp_path: P
     listener.listen(10)
     with (
         trio.fail_after(SECONDS),
-        Receiver(functools.partial(reads_no_more, given), listener=listener),
+        FaultyReceiver(functools.partial(reads_no_more, given), listener=listener),
     ):
         settings = Settings(receiver=f"unix:{path}", listen="127.0.0.1:0", grace_seconds=0)
         async with served(settings) as ((port,), watcher):

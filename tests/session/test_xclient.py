@@ -16,7 +16,7 @@ from shimproxy.net.origin import NOBODY
 from shimproxy.session.policy import Policy, ReceiverTls, SenderTls
 from shimproxy.smtp.command import Command, Verb, command_from_line
 from shimproxy.smtp.newlines import Newlines
-from shimproxy.smtp.xclient import LONGEST_VALUE_OCTETS, introduction, xtext
+from shimproxy.smtp.xclient import LONGEST_VALUE_OCTETS, xclient_command, xtext
 from tests.memory import Stage, staged
 from tests.peers.exim import exim
 from tests.peers.postfix import MAILBOX_DOMAIN, Postfix, postfix
@@ -107,14 +107,14 @@ NAMES = {
 @pytest.mark.parametrize(("name", "value"), NAMES.values(), ids=NAMES)
 def test_the_name_of_a_sender(name: bytes, value: bytes) -> None:
     """Whatever is in it, it is one value; one that can't be written is not cut, but not told."""
-    assert attributes(introduction(b"HELO", hello(name), SENDER, DESTINATION)) == {b"HELO": value}
+    assert attributes(xclient_command(b"HELO", hello(name), SENDER, DESTINATION)) == {b"HELO": value}
 
 
 def test_no_octet_of_a_name_is_more_than_that() -> None:
     """At its begin, in it, at its end, and in a pair with any other: one line, one value, the same name."""
     for octet in range(256):
         for name in (b"a%cb" % octet, b"%cb" % octet, b"a%c" % octet, *(b"a%c%cb" % (octet, n) for n in b"\r\n\0 +=")):
-            values = attributes(introduction(ALL, hello(name), SENDER, DESTINATION))
+            values = attributes(xclient_command(ALL, hello(name), SENDER, DESTINATION))
             assert decoded(values[b"HELO"]) == name.strip()
             assert values[b"ADDR"] == b"203.0.113.7"
             assert len(values) == 8
@@ -133,7 +133,7 @@ def test_no_octet_of_a_name_is_more_than_that() -> None:
     ids=str,
 )
 def test_what_the_first_command_says(command: Command, name: bytes, protocol: bytes | None) -> None:
-    values = attributes(introduction(b"HELO PROTO", command, SENDER, DESTINATION))
+    values = attributes(xclient_command(b"HELO PROTO", command, SENDER, DESTINATION))
     assert (values[b"HELO"], values.get(b"PROTO")) == (name, protocol)
 
 
@@ -154,14 +154,14 @@ def test_what_the_first_command_says(command: Command, name: bytes, protocol: by
     ],
 )
 def test_addresses(host: str, address: bytes) -> None:
-    told = introduction(ALL, MAIL, (host, 1), (host, 65535))
+    told = xclient_command(ALL, MAIL, (host, 1), (host, 65535))
     expected = {b"ADDR": address, b"PORT": b"1", b"DESTADDR": address, b"DESTPORT": b"65535"}
     assert expected.items() <= attributes(told).items()
 
 
 def test_what_is_not_known_is_not_left_out() -> None:
     """Or the receiver would go on with shimproxy's own."""
-    values = attributes(introduction(ALL, MAIL, None, None))
+    values = attributes(xclient_command(ALL, MAIL, None, None))
     assert values.pop(b"PROTO") == b"SMTP"
     assert set(values.values()) == {b"[UNAVAILABLE]"}
     assert values.keys() == {*ALL.split()} - {b"PROTO", b"LOGIN"}
@@ -186,14 +186,14 @@ def test_what_is_not_known_is_not_left_out() -> None:
     ids=str,
 )
 def test_nothing_is_told_but_what_the_receiver_lists(listed: bytes, told: set[bytes]) -> None:
-    command = introduction(listed, hello(b"x"), SENDER, DESTINATION)
+    command = xclient_command(listed, hello(b"x"), SENDER, DESTINATION)
     assert (set(attributes(command)) if command else set()) == told
 
 
 def test_the_longest_of_all_is_one_command() -> None:
     """RFC 5321 4.5.3.1.4: 512 octets; Postfix takes a second command from hosts alone that may give the first."""
     party = ("2001:db8:1111:2222:3333:4444:5555:6666", 65535)
-    command = introduction(ALL + b" " + ALL, hello(b"+" * 85), party, party)
+    command = xclient_command(ALL + b" " + ALL, hello(b"+" * 85), party, party)
     assert command
     assert b"+2B" * 85 in command.line
     assert len(command.line) <= 512
@@ -465,7 +465,7 @@ async def test_without_xclient_it_takes_every_sender_for_shimproxy(receiver: Pos
 )
 def test_postfix_reads_the_name_as_it_was(name: str, helo: str, receiver: Postfix) -> None:
     """With "?" where it could not be written into a log; and the address beside it, whatever the name says."""
-    command = introduction(ALL, hello(name.encode("latin-1")), ("192.0.2.66", 1), DESTINATION)
+    command = xclient_command(ALL, hello(name.encode("latin-1")), ("192.0.2.66", 1), DESTINATION)
     assert command
     with connected(receiver.port) as sock:
         dialogue = Dialogue(sock)

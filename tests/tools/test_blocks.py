@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from shimproxy.config.sources import Sources
-from shimproxy.faulty.receiving import Receiver
+from shimproxy.faulty.receiving import FaultyReceiver
 from shimproxy.faulty.talk import Talk
 from tests.blocks import Block, blocks, every_block
 from tests.pages import DOCS, README
@@ -173,7 +173,7 @@ def test_shimproxy_serves_as_a_page_starts_it(name: str, receiver: tuple[str, in
     need("openssl")
     script = RUNS[name]
     listening = socket.create_server(receiver)
-    with Receiver(Talk.accept, listener=listening) as there, started(script) as process:
+    with FaultyReceiver(Talk.accept, listener=listening) as there, started(script) as process:
         ready(process)
         with smtplib.SMTP(*listener, timeout=SECONDS) as session:
             session.sendmail("me@example.com", ["you@example.com"], "Subject: a mail\r\n\r\ntext\r\n")

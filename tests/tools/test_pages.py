@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shimproxy.help.markdown import Heading, parse, plain
+from shimproxy.help.markdown import Heading, parse_page, plain
 from shimproxy.observe.events import Event
 from tests.pages import DOCS, MADE, README, blocks, pages, rewritten, table, write
 
@@ -43,7 +43,9 @@ def test_a_page_begins_with_its_title(page: Path) -> None:
 
 def anchors(page: Path) -> set[str]:
     """What a link to a place on a page may name, as GitHub makes it of the headings."""
-    headings = [plain(block.text) for block in parse(page.read_text(encoding="utf-8")) if isinstance(block, Heading)]
+    headings = [
+        plain(block.text) for block in parse_page(page.read_text(encoding="utf-8")) if isinstance(block, Heading)
+    ]
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 

@@ -23,7 +23,7 @@ import pytest
 
 from shimproxy.config.options import OPTIONS
 from shimproxy.config.sources import Sources
-from shimproxy.faulty.receiving import HOST, Receiver
+from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import SECONDS, Talk
 from shimproxy.net.address import Address
 from tests.daemon.test_supervisor import Run, Session, attended
@@ -231,8 +231,8 @@ def network() -> Iterator[None]:
 
 
 @pytest.fixture
-def receiver(network: None) -> Iterator[Receiver]:
-    with Receiver(Talk.accept) as running:
+def receiver(network: None) -> Iterator[FaultyReceiver]:
+    with FaultyReceiver(Talk.accept) as running:
         yield running
 
 
@@ -271,7 +271,7 @@ def privileges_of(dockerfile: Dockerfile) -> list[str]:
 
 
 @pytest.fixture
-def container(receiver: Receiver, dockerfile: Dockerfile, tmp_path: Path) -> Iterator[Container]:
+def container(receiver: FaultyReceiver, dockerfile: Dockerfile, tmp_path: Path) -> Iterator[Container]:
     root = tmp_path / "root"
     root.mkdir()
     bin_folder = tmp_path / "bin"
@@ -319,7 +319,7 @@ def test_the_confinement_is_one(container: Container) -> None:
     assert "WARNING" not in container.run.log
 
 
-def test_it_serves_and_says_so(container: Container, receiver: Receiver) -> None:
+def test_it_serves_and_says_so(container: Container, receiver: FaultyReceiver) -> None:
     assert {str(port) for port in container.run.ports} == {container.dockerfile.the("EXPOSE")}
     with Session(container.run.ports[0]) as session:
         session.mail(b"text")
@@ -349,7 +349,7 @@ def test_it_is_unhealthy_while_no_worker_serves(container: Container) -> None:
     poll(lambda: container.health == (0, "ok\n"), "healthy again")
 
 
-def test_a_stop_with_a_mail_in_flight_delivers_it(container: Container, receiver: Receiver) -> None:
+def test_a_stop_with_a_mail_in_flight_delivers_it(container: Container, receiver: FaultyReceiver) -> None:
     with Session(container.run.ports[0]) as session:
         session.say(b"MAIL FROM:<a@b>", b"250")
         session.say(b"RCPT TO:<b@c>", b"250")

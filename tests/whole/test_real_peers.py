@@ -16,7 +16,7 @@ import trio
 
 from shimproxy.faulty.client import Dialogue, Refused, connected
 from shimproxy.faulty.mail import MIB
-from shimproxy.faulty.receiving import Receiver
+from shimproxy.faulty.receiving import FaultyReceiver
 from shimproxy.faulty.talk import TAKEN, Talk
 from tests.peers.contents import differences, send_contents
 from tests.peers.exim import Exim, exim
@@ -214,7 +214,7 @@ def test_a_gibibyte_passes_in_constant_memory(tmp_path: Path) -> None:
         taken_octets.append(talk.whole_octets())
         talk.say(TAKEN)
 
-    with Receiver(takes) as receiver, shim_process(receiver.port, tmp_path / "log") as between:
+    with FaultyReceiver(takes) as receiver, shim_process(receiver.port, tmp_path / "log") as between:
         assert send_gibibyte(between.port) == TAKEN
         assert between.memory_kib("VmHWM") < 64 * 1024
     assert taken_octets == [GIB + len(b".\r\n")]
@@ -229,7 +229,7 @@ def test_a_gibibyte_is_drained_in_constant_memory(tmp_path: Path) -> None:
         talk.fin()
         talk.stop_reading()
 
-    with Receiver(refuses) as receiver, shim_process(receiver.port, tmp_path / "log") as between:
+    with FaultyReceiver(refuses) as receiver, shim_process(receiver.port, tmp_path / "log") as between:
         assert send_gibibyte(between.port) == b"552 too big\r\n"
         assert between.memory_kib("VmHWM") < 64 * 1024
     assert receiver.seen.octets_after_early < GIB // 2

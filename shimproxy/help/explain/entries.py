@@ -36,7 +36,7 @@ _IN_A_LINE: Final = (
 _CODE: Final = re.compile(r"[2-5]\d\d\b")
 
 
-class Kind(enum.StrEnum):
+class NameKind(enum.StrEnum):
     """What a name is."""
 
     VIOLATION = "violation"
@@ -49,12 +49,12 @@ class UnknownName(ValueError):
 
 
 @attrs.frozen(kw_only=True)
-class Entry:
+class Explanation:
     """What is said of one name."""
 
     name: str
     """How it stands in the log, or on the wire."""
-    kind: Kind
+    kind: NameKind
     summary: str
     """One line."""
     means: str = ""
@@ -67,7 +67,7 @@ class Entry:
     """Of a violation: what shimproxy does about it."""
     do: str = ""
     """Of an event: what to do about it."""
-    violations: tuple[Entry, ...] = ()
+    violations: tuple[Explanation, ...] = ()
     """Of a reply: those that lead to it."""
     programs: tuple[Program, ...] = ()
     to: str = ""
@@ -84,12 +84,14 @@ class Entry:
     """Of a reply: all the ways in which it is written, in small letters."""
 
 
-def violations() -> Iterator[Entry]:
+def violations() -> Iterator[Explanation]:
     """An entry for each violation, in the order of the catalogue."""
     said = words()
     for each in Violation:
         told = attrs.asdict(said[each], recurse=False)
-        yield Entry(name=each.value, kind=Kind.VIOLATION, by=each.by, rule=each.rule, does=each.repair, **told)
+        yield Explanation(
+            name=each.value, kind=NameKind.VIOLATION, by=each.by, rule=each.rule, does=each.repair, **told
+        )
 
 
 def own_replies() -> dict[str, LocalReply]:
@@ -98,7 +100,7 @@ def own_replies() -> dict[str, LocalReply]:
     return dict(sorted(found.items(), key=lambda each: each[1].plain.code))
 
 
-def _replies(known: dict[str, Entry]) -> Iterator[Entry]:
+def _replies(known: dict[str, Explanation]) -> Iterator[Explanation]:
     texts = _texts("replies")
     for name, own in own_replies().items():
         told = texts[name]
@@ -107,9 +109,9 @@ def _replies(known: dict[str, Entry]) -> Iterator[Entry]:
         rules = dict.fromkeys(each.rule for each in of)
         enhanced, plain = (form.octets.decode("ascii").strip() for form in (own.enhanced, own.plain))
         code, words = plain.split(" ", 1)
-        yield Entry(
+        yield Explanation(
             name=enhanced,
-            kind=Kind.REPLY,
+            kind=NameKind.REPLY,
             summary=words,
             violations=of,
             rule=told.pop("rule", "; ".join(rules)),
@@ -119,14 +121,16 @@ def _replies(known: dict[str, Entry]) -> Iterator[Entry]:
         )
 
 
-def _events() -> Iterator[Entry]:
+def _events() -> Iterator[Explanation]:
     texts = _texts("events")
     for event in Event:
         level = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR"}[event.level]
-        yield Entry(name=event.value, kind=Kind.EVENT, level=level, summary=event.meaning, **texts[event.value])
+        yield Explanation(
+            name=event.value, kind=NameKind.EVENT, level=level, summary=event.meaning, **texts[event.value]
+        )
 
 
-def entries() -> list[Entry]:
+def entries() -> list[Explanation]:
     """All of them: violations, then replies, then events."""
     found = list(violations())
     found += _replies({entry.name: entry for entry in found})
@@ -145,7 +149,7 @@ def _stripped(table: dict[str, Any]) -> dict[str, Any]:
 # -- finding one
 
 
-def find(asked: str, known: Sequence[Entry]) -> list[Entry]:
+def find(asked: str, known: Sequence[Explanation]) -> list[Explanation]:
     """What is called that: one entry, or all the replies that it may be. Raises UnknownName.
 
     A name may come as it stands in the log, in the code, or in a whole line of the log. A reply is found by its code,
@@ -157,7 +161,7 @@ def find(asked: str, known: Sequence[Entry]) -> list[Entry]:
         forms = (each, each.replace("_", "-"), each.replace("-", "_"))
         if found := [entry for entry in known if entry.name in forms]:
             return found
-    of_replies = [entry for entry in known if entry.kind is Kind.REPLY]
+    of_replies = [entry for entry in known if entry.kind is NameKind.REPLY]
     if found := list(_called(word, of_replies)):
         return found
     if _CODE.match(word):
@@ -165,12 +169,12 @@ def find(asked: str, known: Sequence[Entry]) -> list[Entry]:
             f"{asked!r} is not a reply of shimproxy's own, so the receiver gave it; shimproxy explain lists all"
         )
     near = nearest(
-        names[1] if len(names) > 1 else word, [entry.name for entry in known if entry.kind is not Kind.REPLY]
+        names[1] if len(names) > 1 else word, [entry.name for entry in known if entry.kind is not NameKind.REPLY]
     )
     raise UnknownName(f"nothing is called {asked!r}{near or '; shimproxy explain lists all names'}")
 
 
-def _called(word: str, of_replies: Iterable[Entry]) -> Iterator[Entry]:
+def _called(word: str, of_replies: Iterable[Explanation]) -> Iterator[Explanation]:
     of_replies = list(of_replies)
     exact = [entry for entry in of_replies if word in entry.forms]
     begun = [entry for entry in of_replies if any(f"{form} ".startswith(f"{word} ") for form in entry.forms)]

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from shimproxy.help.explain.entries import Kind
-from shimproxy.help.markdown import Code, Heading, Item, Paragraph, Span, Style, inline, plain
+from shimproxy.help.explain.entries import NameKind
+from shimproxy.help.markdown import Code, Heading, Item, Paragraph, Span, SpanStyle, inline, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from shimproxy.help.explain.entries import Entry
+    from shimproxy.help.explain.entries import Explanation
     from shimproxy.help.explain.example import Example
     from shimproxy.help.markdown import Block
 
@@ -25,14 +25,14 @@ _HOW = "`shimproxy explain NAME` says what a name means, with an example. For a 
 _NONE_IS_KNOWN = "No program is known here to do it."
 
 
-def explained(entry: Entry, example: Example | None, columns: int) -> list[Block]:
+def explained(entry: Explanation, example: Example | None, columns: int) -> list[Block]:
     """All that is said of a name, for a page of that many columns."""
     blocks: list[Block] = [_heading(f"{entry.name}: {_what(entry)}")]
-    if entry.kind is not Kind.REPLY:
+    if entry.kind is not NameKind.REPLY:
         blocks.append(_text(entry.summary))
     if entry.means:
         blocks.append(_text(entry.means))
-    if entry.kind is Kind.REPLY:
+    if entry.kind is NameKind.REPLY:
         blocks.append(_text("A reply with other words is the receiver's own."))
     if entry.do:
         blocks += [_heading("What to do:"), _text(entry.do)]
@@ -48,17 +48,17 @@ def explained(entry: Entry, example: Example | None, columns: int) -> list[Block
     return blocks
 
 
-def _what(entry: Entry) -> str:
+def _what(entry: Explanation) -> str:
     match entry.kind:
-        case Kind.VIOLATION:
+        case NameKind.VIOLATION:
             return f"a violation by the {entry.by}"
-        case Kind.REPLY:
+        case NameKind.REPLY:
             return "a reply of shimproxy's own"
-        case Kind.EVENT:
+        case NameKind.EVENT:
             return f"an event of the log, at {entry.level}"
 
 
-def _about(entry: Entry) -> Iterator[Block]:
+def _about(entry: Explanation) -> Iterator[Block]:
     if entry.does:
         yield _labelled("What shimproxy does", entry.does)
     yield from _programs(entry)
@@ -66,19 +66,19 @@ def _about(entry: Entry) -> Iterator[Block]:
         yield from (_heading(f"What to tell {entry.to}:"), _text(entry.tell))
 
 
-def _programs(entry: Entry) -> Iterator[Block]:
-    if entry.programs or entry.kind is Kind.VIOLATION:
-        heading = "Programs that suffer from it:" if entry.kind is Kind.REPLY else "Programs that do it:"
+def _programs(entry: Explanation) -> Iterator[Block]:
+    if entry.programs or entry.kind is NameKind.VIOLATION:
+        heading = "Programs that suffer from it:" if entry.kind is NameKind.REPLY else "Programs that do it:"
         yield _heading(heading)
     for each in entry.programs:
         program = ", ".join(filter(None, (each.program, each.version)))
         text = f"{program}: {each.does} ({each.source})"
         yield Item("-", (_text(text, plainly=True),))
-    if entry.kind is Kind.VIOLATION and not entry.programs:
+    if entry.kind is NameKind.VIOLATION and not entry.programs:
         yield _text(_NONE_IS_KNOWN)
 
 
-def _example(entry: Entry, example: Example | None, columns: int) -> Iterator[Block]:
+def _example(entry: Explanation, example: Example | None, columns: int) -> Iterator[Block]:
     if example:
         if example.log:
             yield _heading("In the log:")
@@ -100,27 +100,27 @@ def _heading(text: str) -> Heading:
 
 
 def _labelled(label: str, text: str) -> Paragraph:
-    return Paragraph((Span(f"{label}:", Style.STRONG), Span(f" {text}")))
+    return Paragraph((Span(f"{label}:", SpanStyle.STRONG), Span(f" {text}")))
 
 
 def _text(text: str, *, plainly: bool = False) -> Paragraph:
     return Paragraph((Span(text),) if plainly else inline(text))
 
 
-def _named(entry: Entry) -> Item:
+def _named(entry: Explanation) -> Item:
     return Item("-", (Paragraph(inline(f"`{entry.name}`: {entry.summary}")),))
 
 
 # -- several
 
 
-def listed(entries: Sequence[Entry], columns: int) -> Iterator[str]:
+def listed(entries: Sequence[Explanation], columns: int) -> Iterator[str]:
     """The names in groups, each with its line."""
     yield from textwrap.wrap(_HOW, columns)
     for group, members in groupby(sorted(entries, key=_rank), _group):
         there = list(members)
         yield from ("", f"{group}:")
-        if there[0].kind is Kind.REPLY:
+        if there[0].kind is NameKind.REPLY:
             yield from (f"  {entry.name}" for entry in there)
             continue
         width = max(len(entry.name) for entry in there)
@@ -138,22 +138,22 @@ def _folded_at(name: str, text: str, columns: int) -> list[str]:
     )
 
 
-def _rank(entry: Entry) -> tuple[bool, bool, bool, str]:
-    violation = entry.kind is Kind.VIOLATION
-    return not violation, entry.kind is Kind.EVENT, violation and " or " in entry.by, entry.by
+def _rank(entry: Explanation) -> tuple[bool, bool, bool, str]:
+    violation = entry.kind is NameKind.VIOLATION
+    return not violation, entry.kind is NameKind.EVENT, violation and " or " in entry.by, entry.by
 
 
-def _group(entry: Entry) -> str:
+def _group(entry: Explanation) -> str:
     match entry.kind:
-        case Kind.VIOLATION:
+        case NameKind.VIOLATION:
             return f"Violations by the {entry.by}"
-        case Kind.REPLY:
+        case NameKind.REPLY:
             return "Replies of shimproxy's own"
-        case Kind.EVENT:
+        case NameKind.EVENT:
             return "Events of the log"
 
 
-def choice(asked: str, found: Sequence[Entry]) -> list[Block]:
+def choice_of_replies(asked: str, found: Sequence[Explanation]) -> list[Block]:
     """The replies that something may be, each with what it means."""
     blocks: list[Block] = [
         _text(f"shimproxy gives {len(found)} replies of its own that may be {asked!r}:", plainly=True)
@@ -166,7 +166,7 @@ def choice(asked: str, found: Sequence[Entry]) -> list[Block]:
 # -- JSON
 
 
-def as_json(entry: Entry, example: Example | None) -> dict[str, Any]:
+def as_json(entry: Explanation, example: Example | None) -> dict[str, Any]:
     """All that is said of a name; what does not apply is left out."""
     said = attrs.asdict(entry, filter=lambda field, value: bool(value) and field.name not in ("forms", "violations"))
     said["kind"] = entry.kind.value

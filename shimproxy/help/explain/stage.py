@@ -194,7 +194,7 @@ class MemoryDriver:
 
 
 @attrs.define(eq=False)
-class Account:
+class MemoryObserver:
     """An observer that keeps what it is told."""
 
     wants_dialogue: bool = True
@@ -271,7 +271,7 @@ class Stage:
     receiver: MemorySocket = attrs.field(factory=MemorySocket)
     earlier_receivers: list[MemorySocket] = attrs.field(factory=list)
     """Those of the connections before, where it was dialled more than once."""
-    account: Account = attrs.field(factory=Account)
+    account: MemoryObserver = attrs.field(factory=MemoryObserver)
     origin_policy: OriginPolicy | None = None
     """What has to be found out before the greeting: a PROXY header, unless it is where the sender wanted to go."""
     tracer: Tracer | None = attrs.field(factory=lambda: Tracer(keeps_mail_data=True))

@@ -100,7 +100,7 @@ class Transcript:
     @property
     def fed(self) -> list[bytes]:
         """What the peers say in it, a line each."""
-        return [octets_of(line[3:]) for line in self.lines if line[1:3] == "> "]
+        return [line_octets(line[3:]) for line in self.lines if line[1:3] == "> "]
 
     @property
     def given(self) -> dict[str, str]:
@@ -112,10 +112,10 @@ class Transcript:
         return given
 
 
-def octets_of(text: str) -> bytes:
+def line_octets(text: str) -> bytes:
     """The octets that a line of a transcript stands for."""
     if repeated := re.fullmatch(r"\[(.+) \* (\d+)\]", text):
-        return octets_of(repeated[1]) * int(repeated[2])
+        return line_octets(repeated[1]) * int(repeated[2])
     open_ended = text.endswith("\\") and not text.endswith("\\\\")
     raw = text.removesuffix("\\") if open_ended else text
     return raw.encode().decode("unicode_escape").encode("latin-1") + (b"" if open_ended else b"\r\n")
@@ -246,7 +246,7 @@ async def _send(stage: Stage, sock: MemorySocket, text: str, pieces: Pieces) -> 
         case "[acknowledges nothing]":
             sock.acknowledges = False
         case _:
-            for piece in pieces(octets_of(text)):
+            for piece in pieces(line_octets(text)):
                 await stage.feed(sock, piece)
 
 
@@ -259,7 +259,7 @@ def _look(sock: MemorySocket, text: str, seen: dict[str, int], who: str) -> None
         case "[open]":
             _expect(False, sock.got_fin or sock.got_rst or sock.closed)
         case _:
-            expected = b"" if text == "[nothing]" else octets_of(text)
+            expected = b"" if text == "[nothing]" else line_octets(text)
             end = seen[who] + len(expected) if expected else None
             _expect(expected, bytes(sock.written[seen[who] : end]))
             seen[who] += len(expected)

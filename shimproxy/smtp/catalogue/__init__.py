@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import enum
 
-from shimproxy.smtp.catalogue.commands import Commands, RepliesToCommands
-from shimproxy.smtp.catalogue.entry import Entry
+from shimproxy.smtp.catalogue.commands import RepliesToCommands, SenderCommands
+from shimproxy.smtp.catalogue.entry import CatalogueEntry
 from shimproxy.smtp.catalogue.form import FormOfCommands, FormOfReplies
 from shimproxy.smtp.catalogue.mail_data import MailData, RepliesToMailData
 from shimproxy.smtp.catalogue.opening import ReceiversOpening, SendersOpening, StartOfTls
@@ -21,7 +21,7 @@ class Entries(
     FormOfReplies,
     ReceiversOpening,
     SendersOpening,
-    Commands,
+    SenderCommands,
     FormOfCommands,
     MailData,
     StartOfTls,
@@ -39,7 +39,7 @@ class Violation(Entries, enum.Enum):
     repair: str
     """What shimproxy does about it."""
 
-    def __new__(cls, entry: Entry) -> Violation:
+    def __new__(cls, entry: CatalogueEntry) -> Violation:
         """The member that `entry` declares."""
         member = object.__new__(cls)
         member._value_ = entry.name
@@ -51,5 +51,5 @@ class Violation(Entries, enum.Enum):
 
     # The type checker finds the names in the base class. An enumeration has only the members that its own body names.
     vars().update(
-        {name: each for part in Entries.__bases__ for name, each in vars(part).items() if type(each) is Entry}
+        {name: each for part in Entries.__bases__ for name, each in vars(part).items() if type(each) is CatalogueEntry}
     )

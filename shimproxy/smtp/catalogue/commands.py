@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from shimproxy.smtp.catalogue.entry import Entry
+from shimproxy.smtp.catalogue.entry import CatalogueEntry
 
 
 class RepliesToCommands:
     """What receivers do instead of one reply to each command."""
 
-    EXTRA_REPLY = Entry(
+    EXTRA_REPLY = CatalogueEntry(
         "extra-reply",
         by="receiver",
         rule="RFC 5321 4.2",
@@ -31,7 +31,7 @@ class RepliesToCommands:
     Example: extra-reply
     """
 
-    IMPLAUSIBLE_REPLY = Entry(
+    IMPLAUSIBLE_REPLY = CatalogueEntry(
         "implausible-reply",
         by="receiver",
         rule="RFC 5321 4.3.2",
@@ -49,7 +49,7 @@ class RepliesToCommands:
     Example: implausible-250-to-data
     """
 
-    CLOSED_WITH_COMMANDS_OPEN = Entry(
+    CLOSED_WITH_COMMANDS_OPEN = CatalogueEntry(
         "closed-with-commands-open",
         by="receiver",
         rule="RFC 5321 3.8",
@@ -67,7 +67,7 @@ class RepliesToCommands:
     Example: closed-with-command-open
     """
 
-    CLOSED_WHILE_IDLE = Entry(
+    CLOSED_WHILE_IDLE = CatalogueEntry(
         "closed-while-idle",
         by="receiver",
         rule="RFC 5321 3.8",
@@ -86,7 +86,7 @@ class RepliesToCommands:
     Example: closed-while-idle
     """
 
-    NO_REPLY = Entry(
+    NO_REPLY = CatalogueEntry(
         "no-reply",
         by="receiver",
         rule="RFC 5321 4.5.3.2",
@@ -107,7 +107,7 @@ class RepliesToCommands:
     Example: no-reply
     """
 
-    NO_221 = Entry(
+    NO_221 = CatalogueEntry(
         "no-221",
         by="receiver",
         rule="RFC 5321 4.1.1.10",
@@ -125,7 +125,7 @@ class RepliesToCommands:
     Example: no-221
     """
 
-    NO_CLOSE = Entry(
+    NO_CLOSE = CatalogueEntry(
         "no-close",
         by="receiver or sender",
         rule="RFC 5321 4.1.1.10",
@@ -144,10 +144,10 @@ class RepliesToCommands:
     """
 
 
-class Commands:
+class SenderCommands:
     """What senders do instead of one command at a time, and QUIT at the end."""
 
-    WITHHELD_COMMAND = Entry(
+    WITHHELD_COMMAND = CatalogueEntry(
         "withheld-command",
         by="sender",
         rule="RFC 5321 2.2.1, 4.2.4",
@@ -170,7 +170,7 @@ class Commands:
     Example: chunks-not-offered
     """
 
-    UNOFFERED_PIPELINING = Entry(
+    UNOFFERED_PIPELINING = CatalogueEntry(
         "unoffered-pipelining",
         by="sender",
         rule="RFC 5321 4.3.1, RFC 2920",
@@ -191,7 +191,7 @@ class Commands:
     Example: early-talk
     """
 
-    OUTRUN = Entry(
+    OUTRUN = CatalogueEntry(
         "outrun",
         by="sender",
         rule="RFC 5321 4.3.1",
@@ -209,7 +209,7 @@ class Commands:
     Example: outrun
     """
 
-    CLOSED_WITHOUT_QUIT = Entry(
+    CLOSED_WITHOUT_QUIT = CatalogueEntry(
         "closed-without-quit",
         by="sender",
         rule="RFC 5321 4.1.1.10",

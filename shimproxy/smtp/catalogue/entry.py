@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     _Owner = TypeVar("_Owner")
 
 
-class Entry:
+class CatalogueEntry:
     """A violation as it is declared: a member of `Violation` is made of each.
 
     Its other texts are in the string below it, which Python does not load: `shimproxy explain` reads them from the

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from shimproxy.smtp.catalogue.entry import Entry
+from shimproxy.smtp.catalogue.entry import CatalogueEntry
 
 
 class FormOfReplies:
     """What receivers write that is not a reply in good form."""
 
-    REPLY_BARE_NEWLINE = Entry(
+    REPLY_BARE_NEWLINE = CatalogueEntry(
         "reply-bare-newline",
         by="receiver",
         rule="RFC 5321 2.3.8",
@@ -26,7 +26,7 @@ class FormOfReplies:
     Example: replies-in-bad-form
     """
 
-    MISSING_TEXT = Entry(
+    MISSING_TEXT = CatalogueEntry(
         "missing-text",
         by="receiver",
         rule="RFC 5321 4.2",
@@ -48,7 +48,7 @@ class FormOfReplies:
     Example: replies-in-bad-form
     """
 
-    REPLY_LONG_LINE = Entry(
+    REPLY_LONG_LINE = CatalogueEntry(
         "reply-long-line",
         by="receiver",
         rule="RFC 5321 4.5.3.1.5",
@@ -66,7 +66,7 @@ class FormOfReplies:
     Example: reply-long-line
     """
 
-    MIXED_CODES = Entry(
+    MIXED_CODES = CatalogueEntry(
         "mixed-codes",
         by="receiver",
         rule="RFC 5321 4.2.1",
@@ -84,7 +84,7 @@ class FormOfReplies:
     Example: 354-within-another-reply
     """
 
-    CUT_OFF = Entry(
+    CUT_OFF = CatalogueEntry(
         "cut-off",
         by="receiver",
         rule="RFC 5321 4.2",
@@ -102,7 +102,7 @@ class FormOfReplies:
     Example: early-reply-cut-off
     """
 
-    NOT_A_REPLY = Entry(
+    NOT_A_REPLY = CatalogueEntry(
         "not-a-reply",
         by="receiver",
         rule="RFC 5321 4.2",
@@ -125,7 +125,7 @@ class FormOfReplies:
 class FormOfCommands:
     """What senders write that is not a command in good form."""
 
-    BARE_NEWLINE = Entry(
+    BARE_NEWLINE = CatalogueEntry(
         "bare-newline",
         by="sender",
         rule="RFC 5321 2.3.8",
@@ -152,7 +152,7 @@ class FormOfCommands:
     Example: commands-in-bad-form
     """
 
-    UNKNOWN_OCTETS = Entry(
+    UNKNOWN_OCTETS = CatalogueEntry(
         "unknown-octets",
         by="sender",
         rule="RFC 5321 4.1.1",
@@ -171,7 +171,7 @@ class FormOfCommands:
     Example: commands-in-bad-form
     """
 
-    EMPTY_LINE = Entry(
+    EMPTY_LINE = CatalogueEntry(
         "empty-line",
         by="sender",
         rule="RFC 5321 4.1.1",
@@ -189,7 +189,7 @@ class FormOfCommands:
     Example: empty-line
     """
 
-    LONG_LINE = Entry(
+    LONG_LINE = CatalogueEntry(
         "long-line",
         by="sender",
         rule="RFC 5321 4.5.3.1.4",
@@ -207,7 +207,7 @@ class FormOfCommands:
     Example: long-line
     """
 
-    AUTH_TOO_LONG = Entry(
+    AUTH_TOO_LONG = CatalogueEntry(
         "auth-too-long",
         by="sender",
         rule="RFC 4954 4, 6",
@@ -226,7 +226,7 @@ class FormOfCommands:
     Example: auth-too-long
     """
 
-    UNTIDY_PATH = Entry(
+    UNTIDY_PATH = CatalogueEntry(
         "untidy-path",
         by="sender",
         rule="RFC 5321 4.1.2, 4.1.1.2",
@@ -244,7 +244,7 @@ class FormOfCommands:
     Example: untidy-path
     """
 
-    IMPOSSIBLE_NAME = Entry(
+    IMPOSSIBLE_NAME = CatalogueEntry(
         "impossible-name",
         by="sender",
         rule="RFC 5321 4.1.1.1",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from shimproxy.smtp.catalogue.entry import Entry
+from shimproxy.smtp.catalogue.entry import CatalogueEntry
 
 
 class RepliesToMailData:
     """What receivers do instead of one reply after the end of mail data."""
 
-    EARLY_REPLY = Entry(
+    EARLY_REPLY = CatalogueEntry(
         "early-reply",
         by="receiver",
         rule="RFC 5321 4.2, 4.3.2",
@@ -46,7 +46,7 @@ class RepliesToMailData:
     Example: q152940
     """
 
-    EARLY_SUCCESS = Entry(
+    EARLY_SUCCESS = CatalogueEntry(
         "early-success",
         by="receiver",
         rule="RFC 5321 4.1.1.4, 4.2.5",
@@ -66,7 +66,7 @@ class RepliesToMailData:
     Example: early-success
     """
 
-    FURTHER_REPLY = Entry(
+    FURTHER_REPLY = CatalogueEntry(
         "further-reply",
         by="receiver",
         rule="RFC 5321 4.2",
@@ -90,7 +90,7 @@ class RepliesToMailData:
     Example: repeated-354
     """
 
-    CLOSED_IN_DATA = Entry(
+    CLOSED_IN_DATA = CatalogueEntry(
         "closed-in-data",
         by="receiver",
         rule="RFC 5321 3.8",
@@ -110,7 +110,7 @@ class RepliesToMailData:
     Example: closed-in-data
     """
 
-    RESET_IN_DATA = Entry(
+    RESET_IN_DATA = CatalogueEntry(
         "reset-in-data",
         by="receiver",
         rule="RFC 5321 3.8",
@@ -130,7 +130,7 @@ class RepliesToMailData:
     Example: reset-in-data
     """
 
-    STALLED_IN_DATA = Entry(
+    STALLED_IN_DATA = CatalogueEntry(
         "stalled-in-data",
         by="receiver",
         rule="RFC 5321 4.5.3.2.5",
@@ -154,7 +154,7 @@ class RepliesToMailData:
 class MailData:
     """What senders do instead of sending one mail whole and waiting for its verdict."""
 
-    DATA_WITHOUT_354 = Entry(
+    DATA_WITHOUT_354 = CatalogueEntry(
         "data-without-354",
         by="sender",
         rule="RFC 5321 4.3.1",
@@ -172,7 +172,7 @@ class MailData:
     Example: data-refused-mail-data-later
     """
 
-    CHUNK_OF_NO_SIZE = Entry(
+    CHUNK_OF_NO_SIZE = CatalogueEntry(
         "chunk-of-no-size",
         by="sender",
         rule="RFC 3030 2",
@@ -190,7 +190,7 @@ class MailData:
     Example: chunks-of-no-size
     """
 
-    OVERSIZE = Entry(
+    OVERSIZE = CatalogueEntry(
         "oversize",
         by="sender",
         rule="RFC 1870 6.1",
@@ -209,7 +209,7 @@ class MailData:
     Example: oversize
     """
 
-    SENDER_STALLED = Entry(
+    SENDER_STALLED = CatalogueEntry(
         "sender-stalled",
         by="sender",
         rule="RFC 5321 4.5.3.2.7",
@@ -230,7 +230,7 @@ class MailData:
     Example: sender-idle
     """
 
-    VANISHED_IN_DATA = Entry(
+    VANISHED_IN_DATA = CatalogueEntry(
         "vanished-in-data",
         by="sender",
         rule="RFC 5321 4.1.1.4",
@@ -249,7 +249,7 @@ class MailData:
     Example: vanished-in-data
     """
 
-    VERDICT_UNREAD = Entry(
+    VERDICT_UNREAD = CatalogueEntry(
         "verdict-unread",
         by="sender",
         rule="RFC 5321 4.5.3.2.6, RFC 1047",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from shimproxy.smtp.catalogue.entry import Entry
+from shimproxy.smtp.catalogue.entry import CatalogueEntry
 
 
 class ReceiversOpening:
     """What receivers do until they have greeted and taken the first command."""
 
-    NO_GREETING = Entry(
+    NO_GREETING = CatalogueEntry(
         "no-greeting",
         by="receiver",
         rule="RFC 5321 3.1",
@@ -26,7 +26,7 @@ class ReceiversOpening:
     Example: no-greeting-in-time
     """
 
-    GREETING_THEN_CLOSE = Entry(
+    GREETING_THEN_CLOSE = CatalogueEntry(
         "greeting-then-close",
         by="receiver",
         rule="RFC 5321 3.8",
@@ -44,7 +44,7 @@ class ReceiversOpening:
     Example: greeting-then-close
     """
 
-    UNREACHABLE = Entry(
+    UNREACHABLE = CatalogueEntry(
         "unreachable",
         by="receiver",
         rule="RFC 5321 3.1",
@@ -62,7 +62,7 @@ class ReceiversOpening:
     Example: unreachable
     """
 
-    XCLIENT_REFUSED = Entry(
+    XCLIENT_REFUSED = CatalogueEntry(
         "xclient-refused",
         by="receiver",
         rule="Postfix XCLIENT_README, server response",
@@ -84,7 +84,7 @@ class ReceiversOpening:
     Example: xclient-refused
     """
 
-    TLS_REFUSED = Entry(
+    TLS_REFUSED = CatalogueEntry(
         "tls-refused",
         by="receiver",
         rule="RFC 3207 4, 4.1",
@@ -103,7 +103,7 @@ class ReceiversOpening:
     Example: tls-refused
     """
 
-    NOT_AS_BEFORE = Entry(
+    NOT_AS_BEFORE = CatalogueEntry(
         "not-as-before",
         by="receiver",
         rule="RFC 5321 3.1, 4.1.1.1",
@@ -122,7 +122,7 @@ class ReceiversOpening:
     Example: resume-not-as-before
     """
 
-    LOGIN_REFUSED = Entry(
+    LOGIN_REFUSED = CatalogueEntry(
         "login-refused",
         by="receiver",
         rule="RFC 4954 6",
@@ -144,7 +144,7 @@ class ReceiversOpening:
 class SendersOpening:
     """What senders, and the proxies before them, do at the beginning."""
 
-    PROXY_HEADER = Entry(
+    PROXY_HEADER = CatalogueEntry(
         "proxy-header",
         by="sender",
         rule="PROXY protocol, section 2",
@@ -164,7 +164,7 @@ class SendersOpening:
     Example: proxy-header
     """
 
-    DESTINATION_REFUSED = Entry(
+    DESTINATION_REFUSED = CatalogueEntry(
         "destination-refused",
         by="sender",
         rule="RFC 5321 3.8",
@@ -184,7 +184,7 @@ class SendersOpening:
     Example: destination-refused
     """
 
-    EARLY_TALK = Entry(
+    EARLY_TALK = CatalogueEntry(
         "early-talk",
         by="sender",
         rule="RFC 5321 3.1",
@@ -203,7 +203,7 @@ class SendersOpening:
     Example: early-talk
     """
 
-    NOT_SMTP = Entry(
+    NOT_SMTP = CatalogueEntry(
         "not-smtp",
         by="sender",
         rule="RFC 5321 3.1, 4.1.1",
@@ -223,7 +223,7 @@ class SendersOpening:
     Example: not-smtp-http
     """
 
-    LIMIT_REACHED = Entry(
+    LIMIT_REACHED = CatalogueEntry(
         "limit-reached",
         by="sender",
         rule="RFC 5321 3.8, 7.8",
@@ -246,7 +246,7 @@ class SendersOpening:
 class StartOfTls:
     """What either peer does where TLS begins."""
 
-    PLAINTEXT_BEHIND_STARTTLS = Entry(
+    PLAINTEXT_BEHIND_STARTTLS = CatalogueEntry(
         "plaintext-behind-starttls",
         by="receiver or sender",
         rule="RFC 3207 4.2",
@@ -264,7 +264,7 @@ class StartOfTls:
     Example: plaintext-behind-starttls
     """
 
-    TLS_FAILED = Entry(
+    TLS_FAILED = CatalogueEntry(
         "tls-failed",
         by="receiver or sender",
         rule="RFC 3207 4.1",

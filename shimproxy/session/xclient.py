@@ -19,7 +19,7 @@ from shimproxy.net.errors import DeadlinePassed
 from shimproxy.session.in_step import ask_receiver
 from shimproxy.session.replies import NOT_INTRODUCED, RECEIVER_LATE
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.xclient import XCLIENT, introduction
+from shimproxy.smtp.xclient import XCLIENT, xclient_command
 
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
@@ -37,7 +37,7 @@ _AT_ITS_GREETING: Final = 220
 
 
 @attrs.define(eq=False)
-class Introduction:
+class Xclient:
     """How the receivers of one session are told of its sender."""
 
     route: Route
@@ -85,7 +85,7 @@ class Introduction:
             self.events.repaired(Violation.XCLIENT_REFUSED, reason=why_not, said=answered.reply.octets)
             return answered.reply if answered.reply.code == 421 else NOT_INTRODUCED
         origin = self.route.origin
-        told = introduction(offered.get(XCLIENT, b""), command, origin.sender, origin.destination)
+        told = xclient_command(offered.get(XCLIENT, b""), command, origin.sender, origin.destination)
         if told:
             self._begun_on = leg
             try:
