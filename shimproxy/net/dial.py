@@ -10,6 +10,7 @@ Invariants:
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import socket
 from typing import TYPE_CHECKING, Final
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from shimproxy.net.driver import Readiness
-    from shimproxy.net.places import Place
+    from shimproxy.net.places import Place, Sockaddr
     from shimproxy.net.source import Source
     from shimproxy.net.watch import Watch
 
@@ -151,6 +152,12 @@ async def _begin_with_room(
     return leg
 
 
+@functools.lru_cache(maxsize=256)
+def _name(sockaddr: Sockaddr) -> str:
+    """The text of a receiver's address; one for all of its legs."""
+    return address_text(sockaddr)
+
+
 def _late(where: str, seconds: float) -> str:
     return f"{where}: no connection within {seconds:g} s"
 
@@ -162,7 +169,7 @@ def _begin(place: Place, driver: Readiness, watch: Watch, source: Source, *, spe
     Raises DialFailed, NoMeans.
     """
     family, sockaddr = place
-    where = address_text(sockaddr)
+    where = _name(sockaddr)
     try:
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     except OSError as error:

@@ -112,6 +112,11 @@ class _Sessions:
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
     _process: str = attrs.field(factory=lambda: os.urandom(2).hex())
+    _leave: Callable[[Session], None] = attrs.field(init=False)
+    """`_has_ended`: one for all sessions."""
+
+    def __attrs_post_init__(self) -> None:
+        self._leave = self._has_ended
 
     def begin(self, context: ListenerContext, sock: socket.socket, sockaddr: object) -> None:
         """Serve a new connection, if that is within the limits."""
@@ -134,14 +139,14 @@ class _Sessions:
             self.refuse(context, sock, sockaddr)
             return
         sender = Sender(leg, policy.command_reader(), events, policy.deadlines, policy.limits.farewell_octets)
-        session = Session(sender, events, policy, context.receivers.route(), self.closer)
+        session = Session(sender, events, policy, context.receivers.route(), self.closer, over=self._leave)
         if context.origin_policy:
             join = partial(self._join, session)
             session.origin = ConnectionOrigin(context.origin_policy, sockaddr, headed, session.route, events, join)
         elif policy.fails_over:
             session.route.origin = Origin(party(sockaddr), None)
         self._open[session] = network
-        watch.run(self._serve(session), self.driver.runner, f"session with {peer}")
+        watch.run(session.run(), self.driver.runner, peer)
 
     def _join(self, session: Session, sender: Party) -> LocalReply | None:
         """Count a session as of the network that its sender is in; or what is the matter with that."""
@@ -163,13 +168,10 @@ class _Sessions:
         if self.metrics:
             self.metrics.limit_reached(limit.name)
 
-    async def _serve(self, session: Session) -> None:
-        try:
-            await session.run()
-        finally:
-            self.admission.leave(self._open.pop(session))
-            if not self._open:
-                self._waiting.unpark_all()
+    def _has_ended(self, session: Session) -> None:
+        self.admission.leave(self._open.pop(session))
+        if not self._open:
+            self._waiting.unpark_all()
 
     def phases(self) -> list[str]:
         """What each of them is doing."""

@@ -77,12 +77,10 @@ class Commands:
     ready: bool = False
     """Whether a plain command can be forwarded: the sender has said EHLO since it went over to TLS, if it has, and the
     receiver leg is as secure as it has to be."""
-    _mail_data: MailDataHandler = attrs.field(init=False)
+    _mail_data: MailDataHandler | None = None
+    """Once there are mail data: a session that sends none is idle for long, most often."""
     _mail_data_may_come: bool = False
     """Whether the sender may have sent mail data behind a DATA that was refused."""
-
-    def __attrs_post_init__(self) -> None:
-        self._mail_data = MailDataHandler(self.sender, self.pending, self.waits, self.events, self.policy)
 
     async def serve(self) -> NoReturn:
         """Serve the sender's commands to the end of the session.
@@ -135,15 +133,20 @@ class Commands:
         if pending.behind_data_octets:
             self.stream.note_pipelining(Verb.DATA, pending.behind_data_octets)
         if then is MAIL_DATA:
-            await self._mail_data.take_mail_data()
+            await (self._mail_data or self._handler_of_mail_data()).take_mail_data()
             self._after_mail()
         else:
             self._after_refused_data(pending.behind_data_octets)
 
     async def on_bdat(self, command: Command) -> None:
         """BDAT (RFC 3030): the chunk, and its reply."""
-        await self._mail_data.take_chunk(command)
+        await (self._mail_data or self._handler_of_mail_data()).take_chunk(command)
         self._after_mail()
+
+    def _handler_of_mail_data(self) -> MailDataHandler:
+        """That of the session, made for its first mail."""
+        self._mail_data = MailDataHandler(self.sender, self.pending, self.waits, self.events, self.policy)
+        return self._mail_data
 
     async def on_auth(self, command: Command) -> None:
         """AUTH (RFC 4954): while the receiver says 334, the sender responds."""

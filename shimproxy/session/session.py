@@ -41,6 +41,8 @@ from shimproxy.session.size_limit import SizeLimit
 from shimproxy.smtp.catalogue import Violation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shimproxy.net.receivers import Route
     from shimproxy.net.watch import Watch
     from shimproxy.session.connection_origin import ConnectionOrigin
@@ -63,6 +65,8 @@ class Session:
     closer: BackgroundCloser
     origin: ConnectionOrigin | None = None
     """Where something has to be found out before the greeting."""
+    over: Callable[[Session], None] | None = None
+    """Is told when the session is over, whatever has ended it."""
     _watch: Watch = attrs.field(init=False)
     """What both legs wait under, until the receiver is given up."""
     _security: Security = attrs.field(init=False)
@@ -98,11 +102,15 @@ class Session:
         except Exception as error:  # a bug of ours must not take the listener down
             events.observer.failed(events.record, error)
         finally:
-            events.ended(Closing.BY_SHIM)
-            self._close()
-            events.record.seconds = trio.current_time() - started
-            events.record.ended_at = time.time()
-            events.observer.ended(events.record)
+            try:
+                events.ended(Closing.BY_SHIM)
+                self._close()
+                events.record.seconds = trio.current_time() - started
+                events.record.ended_at = time.time()
+                events.observer.ended(events.record)
+            finally:
+                if self.over:
+                    self.over(self)
 
     async def _converse_and_part(self) -> None:
         try:
