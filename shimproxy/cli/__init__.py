@@ -10,9 +10,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from shimproxy.cli.parser import EXIT_UNUSABLE, parser_for
-from shimproxy.config.listener import SettingsError
-from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
-from shimproxy.observe.log_output import LogUnusable
 from shimproxy.program.process import lost_output
 
 if TYPE_CHECKING:
@@ -20,7 +17,6 @@ if TYPE_CHECKING:
 
 _PIPE_STATUS = 128 + signal.SIGPIPE
 _EXIT_INTERRUPTED = 130
-_UNUSABLE = (ListenFailed, DialFailed, TlsUnusable, SettingsError, LogUnusable)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,17 +53,26 @@ def _main(arguments: Sequence[str] | None) -> int:
         return _unusable(error)
     try:
         return command()
-    except _UNUSABLE as error:
+    except _kinds_of_unusable() as error:
         return _unusable(error)
     except BaseExceptionGroup as group:  # trio >= 0.25 wraps what leaves a nursery
         if group.subgroup(KeyboardInterrupt):
             return _interrupted()
-        known = group.subgroup(_UNUSABLE)
+        known = group.subgroup(_kinds_of_unusable())
         if known is None:
             raise
         return _unusable(_first(known))
     except KeyboardInterrupt:
         return _interrupted()
+
+
+def _kinds_of_unusable() -> tuple[type[Exception], ...]:
+    """What commands raise for what can't be used; imported where one has raised something."""
+    from shimproxy.config.listener import SettingsError
+    from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
+    from shimproxy.observe.log_output import LogUnusable
+
+    return (ListenFailed, DialFailed, TlsUnusable, SettingsError, LogUnusable)
 
 
 def _first(error: BaseException) -> BaseException:

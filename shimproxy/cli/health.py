@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from shimproxy.admin import health
 from shimproxy.cli.parser import add_config
-from shimproxy.config.listener import SettingsError
-from shimproxy.config.sources import Sources
+from shimproxy.config.variables import FILE_VARIABLE
 from shimproxy.net.address import parse_endpoint
 
 if TYPE_CHECKING:
@@ -18,17 +17,13 @@ if TYPE_CHECKING:
 
     from shimproxy.cli.parser import Commands
 
+_VARIABLE = "SHIMPROXY_ADMIN"
+
 
 def _health(options: argparse.Namespace) -> Callable[[], int]:
-    given = {"admin": [options.admin]} if options.admin else {}
-    sources = Sources.gather(given, os.environ, options.config)
-    if sources.problems:
-        raise SettingsError(*sources.problems)
-    if "admin" not in sources.given:
-        raise SettingsError(
-            "admin: no address to ask; give --admin HOST:PORT, SHIMPROXY_ADMIN, or admin in a file (--config)"
-        )
-    where = sources.given["admin"].texts[-1]
+    where = options.admin or os.environ.get(_VARIABLE, "").strip()
+    if options.config or os.environ.get(FILE_VARIABLE) or not where:
+        where = _gathered(options)
     parse_endpoint(where)
     path = "/readyz" + ("?receiver" if options.receiver else "") if options.ready or options.receiver else "/healthz"
 
@@ -38,6 +33,25 @@ def _health(options: argparse.Namespace) -> Callable[[], int]:
         return 0 if is_well else 1
 
     return command
+
+
+def _gathered(options: argparse.Namespace) -> str:
+    """The address from all the places where settings stand. Raises SettingsError with what is wrong in them.
+
+    Their readers take four times the CPU of all that is left of the command, so that they are imported here.
+    """
+    from shimproxy.config.listener import SettingsError
+    from shimproxy.config.sources import Sources
+
+    given = {"admin": [options.admin]} if options.admin else {}
+    sources = Sources.gather(given, os.environ, options.config)
+    if sources.problems:
+        raise SettingsError(*sources.problems)
+    if "admin" not in sources.given:
+        raise SettingsError(
+            "admin: no address to ask; give --admin HOST:PORT, SHIMPROXY_ADMIN, or admin in a file (--config)"
+        )
+    return sources.given["admin"].texts[-1]
 
 
 def add(commands: Commands) -> None:

@@ -21,7 +21,7 @@ from shimproxy.faulty.senders import FaultySender
 from shimproxy.faulty.serving import bound, serving_faults
 from shimproxy.help.explain.words import words
 from shimproxy.net.address import Address
-from shimproxy.program.interrupt import interrupting
+from shimproxy.program.interrupting import interrupting
 from shimproxy.program.process import allow_many_files, say
 from shimproxy.smtp.catalogue import Violation
 

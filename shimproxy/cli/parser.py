@@ -8,9 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from shimproxy._version import __version__
-from shimproxy.config.options import OPTIONS
-from shimproxy.config.parsers import nearest, number_of
-from shimproxy.config.sources import FILE_VARIABLE
+from shimproxy.config.variables import FILE_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,12 +26,16 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the line and exit."""
         if unknown := re.search(r"arguments: (--[^ =]+)", message):
+            from shimproxy.config.options import OPTIONS
+            from shimproxy.config.parsers import nearest
+
             message += nearest(unknown[1], [f"--{option.name}" for option in OPTIONS])
         self.exit(EXIT_UNUSABLE, f"shimproxy: {message}; see {self.prog} --help\n")
 
 
 def number_type(kind: type[int] | type[float]) -> Callable[[str], int | float]:
     """What argparse makes of a text that has to be a number."""
+    from shimproxy.config.parsers import number_of
 
     def read(text: str) -> int | float:
         try:

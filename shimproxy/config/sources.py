@@ -24,6 +24,7 @@ from shimproxy.config.listener import SettingsError
 from shimproxy.config.options import BY_NAME, OPTIONS
 from shimproxy.config.parsers import is_on, nearest
 from shimproxy.config.settings import Settings
+from shimproxy.config.variables import FILE_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from shimproxy.config.options import Option
     from shimproxy.config.parsers import Values
 
-FILE_VARIABLE: Final = "SHIMPROXY_CONFIG"
 _BY_VARIABLE: Final = {option.variable: option for option in OPTIONS}
 _VARIABLES: Final = [variable.partition("_")[2] for variable in (*_BY_VARIABLE, FILE_VARIABLE)]
 _NEAR_VARIABLE_RATIO: Final = 0.8

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import ssl
 from typing import Final
 
 OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
@@ -39,6 +38,8 @@ class LegBroken(NetError):
     @property
     def is_reset(self) -> bool:
         """Whether this write has met the peer's RST. For one after its FIN the system says that the pipe is broken."""
+        import ssl  # 4 MiB, for a command that has no use for it
+
         cause = self.__cause__
         return isinstance(cause, OSError) and not isinstance(cause, BrokenPipeError | ssl.SSLError)
 

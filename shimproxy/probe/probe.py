@@ -33,7 +33,8 @@ from shimproxy.probe.opening import Opener
 from shimproxy.probe.plan import PATIENCE_SECONDS, ProbePlan, Tls
 from shimproxy.probe.questions import QUESTIONS
 from shimproxy.probe.session import Sessions
-from shimproxy.program.interrupt import interruptible, interrupting
+from shimproxy.program.interrupt import interruptible
+from shimproxy.program.interrupting import interrupting
 from shimproxy.program.process import say
 from shimproxy.smtp.dialogue import ReplyTo
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from shimproxy.program.interrupting import interrupting
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
 _T = TypeVar("_T")
 
@@ -27,17 +28,6 @@ def interruptible(work: Callable[[], Awaitable[_T]]) -> _T:
             if group.subgroup(KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise
-
-
-@contextlib.contextmanager
-def interrupting(*signals: signal.Signals) -> Iterator[None]:
-    """Meanwhile, these raise KeyboardInterrupt in the main thread, where this is."""
-    previous = {each: signal.signal(each, signal.default_int_handler) for each in signals}
-    try:
-        yield
-    finally:
-        for each, handler in previous.items():
-            signal.signal(each, handler or signal.SIG_DFL)
 
 
 async def _until_terminated(work: Callable[[], Awaitable[_T]]) -> _T:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+
+from tests.imports import imported_by
 
 _SESSION = {f"shimproxy.session{each}" for each in ("", ".limits", ".policy", ".replies", ".setting")}
 """What the settings need of it."""
 
 
-def imported_by(module: str) -> set[str]:
-    """All modules that there are in a process that has imported this one."""
-    script = f"import sys, {module}; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return {*done.stdout.split()}
-
-
 def test_a_supervisor_has_no_session() -> None:
     """It dials no receiver, reads no mail and writes no records; the admin address is asked for by a setting."""
-    found = imported_by("shimproxy.cli.run")
+    found = imported_by("import shimproxy.cli.run")
 
     assert {each for each in found if each.startswith("shimproxy.session")} <= _SESSION
     assert not found & {
@@ -38,9 +30,13 @@ def test_a_supervisor_has_no_session() -> None:
 @pytest.mark.parametrize("module", ["shimproxy.cli.run", "shimproxy.daemon.worker"])
 def test_what_is_for_mistakes_and_files_is_imported_with_them(module: str) -> None:
     """Most processes read no file of settings, suggest no other name and read no records."""
-    assert not imported_by(module) & {"calendar", "datetime", "difflib", "tomllib"}
+    assert not imported_by(f"import {module}") & {"calendar", "datetime", "difflib", "tomllib"}
 
 
 def test_a_worker_has_no_command_line() -> None:
     """Its supervisor has read that."""
-    assert not imported_by("shimproxy.daemon.worker") & {"argparse", "shimproxy.cli", "shimproxy.daemon.supervisor"}
+    assert not imported_by("import shimproxy.daemon.worker") & {
+        "argparse",
+        "shimproxy.cli",
+        "shimproxy.daemon.supervisor",
+    }
