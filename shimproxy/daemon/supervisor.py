@@ -1,13 +1,12 @@
-"""`shimproxy run`: holds the listening sockets, and has workers serve on them as the settings say.
+"""`shimproxy run`: its start, what changes it, its stop, and what is so for those who ask.
 
 Invariants:
 
-1. A listening socket stays open as long as the settings name it: no reload, upgrade or crash refuses a connection.
-2. New settings change nothing before all of them can be used and their workers serve.
-3. A worker that a reload or an upgrade has replaced lets its sessions come to their end.
-4. Whatever goes wrong in the start of a new version, the workers of the one before it go on.
+1. A worker that a reload or an upgrade has replaced lets its sessions come to their end.
+2. Whatever goes wrong in a change, or in the start of a new version, the workers before it go on.
 
-Which signal asks for what is signals.py's; the processes themselves are workers.py's.
+Which signal asks for what is signals.py's. The settings that are in force, with their sockets, are in_force.py's, and
+the processes workers.py's.
 """
 
 from __future__ import annotations
@@ -26,36 +25,24 @@ import trio
 from shimproxy.admin.status import Status
 from shimproxy.config.listener import SettingsError
 from shimproxy.config.settings import Settings
+from shimproxy.daemon.in_force import SettingsInForce
 from shimproxy.daemon.notify import keep_watch, notify, notify_reloading
 from shimproxy.daemon.upgrade import HandoverState, check_first
 from shimproxy.daemon.worker_handle import reap_orphans
 from shimproxy.daemon.workers import Service, Workers
-from shimproxy.net.address import address_text
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
-from shimproxy.net.listen import is_in_place
 from shimproxy.observe import log_output
 from shimproxy.observe.events import Event
 from shimproxy.observe.journal import Journal
 from shimproxy.observe.log_output import LogUnusable
 from shimproxy.program.process import say
-from shimproxy.service.preflight import (
-    check_block,
-    check_capabilities,
-    check_loops,
-    check_receivers,
-    check_records,
-    check_tls,
-)
-from shimproxy.service.sockets import check_passed, close_sockets, make_all_transparent, named, open_sockets
+from shimproxy.service.sockets import close_sockets
 from shimproxy.session.limits import Deadlines
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable, Collection
 
-    from shimproxy.admin.server import Admin
     from shimproxy.config.sources import Sources
-    from shimproxy.service.sockets import Listening
 
 _MARGIN_SECONDS: Final = 2.0
 _GRACE_SECONDS: Final = attrs.fields(Settings).grace_seconds.default or 0.0
@@ -66,26 +53,20 @@ _UNUSABLE: Final = (SettingsError, ListenFailed, DialFailed, TlsUnusable, LogUnu
 
 @attrs.define(eq=False)
 class Supervisor:
-    """The listening sockets and the workers of one `shimproxy run`."""
+    """One `shimproxy run`, from its start to its stop."""
 
     gather: Callable[[], Sources]
     """Reads the settings anew."""
     version: str
     nursery: trio.Nursery
-    _settings: Settings | None = None
-    """None before they are adopted, and where a new version can't use those of the one before it."""
     _left: HandoverState | None = None
     """What the version before this one has left."""
-    _sources: Sources = attrs.field(init=False)
-    _listening: Listening = attrs.field(factory=dict)
+    _in_force: SettingsInForce = attrs.field(init=False)
     _workers: Workers = attrs.field(init=False)
     _stopping: bool = False
     _changing: trio.CancelScope | None = None
     _greeted: tuple[float, str] = (-math.inf, "")
     """When the receiver was asked last, and why it can't be said to be there."""
-    _admin: Admin | None = None
-    _former_admin: Admin | None = None
-    """Another that may still be about to close."""
     _journal: Journal = attrs.field(factory=Journal)
     _objection: Exception | None = None
     """Why the code that is installed now can't be gone over to."""
@@ -94,6 +75,7 @@ class Supervisor:
 
     def __attrs_post_init__(self) -> None:
         self._workers = Workers(self.nursery, self._journal)
+        self._in_force = SettingsInForce(self.nursery, self._journal, self._workers, self)
 
     # -- starting
 
@@ -102,15 +84,16 @@ class Supervisor:
         self._left = left = HandoverState.take_over()
         if left is None:
             return
-        self._sources, self._listening, self._workers.history = left.sources, left.listening, left.history
+        in_force = self._in_force
+        in_force.sources, in_force.listening, self._workers.history = left.sources, left.listening, left.history
         try:
-            self._settings = left.sources.settings()
-            self._set_up_log(self._settings)
+            in_force.settings = left.sources.settings()
+            self._set_up_log(in_force.settings)
         except Exception as error:
             with suppress(Exception):
                 log_output.set_up("INFO", "text")
             self._fail(Event.SETTINGS_UNUSABLE, "the settings of the old workers cannot be used", error)
-        service = Service(left.sources, self._settings, left.listening) if self._settings else None
+        service = Service(left.sources, in_force.settings, left.listening) if in_force.settings else None
         self._workers.take_over(left.workers, service)
 
     def _set_up_log(self, settings: Settings) -> None:
@@ -135,105 +118,33 @@ class Supervisor:
         self.nursery.start_soon(keep_watch, self._workers.answered)
         with trio.CancelScope() as self._changing:
             if self._left is None:
-                await self._adopt(self.gather())
+                await self._in_force.adopt(self.gather())
             else:
                 try:
-                    await self._open_admin()
-                    await self._adopt(self.gather())
+                    await self._in_force.open_admin()
+                    await self._in_force.adopt(self.gather())
                 except Exception as error:
                     self._fail(Event.UPGRADE_UNFINISHED, "not upgraded: the old workers continue", error)
         if self._stopping:
             return
-        admin = f", admin {', '.join(self._admin.addresses)}" if self._admin else ""
+        admin = f", admin {', '.join(self._in_force.admin.addresses)}" if self._in_force.admin else ""
         say(f"shimproxy ready: {self._what_is_so}{admin}")
         self._notify_ready()
 
     @property
     def _what_is_so(self) -> str:
-        return f"listening on {', '.join(self._addresses)}, receiver {self._receivers}"
+        return f"listening on {', '.join(self._in_force.addresses)}, receiver {self._in_force.receivers}"
 
     def _notify_ready(self) -> None:
         notify(READY=1, STATUS=f"{self._what_is_so}; {self._trouble}".removesuffix("; "))
         self._trouble = ""
-
-    async def _open_admin(self) -> None:
-        """Answer where the version before this one did, so that new settings that can't be used cost nothing."""
-        if self._settings and self._settings.admin:
-            with suppress(ListenFailed):
-                self._admin = await _opened(self._settings.admin)
-                self._admin.answer(self, self._journal, self.nursery)
-
-    @property
-    def _addresses(self) -> list[str]:
-        return [address_text(sock.getsockname()) for sock in chain.from_iterable(self._listening.values())]
-
-    @property
-    def _receivers(self) -> str:
-        return ", ".join(map(str, self._settings.receivers_of_all)) if self._settings else "unknown"
-
-    async def _adopt(self, sources: Sources) -> None:
-        """Go over to these settings. Raises what makes them unusable, and changes nothing then."""
-        sources = sources.with_files()
-        settings = sources.settings()
-        check_tls(settings)
-        check_block(settings)
-        log_output.check_log(settings.log_to)
-        check_records(settings)
-        check_capabilities(settings)
-        check_passed(settings.listen)
-        found = await check_receivers(settings)
-        admin = self._admin
-        opened: list[socket.socket] = []
-        listening: Listening = {}
-        try:
-            for name, listener in named(settings.listen):
-                sockets = self._listening.get(name, [])
-                if not sockets or not all(map(is_in_place, sockets)):
-                    await self._workers.let_go()
-                    opened += (sockets := await open_sockets(listener))
-                listening[name] = sockets
-                make_all_transparent(listener, listening[name])  # it may have been there without
-            check_loops(settings, chain.from_iterable(listening.values()), found)
-            if settings.admin != (admin.where if admin else "") or (admin and not admin.in_place):
-                if self._former_admin:
-                    await self._former_admin.closed.wait()
-                admin = await _opened(settings.admin) if settings.admin else None
-            service = Service(sources, settings, listening)
-            workers = await self._workers.started(service)
-            log_output.set_up(settings.log_level.upper(), settings.log_format, settings.log_to)
-        except BaseException:
-            if admin and admin is not self._admin:
-                self._close_soon(admin)
-            close_sockets(opened)
-            raise
-        # From here on there is no way back, and no wait.
-        self._journal.sender_tls(settings.sender_tls_of_all)
-        for name, sockets in self._listening.items():
-            if listening.get(name) is not sockets:
-                close_sockets(sockets)
-                if name in listening:
-                    self._journal.tell(Event.LISTENING_AGAIN, address=name.rpartition(" ")[0])
-        self._sources, self._settings, self._listening = sources, settings, listening
-        if admin is not self._admin:
-            if self._admin:
-                self._close_soon(self._admin)
-                if self._admin.where == settings.admin:
-                    self._journal.tell(Event.LISTENING_AGAIN, address=settings.admin)
-            self._admin = admin
-            if admin:
-                admin.answer(self, self._journal, self.nursery)
-        self._workers.go_over_to(service, workers)
-
-    def _close_soon(self, admin: Admin) -> None:
-        self._former_admin = admin
-        admin.close_soon(self.nursery)
 
     # -- what the admin address is told
 
     @property
     def admin_names(self) -> Collection[str]:
         """The names that the admin address is known by, in lower case."""
-        return self._settings.admin_names_used if self._settings else ()
+        return self._in_force.settings.admin_names_used if self._in_force.settings else ()
 
     @property
     def serves(self) -> bool:
@@ -251,8 +162,8 @@ class Supervisor:
         figures = self._workers.figures()
         return Status(
             version=self.version,
-            receiver=self._receivers,
-            listening=[] if self._stopping else self._addresses,
+            receiver=self._in_force.receivers,
+            listening=[] if self._stopping else self._in_force.addresses,
             started_at=self._workers.history.started_at,
             serves=self.serves,
             stopping=self._stopping,
@@ -267,10 +178,10 @@ class Supervisor:
         from shimproxy.admin.receiver_health import GREETING_SECONDS, why_no_greeting
 
         asked_at, why_not = self._greeted
-        if not self._settings:
+        if not self._in_force.settings:
             return "unknown receiver: the settings cannot be used"
         if trio.current_time() - asked_at > GREETING_SECONDS:
-            why_not = await why_no_greeting(self._settings)
+            why_not = await why_no_greeting(self._in_force.settings)
             self._greeted = trio.current_time(), why_not
         return why_not
 
@@ -307,7 +218,7 @@ class Supervisor:
 
     async def reload(self) -> None:
         """SIGHUP: settings and certificates read anew, by new workers."""
-        await self._adopt(self.gather())
+        await self._in_force.adopt(self.gather())
         workers = len(self._workers.current)
         self._journal.tell(Event.RELOADED, workers=workers, retiring=len(self._workers.all) - workers)
 
@@ -324,7 +235,8 @@ class Supervisor:
 
     @property
     def _to_be_left(self) -> HandoverState:
-        return HandoverState(self._sources, self._listening, list(self._workers.all), self._workers.history)
+        in_force = self._in_force
+        return HandoverState(in_force.sources, in_force.listening, list(self._workers.all), self._workers.history)
 
     async def upgrade(self) -> None:
         """SIGUSR2: the same with the code that is installed now, in this process; raises what it has objected."""
@@ -349,15 +261,16 @@ class Supervisor:
 
     def stop(self) -> None:
         """SIGTERM, SIGINT: accept no more, and end in good order; asked again, at once."""
-        linger_seconds = self._settings.deadlines.linger_idle if self._settings else Deadlines().linger_idle
-        grace_seconds = self._settings.grace_seconds if self._settings else _GRACE_SECONDS
+        settings = self._in_force.settings
+        linger_seconds = settings.deadlines.linger_idle if settings else Deadlines().linger_idle
+        grace_seconds = settings.grace_seconds if settings else _GRACE_SECONDS
         grace_seconds = 0.0 if self._stopping else grace_seconds
         self._stopping = True
         notify(STOPPING=1, STATUS=f"stopping: open sessions have {grace_seconds:g} s to finish")
         self._journal.tell(Event.STOPPING, workers=len(self._workers.all), grace_seconds=grace_seconds)
         if self._changing:
             self._changing.cancel()
-        close_sockets(chain.from_iterable(self._listening.values()))
+        close_sockets(chain.from_iterable(self._in_force.listening.values()))
         self._workers.stop(grace_seconds + linger_seconds + _MARGIN_SECONDS)
 
     async def reap_orphans(self) -> None:
@@ -367,20 +280,8 @@ class Supervisor:
     async def stopped(self) -> None:
         """Return when every worker has ended."""
         await self._workers.ended()
-        if self._admin:
-            await self._admin.close()
-
-
-async def _opened(where: str) -> Admin:
-    """What answers at an admin address. Raises ListenFailed.
-
-    A supervisor without one has no use for its modules, nor for those that ask receivers. With one, both are imported
-    now: later on, the files may be those of another version.
-    """
-    from shimproxy.admin import receiver_health, server
-
-    assert receiver_health
-    return await server.Admin.open(where)
+        if self._in_force.admin:
+            await self._in_force.admin.close()
 
 
 def _program() -> list[str]:
