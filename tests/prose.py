@@ -2,7 +2,8 @@
 
 `python -m tests.prose` prints what breaks a rule, and figures: how many sentences there are, the longest of them, and
 how many may be passive. It reads README.md, the pages of the documentation, and every text in the package that is no
-docstring: help, errors, log words, replies, the status page, the catalogue. What `shimproxy explain` says is read, too.
+docstring: help, errors, log words, replies, the status page, the catalogue. What `shimproxy explain` says is read, too,
+with the captions of its transcripts.
 The rules are explained in shimproxy/docs/contributing.md, "Language".
 """
 
@@ -18,6 +19,7 @@ import attrs
 
 import shimproxy
 from shimproxy.help.explain.entries import entries
+from shimproxy.help.explain.transcript import Transcript
 from tests.pages import pages
 
 if TYPE_CHECKING:
@@ -213,6 +215,12 @@ def texts_of_entries() -> Iterator[Text]:
             yield Text(f"explain {entry.name}: {program.program}", f"{program.program}: {program.does}", clauses=True)
 
 
+def texts_of_transcripts() -> Iterator[Text]:
+    """The caption of each transcript."""
+    for transcript in Transcript.all():
+        yield Text(f"{transcript.name}.txt:1", transcript.caption)
+
+
 # -- all of them
 
 
@@ -223,6 +231,7 @@ def texts() -> Iterator[Text]:
     for page in pages():
         yield from texts_of_page(page.read_text(), str(page.relative_to(PACKAGE.parent)))
     yield from texts_of_entries()
+    yield from texts_of_transcripts()
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.pages import pages
-from tests.prose import PACKAGE, Text, faults_of, texts_of_code, texts_of_entries, texts_of_page
+from tests.prose import PACKAGE, Text, faults_of, texts_of_code, texts_of_entries, texts_of_page, texts_of_transcripts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,5 +119,11 @@ def test_what_a_page_says_keeps_to_the_rules(path: Path) -> None:
 
 def test_what_explain_says_keeps_to_the_rules() -> None:
     faults = [fault for text in texts_of_entries() for fault in faults_of(text)]
+
+    assert not faults, "\n".join(map(str, faults))
+
+
+def test_the_captions_of_transcripts_keep_to_the_rules() -> None:
+    faults = [fault for text in texts_of_transcripts() for fault in faults_of(text)]
 
     assert not faults, "\n".join(map(str, faults))
