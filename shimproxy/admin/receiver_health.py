@@ -17,6 +17,7 @@ from shimproxy.net.errors import DeadlinePassed, DialFailed, LegBroken, TlsFaile
 from shimproxy.net.origin import party
 from shimproxy.net.places import Places
 from shimproxy.session.policy import ReceiverTls
+from shimproxy.smtp.command import QUIT
 
 if TYPE_CHECKING:
     from shimproxy.client.client import Client, Clients
@@ -72,7 +73,7 @@ async def _why_not(opened: Clients, endpoint: Endpoint, settings: Settings) -> s
                 # What becomes of QUIT says nothing about the greeting.
                 with suppress(DeadlinePassed, LegBroken):
                     client.allow(_QUIT_SECONDS, "QUIT")
-                    await client.write(b"QUIT\r\n")
+                    await client.write(QUIT.line)
                     await client.leg.read()
         except DialFailed as error:
             return f"cannot be reached: {str(error).removeprefix(f'{endpoint}: ')}"

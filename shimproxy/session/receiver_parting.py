@@ -11,7 +11,7 @@ A receiver that was given up before is seen off beside the session (lingering_cl
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken
 from shimproxy.session.in_step import look_for_unasked
@@ -19,13 +19,11 @@ from shimproxy.session.lingering_close import MOST_LOOKS, see_off
 from shimproxy.session.phase import conduct
 from shimproxy.session.trace import LATE
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import Command, Verb
+from shimproxy.smtp.command import QUIT
 
 if TYPE_CHECKING:
     from shimproxy.net.tap import Ended
     from shimproxy.session.receiver import Receiver
-
-_QUIT: Final = Command(Verb.QUIT, b"QUIT\r\n")
 
 
 async def part_from_receiver(receiver: Receiver) -> None:
@@ -46,8 +44,8 @@ async def part_from_receiver(receiver: Receiver) -> None:
     else:
         try:
             if may_quit and not (receiver.leg.broken or receiver.leg.ended):
-                receiver.events.gives(_QUIT)
-                await receiver.leg.write(_QUIT.line)
+                receiver.events.gives(QUIT)
+                await receiver.leg.write(QUIT.line)
         except (LegBroken, DeadlinePassed, Interrupted):
             receiver.leg.reset()
         await see_off(receiver.leg, receiver.deadlines, receiver.events, receiver.replies.most_octets)

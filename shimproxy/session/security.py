@@ -24,7 +24,7 @@ from shimproxy.net.errors import DeadlinePassed, TlsFailed
 from shimproxy.session.in_step import ask_receiver
 from shimproxy.session.policy import ReceiverTls, SenderTls
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import Command, Verb
+from shimproxy.smtp.command import START_TLS
 from shimproxy.smtp.login import AUTH, CONTINUES, DONE, login
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from shimproxy.session.receiver import Receiver
     from shimproxy.session.sender import Sender
     from shimproxy.session.session_events import SessionEvents
+    from shimproxy.smtp.command import Command
     from shimproxy.smtp.reply import Reply
 
 STARTTLS = b"STARTTLS"
@@ -177,7 +178,7 @@ class Security:
                 return _Start.FAILED
             if STARTTLS not in offered:
                 return _Start.NOT_OFFERED
-            reply = await ask_receiver(receiver, Command(Verb.STARTTLS, b"STARTTLS\r\n"), self._timer)
+            reply = await ask_receiver(receiver, START_TLS, self._timer)
             if reply is None or reply.kind != 2:
                 self._note_refusal(reply)
                 return _Start.FAILED

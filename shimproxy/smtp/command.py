@@ -120,7 +120,9 @@ class Command:
         return self.verb is not _OTHER or self.refused or _first_word(self.line) in _FURTHER_VERBS
 
 
+QUIT: Final = Command(Verb.QUIT, b"QUIT\r\n")
 RESET: Final = Command(Verb.RSET, b"RSET\r\n")
+START_TLS: Final = Command(Verb.STARTTLS, b"STARTTLS\r\n")
 _ALONE = {b"%s\r\n" % verb.encode(): Command(verb, b"%s\r\n" % verb.encode()) for verb in _WITHOUT_ARGUMENTS}
 
 
