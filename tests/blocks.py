@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from shimproxy.help.markdown import Block as Parsed
+    from shimproxy.help.markdown import PageBlock
 
 UNRUN: Final = "unrun:"
 
@@ -55,7 +55,7 @@ def of_page(page: Path) -> Iterator[Block]:
         yield Block(page.stem, language, name, reason, "".join(f"{line}\n" for line in code.lines))
 
 
-def _codes(parsed: Iterable[Parsed]) -> Iterator[Code]:
+def _codes(parsed: Iterable[PageBlock]) -> Iterator[Code]:
     for block in parsed:
         if isinstance(block, Code):
             yield block

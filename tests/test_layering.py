@@ -6,10 +6,14 @@ import ast
 import fnmatch
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.house import ANYWHERE, HALL, MAY_IMPORT, ROOT, arrows, imported, in_a_circle, modules, reason, room_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.once
 
@@ -149,18 +153,31 @@ def test_a_class_is_short() -> None:
     assert large == {}
 
 
+def given_by(tree: ast.Module) -> Iterator[str]:
+    """The public names of classes, types and functions that a module gives."""
+    for node in [each for top in tree.body for each in (top.body if isinstance(top, ast.If) else [top])]:
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                pass
+            case ast.Assign(targets=[ast.Name(id=name)]) if name[0].isupper() and not name.isupper():
+                pass  # a type
+            case _:
+                continue
+        if not name.startswith("_"):
+            yield name
+
+
 def named_alike(sources: dict[str, str]) -> dict[str, list[str]]:
-    """Each name of a class, or of a public function, that several of these modules give; and those modules."""
+    """Each such name that several of these modules give; and those modules."""
     homes: dict[str, list[str]] = {}
     for module, source in sources.items():
-        for node in ast.parse(source).body:
-            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_":
-                homes.setdefault(node.name, []).append(module)
+        for name in given_by(ast.parse(source)):
+            homes.setdefault(name, []).append(module)
     return {name: found for name, found in homes.items() if len(found) > 1}
 
 
 def test_no_two_things_have_one_name() -> None:
-    """Whoever searches for a class or a function finds that one alone."""
+    """Whoever searches for a class, a type or a function finds that one alone."""
     alike = named_alike({name: path.read_text() for name, path in MODULES.items()})
 
     assert alike.keys() == NAMED_ALIKE.keys(), alike
@@ -169,12 +186,12 @@ def test_no_two_things_have_one_name() -> None:
 def test_a_name_that_two_modules_give_is_found() -> None:
     """Not one of another kind of thing, nor one that begins with an underscore."""
     sources = {
-        "a": "class Leg: ...\ndef _f(): ...\ndef g(): ...",
-        "b": "class Leg: ...\ndef _f(): ...\ndef h(g): ...",
-        "c": "async def h(): ...",
+        "a": "class Leg: ...\ndef _f(): ...\ndef g(): ...\nMOST = 1",
+        "b": "class Leg: ...\ndef _f(): ...\ndef h(g): ...\nMOST = 1",
+        "c": "if TYPE_CHECKING:\n    Leg = int\nasync def h(): ...",
     }
 
-    assert named_alike(sources) == {"Leg": ["a", "b"], "h": ["b", "c"]}
+    assert named_alike(sources) == {"Leg": ["a", "b", "c"], "h": ["b", "c"]}
 
 
 @pytest.mark.parametrize(

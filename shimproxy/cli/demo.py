@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from shimproxy.cli.parser import Commands
+    from shimproxy.cli.parser import Subcommands
 
 
 def _demo(options: argparse.Namespace) -> Callable[[], int]:
@@ -32,7 +32,7 @@ def _demo(options: argparse.Namespace) -> Callable[[], int]:
     return partial(demo.run, play, demo.picture_file(options.svg) if options.svg else None)
 
 
-def add(commands: Commands) -> None:
+def add(commands: Subcommands) -> None:
     """Add the command."""
     command = commands.add_parser(
         "demo",

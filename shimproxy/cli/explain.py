@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from shimproxy.cli.parser import Commands
+    from shimproxy.cli.parser import Subcommands
 
 
 def _explain(options: argparse.Namespace) -> Callable[[], int]:
     return explain.run(options.name, as_object=options.json)
 
 
-def add(commands: Commands) -> None:
+def add(commands: Subcommands) -> None:
     """Add the command."""
     command = commands.add_parser(
         "explain",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from shimproxy.cli.parser import Commands
+    from shimproxy.cli.parser import Subcommands
 
 _VARIABLE = "SHIMPROXY_ADMIN"
 
@@ -54,7 +54,7 @@ def _gathered(options: argparse.Namespace) -> str:
     return sources.given["admin"].texts[-1]
 
 
-def add(commands: Commands) -> None:
+def add(commands: Subcommands) -> None:
     """Add the command."""
     command = commands.add_parser(
         "health",

@@ -9,10 +9,10 @@ from shimproxy.cli.parser import COMMANDS, parser_of
 from shimproxy.help import command as help_command
 
 if TYPE_CHECKING:
-    from shimproxy.cli.parser import Commands
+    from shimproxy.cli.parser import Subcommands
 
 
-def add(commands: Commands) -> None:
+def add(commands: Subcommands) -> None:
     """Add the command."""
     command = commands.add_parser(
         "help",

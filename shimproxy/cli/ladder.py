@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from shimproxy.cli.parser import Commands
+    from shimproxy.cli.parser import Subcommands
 
 
 def _ladder(options: argparse.Namespace) -> Callable[[], int]:
     return partial(ladder_command.run, ladder_command.read_all(options.files, one=options.svg), svg=options.svg)
 
 
-def add(commands: Commands) -> None:
+def add(commands: Subcommands) -> None:
     """Add the command."""
     command = commands.add_parser(
         "ladder",

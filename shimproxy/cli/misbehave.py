@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from shimproxy.cli.parser import Commands
+    from shimproxy.cli.parser import Subcommands
 
 LISTEN: Final = "127.0.0.1:2525"
 OCTETS: Final = 100_000
@@ -32,7 +32,7 @@ _CERTIFICATE: Final = (
 )
 
 
-def add(commands: Commands) -> None:
+def add(commands: Subcommands) -> None:
     """Add the command."""
     command = commands.add_parser(
         "misbehave",

@@ -13,7 +13,7 @@ from shimproxy.config.variables import FILE_VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    Commands = argparse._SubParsersAction["Parser"]
+    Subcommands = argparse._SubParsersAction["Parser"]
 
 EXIT_UNUSABLE: Final = 2
 COMMANDS: Final = ("run", "check", "health", "demo", "probe", "ladder", "explain", "misbehave", "help")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from shimproxy.cli.parser import Commands
+    from shimproxy.cli.parser import Subcommands
 
 
 def _probe(options: argparse.Namespace) -> Callable[[], int]:
@@ -34,7 +34,7 @@ def _probe(options: argparse.Namespace) -> Callable[[], int]:
     return partial(probe.run, plan, agreed=options.yes, as_json=options.json)
 
 
-def add(commands: Commands) -> None:
+def add(commands: Subcommands) -> None:
     """Add the command."""
     command = commands.add_parser(
         "probe",

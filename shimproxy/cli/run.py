@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from shimproxy.cli.parser import Commands
+    from shimproxy.cli.parser import Subcommands
 
 
 def _run(options: argparse.Namespace) -> Callable[[], int]:
@@ -26,7 +26,7 @@ def _run(options: argparse.Namespace) -> Callable[[], int]:
     return command
 
 
-def add(commands: Commands) -> None:
+def add(commands: Subcommands) -> None:
     """Add the command."""
     add_with_settings(
         commands,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from shimproxy.cli.parser import Commands
+    from shimproxy.cli.parser import Subcommands
     from shimproxy.config.options import Option
 
 
@@ -29,7 +29,7 @@ def sources_of(options: argparse.Namespace) -> Sources:
 
 
 def add_with_settings(
-    commands: Commands,
+    commands: Subcommands,
     name: str,
     prepare: Callable[[argparse.Namespace], Callable[[], int]],
     help: str,

@@ -34,23 +34,23 @@ class Original(enum.Enum):
         return str(self.value)
 
 
-Receiver = Address | UnixPath | Original
+ReceiverAddress = Address | UnixPath | Original
 
 
-def receivers(value: Sequence[Receiver | str] | Receiver | str) -> tuple[Receiver, ...]:
+def receivers(value: Sequence[ReceiverAddress | str] | ReceiverAddress | str) -> tuple[ReceiverAddress, ...]:
     """One or several, each in any of these forms. Raises AddressError, SettingsError."""
     mend = "is not an address; write HOST:PORT, as in '127.0.0.1:25', or a list of such"
     return all_of(value, (Address, UnixPath, Original), _receiver, mend)
 
 
-def _receiver(text: str) -> Receiver:
+def _receiver(text: str) -> ReceiverAddress:
     return Original.DESTINATION if text == Original.DESTINATION.value else parse_endpoint(text)
 
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?").fullmatch
 
 
-def known_beforehand(receivers: Sequence[Receiver]) -> tuple[Endpoint, ...]:
+def known_beforehand(receivers: Sequence[ReceiverAddress]) -> tuple[Endpoint, ...]:
     """Those that are the same for every session."""
     return tuple(each for each in receivers if not isinstance(each, Original))
 
@@ -82,7 +82,9 @@ def is_possible(_: object, attribute: attrs.Attribute[str], value: str) -> None:
         raise SettingsError(f"{attribute.name}: {value!r} is not a valid host name; write one as in mail.example.com")
 
 
-def is_dialable(_: object, attribute: attrs.Attribute[tuple[Receiver, ...]], value: tuple[Receiver, ...]) -> None:
+def is_dialable(
+    _: object, attribute: attrs.Attribute[tuple[ReceiverAddress, ...]], value: tuple[ReceiverAddress, ...]
+) -> None:
     """Raise SettingsError for receivers that can't be dialled."""
     if Original.DESTINATION in value and len(value) > 1:
         raise SettingsError(f"{attribute.name}: 'original' must be the only receiver; remove it or the others")

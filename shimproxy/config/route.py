@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.config import converters
-from shimproxy.config.converters import Original, Receiver, known_beforehand
+from shimproxy.config.converters import Original, ReceiverAddress, known_beforehand
 from shimproxy.config.listener import Listener, listeners
 from shimproxy.net.balance import REST_SECONDS, Balance
 from shimproxy.net.origin import Allowed
@@ -39,7 +39,7 @@ class RouteSettings:
         ),
     )
     """May be empty if `serve` is given listeners."""
-    receiver: tuple[Receiver, ...] = attrs.field(
+    receiver: tuple[ReceiverAddress, ...] = attrs.field(
         default=(),
         converter=converters.receivers,
         validator=converters.is_dialable,

@@ -28,7 +28,7 @@ from shimproxy.smtp.newlines import Newlines
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from shimproxy.config.converters import Receiver
+    from shimproxy.config.converters import ReceiverAddress
     from shimproxy.config.listener import Listener
 
 _SHARED: Final = ("sessions", "sessions_per_network", "connections_per_minute")
@@ -67,7 +67,7 @@ class Settings(RunningSettings, SessionSettings, TlsSettings, MailSettings, Rout
         return tuple(dict.fromkeys(each.sender_tls_used for each in its))
 
     @property
-    def receivers_of_all(self) -> tuple[Receiver, ...]:
+    def receivers_of_all(self) -> tuple[ReceiverAddress, ...]:
         """The receivers of all sessions, with those of single listeners."""
         own = chain.from_iterable(self.of(listener).receiver for listener in self.listen if listener.own)
         return tuple(dict.fromkeys((*self.receiver, *own)))

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from shimproxy.config.sources import Sources
     from shimproxy.daemon.workers import Workers
     from shimproxy.observe.journal import Journal
-    from shimproxy.service.sockets import Listening
+    from shimproxy.service.sockets import ListeningSockets
 
 
 @attrs.define(eq=False)
@@ -58,7 +58,7 @@ class SettingsInForce:
     """None before they are adopted, and where a new version can't use those of the one before it."""
     sources: Sources = attrs.field(init=False)
     """What the settings were read from, once there are any."""
-    listening: Listening = attrs.field(factory=dict)
+    listening: ListeningSockets = attrs.field(factory=dict)
     admin: Admin | None = None
     _former_admin: Admin | None = None
     """Another that may still be about to close."""
@@ -93,7 +93,7 @@ class SettingsInForce:
         found = await check_receivers(settings)
         admin = self.admin
         opened: list[socket.socket] = []
-        listening: Listening = {}
+        listening: ListeningSockets = {}
         try:
             for name, listener in named(settings.listen):
                 sockets = self.listening.get(name, [])

@@ -30,7 +30,7 @@ from shimproxy.config.listener import SettingsError
 from shimproxy.daemon.worker_handle import Worker
 from shimproxy.observe.events import Event
 from shimproxy.observe.journal import error_name
-from shimproxy.service.sockets import Listening, sockets_of
+from shimproxy.service.sockets import ListeningSockets, sockets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,7 +66,7 @@ class Service:
 
     sources: Sources
     settings: Settings
-    listening: Listening
+    listening: ListeningSockets
 
 
 @attrs.define(eq=False)

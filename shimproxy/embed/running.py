@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator, Sequence
 
-    from shimproxy.config.converters import Receiver
+    from shimproxy.config.converters import ReceiverAddress
     from shimproxy.config.listener import Listener
     from shimproxy.net.address import Address, BoundAddress, UnixPath
     from shimproxy.session.record import Observer, SessionRecord
@@ -61,7 +61,7 @@ class Running(Listening["SessionRecord"]):
 def running(
     settings: Settings | None = None,
     *,
-    receiver: Sequence[Receiver | str] | Receiver | str | Listening[Any] | None = None,
+    receiver: Sequence[ReceiverAddress | str] | ReceiverAddress | str | Listening[Any] | None = None,
     listen: Sequence[Listener | Address | UnixPath | str] | Listener | Address | UnixPath | str | None = None,
     listeners: Sequence[socket.socket] | None = None,
     on_session: Callable[[SessionRecord], None] | None = None,
@@ -98,7 +98,7 @@ def running(
 
 def _settings(
     settings: Settings | None,
-    receiver: Sequence[Receiver | str] | Receiver | str | Listening[Any] | None,
+    receiver: Sequence[ReceiverAddress | str] | ReceiverAddress | str | Listening[Any] | None,
     listen: object,
     listeners: Sequence[socket.socket] | None,
     fields: dict[str, object],

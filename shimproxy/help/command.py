@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Mapping, Sequence
 
-    from shimproxy.help.markdown import Block
+    from shimproxy.help.markdown import PageBlock
 
 _MOST_COLUMNS: Final = 100
 """Of text: longer lines are hard to read."""
@@ -53,7 +53,7 @@ def _rank(name: str, ranks: Sequence[str]) -> int:
     return ranks.index(name) if name in ranks else len(ranks)
 
 
-def page(topic: str) -> list[Block]:
+def page(topic: str) -> list[PageBlock]:
     """The page of a topic. Raises UnknownTopic, which names where to look."""
     known = topics()
     name = topic.lower().removesuffix(".md")
@@ -62,7 +62,7 @@ def page(topic: str) -> list[Block]:
     return _parsed(name)
 
 
-def _parsed(name: str) -> list[Block]:
+def _parsed(name: str) -> list[PageBlock]:
     return parse_page(resources.files("shimproxy").joinpath("docs", f"{name}.md").read_text(encoding="utf-8"))
 
 

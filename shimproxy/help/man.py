@@ -10,13 +10,13 @@ from shimproxy.help.markdown import Code, Heading, Item, Paragraph, Span, SpanSt
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from shimproxy.help.markdown import Block, Text
+    from shimproxy.help.markdown import PageBlock, Text
 
 _FONTS: Final = {SpanStyle.CODE: "B", SpanStyle.STRONG: "B", SpanStyle.STRESSED: "I"}
 _ESCAPED: Final = str.maketrans({"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti"})
 
 
-def of_page(topic: str, blocks: Sequence[Block], version: str) -> list[str]:
+def of_page(topic: str, blocks: Sequence[PageBlock], version: str) -> list[str]:
     """The man page of a topic, in section 7: its title stands after its name."""
     title, *others = blocks
     assert isinstance(title, Heading)
@@ -84,7 +84,7 @@ def _words(action: argparse.Action) -> dict[str, object]:
 # -- blocks
 
 
-def _blocks(blocks: Iterable[Block]) -> Iterator[str]:
+def _blocks(blocks: Iterable[PageBlock]) -> Iterator[str]:
     for block in blocks:
         match block:
             case Heading(level, text):
@@ -105,7 +105,7 @@ def _blocks(blocks: Iterable[Block]) -> Iterator[str]:
                         yield from (".br", *_text(text))
 
 
-def _item(inside: Sequence[Block]) -> Iterator[str]:
+def _item(inside: Sequence[PageBlock]) -> Iterator[str]:
     """An entry of a list: its first paragraph beside the mark, the rest below that paragraph."""
     first, *others = inside
     yield from _text(first.text) if isinstance(first, Paragraph) else _blocks([first])

@@ -91,10 +91,10 @@ class Item:
     """An entry of a list; its mark is "-", or a number with a dot."""
 
     mark: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[PageBlock, ...]
 
 
-Block = Heading | Paragraph | Code | Table | Item
+PageBlock = Heading | Paragraph | Code | Table | Item
 
 _PROSE: Final = 2
 """How many times longer than any other column one is that needs no head."""
@@ -105,12 +105,12 @@ _ITEM: Final = re.compile(r"([-*]|\d+\.)( +)").match
 _CELLS: Final = re.compile(r"(?<!\\)\|")
 
 
-def parse_page(page: str) -> list[Block]:
+def parse_page(page: str) -> list[PageBlock]:
     """The blocks of a page."""
     return list(_blocks(_COMMENT.sub("", page).split("\n")))
 
 
-def _blocks(lines: list[str]) -> Iterator[Block]:
+def _blocks(lines: list[str]) -> Iterator[PageBlock]:
     at = 0
     while at < len(lines):
         line = lines[at]

@@ -12,7 +12,7 @@ from shimproxy.help.markdown import Code, Heading, Item, Paragraph, Span, SpanSt
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from shimproxy.help.markdown import Block, Text
+    from shimproxy.help.markdown import PageBlock, Text
 
 _BOLD, _UNDERLINED, _RESET = "\x1b[1m", "\x1b[4m", "\x1b[0m"
 _STYLES: Final = {SpanStyle.CODE: _BOLD, SpanStyle.STRONG: _BOLD, SpanStyle.STRESSED: _UNDERLINED}
@@ -42,19 +42,19 @@ class Layout:
     styled: bool = False
     """Whether what is set off is in bold, by escape sequences."""
 
-    def drawn(self, blocks: Sequence[Block]) -> list[str]:
+    def drawn(self, blocks: Sequence[PageBlock]) -> list[str]:
         """The lines of a page, without line ends; none is wider than its columns, but for code and long words."""
         return list(self._blocks(blocks, max(self.columns, _LEAST_COLUMNS)))
 
-    def _blocks(self, blocks: Sequence[Block], columns: int) -> Iterator[str]:
-        before: Block | None = None
+    def _blocks(self, blocks: Sequence[PageBlock], columns: int) -> Iterator[str]:
+        before: PageBlock | None = None
         for block in blocks:
             if before is not None and not (isinstance(before, Item) and isinstance(block, Item) and _is_short(before)):
                 yield ""
             yield from self._block(block, columns)
             before = block
 
-    def _block(self, block: Block, columns: int) -> Iterator[str]:
+    def _block(self, block: PageBlock, columns: int) -> Iterator[str]:
         match block:
             case Heading(level, text):
                 title = plain(text).upper() if level <= 2 else plain(text)

@@ -17,7 +17,7 @@ WINDOW_SECONDS: Final = 10.0
 MOST_IN_A_WINDOW: Final = 20
 MOST_KINDS: Final = 1000
 
-Kind = tuple[str, ...]
+RepeatedKind = tuple[str, ...]
 
 
 @attrs.define
@@ -34,7 +34,7 @@ class Repeats:
     most: int = MOST_IN_A_WINDOW
     """After so many in a window, the rest of it is counted; 0: never."""
     _now: Callable[[], float] = time.monotonic
-    _windows: dict[Kind, _Window] = attrs.field(factory=dict)
+    _windows: dict[RepeatedKind, _Window] = attrs.field(factory=dict)
 
     def may(self, *kind: str) -> bool:
         """Whether another line of that kind is to be logged; if not, it is counted."""
@@ -51,7 +51,7 @@ class Repeats:
         window.left_out += 1
         return False
 
-    def over(self, *, all_of_them: bool = False) -> Iterator[tuple[Kind, int]]:
+    def over(self, *, all_of_them: bool = False) -> Iterator[tuple[RepeatedKind, int]]:
         """Kinds whose window is over, and how many lines were left out in it, if any were."""
         now = self._now()
         for kind, window in list(self._windows.items()):

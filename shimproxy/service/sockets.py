@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from shimproxy.config.listener import Listener
 
 _MODE: Final = 0o666  # as anybody on this machine reaches a port of it, too; the directory may keep some out
-Listening = dict[str, list[socket.socket]]
+ListeningSockets = dict[str, list[socket.socket]]
 """Listener, as `named` calls it -> its sockets."""
 
 
@@ -34,7 +34,7 @@ def named(listeners: Iterable[Listener]) -> list[tuple[str, Listener]]:
     return named
 
 
-def sockets_of(listeners: Iterable[Listener], listening: Listening) -> list[tuple[int, socket.socket]]:
+def sockets_of(listeners: Iterable[Listener], listening: ListeningSockets) -> list[tuple[int, socket.socket]]:
     """Every socket where these listeners listen, with the index of its listener."""
     return [(index, sock) for index, (name, _) in enumerate(named(listeners)) for sock in listening[name]]
 

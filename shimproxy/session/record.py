@@ -138,7 +138,7 @@ class SessionRecord:
             self.octets_from_receiver, self.octets_to_receiver = receiver.octets_in, receiver.octets_out
 
 
-class Tell(Protocol):
+class TellsRepair(Protocol):
     """Whom a repair is told to; `detail` is that of `Repair`."""
 
     def __call__(self, violation: Violation, **detail: int | str | bytes) -> None:
@@ -161,7 +161,7 @@ class DroppedReplies:
         if reply.violations:
             self._form.update(dict.fromkeys(reply.violations))
 
-    def tell(self, repaired: Tell) -> None:
+    def tell(self, repaired: TellsRepair) -> None:
         """Tell of all of them, if there were any, and begin anew."""
         if self._count:
             for violation in self._form:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
     from shimproxy.session.session_events import SessionEvents
     from shimproxy.session.transaction import Transaction
-    from shimproxy.smtp.dialogue import Row
+    from shimproxy.smtp.dialogue import Ruling
     from shimproxy.smtp.reply import Reply
 
 
@@ -28,7 +28,7 @@ class UnaskedReplies:
     """How much was read while nothing was asked, replies that are not whole included."""
     _dropped: DroppedReplies = attrs.field(factory=lambda: DroppedReplies(Violation.EXTRA_REPLY))
 
-    def drop(self, leg: Leg, reply: Reply, transaction: Transaction) -> Row:
+    def drop(self, leg: Leg, reply: Reply, transaction: Transaction) -> Ruling:
         """Count a reply of the leg's as dropped; what smtp/dialogue.py says of it within this transaction."""
         self._dropped.count(reply)
         self._events.heard_dropped(leg, reply, UNASKED)

@@ -59,19 +59,19 @@ _IN_MAIL_DATA: Final = ReplyTo.IN_MAIL_DATA
 _AFTER_EARLY_REPLY: Final = ReplyTo.AFTER_EARLY_REPLY
 _END_OF_DATA: Final = ReplyTo.END_OF_DATA
 
-Row = tuple[Verdict, NextRead]
+Ruling = tuple[Verdict, NextRead]
 
-OUT_OF_STEP: Final[Row] = (Verdict.OUT_OF_STEP, NextRead.CLOSE)
-_NEXT: Final[Row] = (Verdict.RELAY, NextRead.COMMANDS)
-_HELD: Final[Row] = (Verdict.HOLD, NextRead.DRAIN)
-_DROPPED: Final[Row] = (Verdict.DROP, NextRead.COMMANDS)
-_DROPPED_IN_MAIL_DATA: Final[Row] = (Verdict.DROP, NextRead.DRAIN)
-_DROPPED_AT_THE_END: Final[Row] = (Verdict.DROP, NextRead.CLOSE)
+OUT_OF_STEP: Final[Ruling] = (Verdict.OUT_OF_STEP, NextRead.CLOSE)
+_NEXT: Final[Ruling] = (Verdict.RELAY, NextRead.COMMANDS)
+_HELD: Final[Ruling] = (Verdict.HOLD, NextRead.DRAIN)
+_DROPPED: Final[Ruling] = (Verdict.DROP, NextRead.COMMANDS)
+_DROPPED_IN_MAIL_DATA: Final[Ruling] = (Verdict.DROP, NextRead.DRAIN)
+_DROPPED_AT_THE_END: Final[Ruling] = (Verdict.DROP, NextRead.CLOSE)
 
 # (what the reply answers, kind of reply) -> (verdict, how to read the sender next)
 # A kind is the first digit of the code; a 3yz stands for itself, and so does 221, which accepts nothing: it ends
 # the connection (RFC 5321 4.2.3), and behind a group it may be the reply to QUIT of a receiver that has left one out.
-DIALOGUE: Final[dict[tuple[ReplyTo, int], Row]] = {
+DIALOGUE: Final[dict[tuple[ReplyTo, int], Ruling]] = {
     (ReplyTo.GREETING, 2): _NEXT,
     (ReplyTo.GREETING, 4): _NEXT,
     (ReplyTo.GREETING, 5): _NEXT,
@@ -149,13 +149,13 @@ def about_early_reply(reply: Reply, *, decided: int, due: int) -> ReplyTo:
     return _AFTER_EARLY_REPLY if decided and (decided >= due or reply.code == 421) else _IN_MAIL_DATA
 
 
-def ruling(what: ReplyTo, reply: Reply) -> Row:
+def ruling(what: ReplyTo, reply: Reply) -> Ruling:
     """The table's row for `reply` where it answers `what`; OUT_OF_STEP where there is none."""
     kind = 421 if reply.code == 421 and what in _WITH_A_ROW_FOR_421 else reply.kind
     return DIALOGUE.get((what, kind), OUT_OF_STEP)
 
 
-def unasked(reply: Reply, *, in_transaction: bool, refused: bool) -> Row:
+def unasked(reply: Reply, *, in_transaction: bool, refused: bool) -> Ruling:
     """The row for a reply that comes while nothing is to be answered: one too many, or the late one to a command
     that another was taken to answer.
 

@@ -23,7 +23,7 @@ from tests.peers.processes import need
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shimproxy.help.markdown import Block
+    from shimproxy.help.markdown import PageBlock
 
 HELP = (sys.executable, "-m", "shimproxy", "help")
 every_topic = pytest.mark.parametrize("topic", sorted(page.stem for page in DOCS.glob("*.md")))
@@ -76,7 +76,7 @@ def test_a_page_is_printed(topic: str) -> None:
     assert not [line for line in text.splitlines() if len(line) > 80 and " " in line.strip()]
 
 
-def everything(blocks: tuple[Block, ...] | list[Block]) -> list[Block]:
+def everything(blocks: tuple[PageBlock, ...] | list[PageBlock]) -> list[PageBlock]:
     """The blocks with those inside them."""
     return [
         each for block in blocks for each in (block, *(everything(block.blocks) if isinstance(block, Item) else ()))

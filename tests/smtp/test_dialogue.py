@@ -12,7 +12,7 @@ from shimproxy.smtp.dialogue import (
     OUT_OF_STEP,
     NextRead,
     ReplyTo,
-    Row,
+    Ruling,
     Verdict,
     about_early_reply,
     is_greeting_again,
@@ -27,7 +27,7 @@ DROPPED_IN_MAIL_DATA = (Verdict.DROP, NextRead.DRAIN)
 
 # What a reply answers -> its rulings for 2yz, 334, 354, any other 3yz, 4yz, 5yz: as RFC 5321 4.3.2 has them. But for
 # those below, 221 accepts nothing.
-BY_HAND: dict[ReplyTo, tuple[Row, Row, Row, Row, Row, Row]] = {
+BY_HAND: dict[ReplyTo, tuple[Ruling, Ruling, Ruling, Ruling, Ruling, Ruling]] = {
     ReplyTo.GREETING: (RELAYED, NOT_OURS, NOT_OURS, NOT_OURS, RELAYED, RELAYED),
     ReplyTo.COMMAND: (RELAYED, NOT_OURS, NOT_OURS, NOT_OURS, RELAYED, RELAYED),
     ReplyTo.AUTH: (RELAYED, (Verdict.RELAY, NextRead.AUTH_RESPONSE), NOT_OURS, NOT_OURS, RELAYED, RELAYED),
@@ -63,7 +63,7 @@ OF_221 = {
 OF_421 = {ReplyTo.AFTER_EARLY_REPLY: DROPPED_IN_MAIL_DATA, ReplyTo.QUIT: (Verdict.RELAY, NextRead.CLOSE)}
 
 
-def by_hand(what: ReplyTo, code: int) -> Row:
+def by_hand(what: ReplyTo, code: int) -> Ruling:
     if code == 421 and what in OF_421:
         return OF_421[what]
     return OF_221.get(what, NOT_OURS) if code == 221 else BY_HAND[what][column(code)]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from shimproxy.help.explain.entries import Explanation
     from shimproxy.help.explain.example import Example
-    from shimproxy.help.markdown import Block
+    from shimproxy.help.markdown import PageBlock
 
 _CODE_INDENT = 4
 _LEVEL = 3
@@ -25,9 +25,9 @@ _HOW = "`shimproxy explain NAME` says what a name means, with an example. For a 
 _NONE_IS_KNOWN = "No program is known here to do it."
 
 
-def explained(entry: Explanation, example: Example | None, columns: int) -> list[Block]:
+def explained(entry: Explanation, example: Example | None, columns: int) -> list[PageBlock]:
     """All that is said of a name, for a page of that many columns."""
-    blocks: list[Block] = [_heading(f"{entry.name}: {_what(entry)}")]
+    blocks: list[PageBlock] = [_heading(f"{entry.name}: {_what(entry)}")]
     if entry.kind is not NameKind.REPLY:
         blocks.append(_text(entry.summary))
     if entry.means:
@@ -58,7 +58,7 @@ def _what(entry: Explanation) -> str:
             return f"an event of the log, at {entry.level}"
 
 
-def _about(entry: Explanation) -> Iterator[Block]:
+def _about(entry: Explanation) -> Iterator[PageBlock]:
     if entry.does:
         yield _labelled("What shimproxy does", entry.does)
     yield from _programs(entry)
@@ -66,7 +66,7 @@ def _about(entry: Explanation) -> Iterator[Block]:
         yield from (_heading(f"What to tell {entry.to}:"), _text(entry.tell))
 
 
-def _programs(entry: Explanation) -> Iterator[Block]:
+def _programs(entry: Explanation) -> Iterator[PageBlock]:
     if entry.programs or entry.kind is NameKind.VIOLATION:
         heading = "Programs that suffer from it:" if entry.kind is NameKind.REPLY else "Programs that do it:"
         yield _heading(heading)
@@ -78,7 +78,7 @@ def _programs(entry: Explanation) -> Iterator[Block]:
         yield _text(_NONE_IS_KNOWN)
 
 
-def _example(entry: Explanation, example: Example | None, columns: int) -> Iterator[Block]:
+def _example(entry: Explanation, example: Example | None, columns: int) -> Iterator[PageBlock]:
     if example:
         if example.log:
             yield _heading("In the log:")
@@ -153,9 +153,9 @@ def _group(entry: Explanation) -> str:
             return "Events of the log"
 
 
-def choice_of_replies(asked: str, found: Sequence[Explanation]) -> list[Block]:
+def choice_of_replies(asked: str, found: Sequence[Explanation]) -> list[PageBlock]:
     """The replies that something may be, each with what it means."""
-    blocks: list[Block] = [
+    blocks: list[PageBlock] = [
         _text(f"shimproxy gives {len(found)} replies of its own that may be {asked!r}:", plainly=True)
     ]
     for entry in found:
