@@ -172,6 +172,7 @@ class Session:
         if receiver and not receiver.lingering:
             receiver.leg.reset()
         self._watch.close()
+        self.origin = None  # it refers to the session: in a circle all of that would wait for the garbage collector
         if self.events.tracer:
             self.events.tracer.finish()
         self.events.record.count_octets(sender, receiver)

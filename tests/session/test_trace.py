@@ -7,6 +7,7 @@ transcript, cut everywhere, and here on real sockets for every fault receiver.
 from __future__ import annotations
 
 import gc
+import socket
 from base64 import b64encode
 
 import pytest
@@ -21,6 +22,7 @@ from shimproxy.faulty.talk import Talk
 from shimproxy.net.leg import Leg
 from shimproxy.records.text import record_text_of
 from shimproxy.session.policy import Login, Policy, SenderTls
+from shimproxy.session.session import Session
 from shimproxy.session.trace import EARLY, FIRST_ENTRIES, MOST_ENTRIES, OWN, RECEIVER, SENDER, SHIM, UNASKED
 from shimproxy.session.tracer import IN_PART, MAIL_DATA_OCTETS, TEXT_OCTETS, TO_THE_END, Tracer
 from tests.memory import Stage, check_octets, offered, staged, up_to_mail_data
@@ -409,24 +411,34 @@ def test_a_long_line_is_kept_as_far_as_a_line_may_be() -> None:
 
 
 @pytest.mark.parametrize("trace", [False, True], ids=["not traced", "traced"])
+@pytest.mark.parametrize("trust", [[], ["127.0.0.0/8"]], ids=["sender connects", "proxy connects"])
 @pytest.mark.parametrize("sends", [False, True], ids=["leaves at once", "sends a mail"])
-async def test_nothing_of_a_session_that_is_over_waits_for_the_garbage_collector(sends: bool, trace: bool) -> None:
+async def test_nothing_of_a_session_that_is_over_waits_for_the_garbage_collector(
+    sends: bool, trust: list[str], trace: bool
+) -> None:
     """A collection stops all sessions for as long as it takes to look through what waits for it."""
     with trio.fail_after(WAIT_SECONDS), FaultyReceiver(Talk.accept) as receiver:
-        async with shim(receiver.port, trace=trace) as sut:
+        async with shim(receiver.port, trace=trace, trust=trust) as sut:
+
+            def connected() -> socket.socket:
+                sock = socket.create_connection((HOST, sut.port), WAIT_SECONDS)
+                if trust:
+                    sock.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1025 25\r\n")
+                return sock
+
             gc.collect()
             gc.disable()
             try:
                 for count in range(1, 4):
                     if sends:
-                        await trio.to_thread.run_sync(sender_of_1999, sut.port, SMALL)
+                        await trio.to_thread.run_sync(sender_of_1999, connected, SMALL)
                     else:
-                        (await trio.open_tcp_stream(HOST, sut.port)).socket.close()
+                        connected().close()
                     await sut.watcher.sessions_ended(count)
                 await trio.testing.wait_all_tasks_blocked()
                 gc.set_debug(gc.DEBUG_SAVEALL)
                 gc.collect()
-                left = [each for each in gc.garbage if isinstance(each, (Leg, Tracer))]
+                left = [each for each in gc.garbage if isinstance(each, (Leg, Session, Tracer))]
             finally:
                 gc.set_debug(0)
                 gc.garbage.clear()
