@@ -9,7 +9,6 @@ has gone, and it stops. Signals are the supervisor's: a terminal sends them to b
 
 from __future__ import annotations
 
-import gc
 import json
 import signal
 import socket
@@ -23,6 +22,7 @@ import trio
 from shimproxy.admin.repaired import repaired_session
 from shimproxy.admin.status import MOST_RECENT
 from shimproxy.config.sources import Sources
+from shimproxy.daemon.garbage import collect_what_is_new
 from shimproxy.observe import log_output
 from shimproxy.observe.metrics import Metrics
 from shimproxy.service.serve import Stop, serve_on
@@ -140,8 +140,7 @@ async def work(control: trio.SocketStream) -> None:
         nursery.start_soon(obey)
         await nursery.start(serve_to_the_end)
         nursery.start_soon(reports.run)
-        gc.collect()
-        gc.freeze()  # what every session needs, and none leaves: to look through it would stop them all for 10 ms
+        nursery.start_soon(collect_what_is_new)
         reports.say(ready=True)
         nursery.start_soon(say_once_closed)
         if counted:
