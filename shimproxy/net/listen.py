@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BACKLOG = 1024
 # Whatever accept() reports is one connection's misfortune, or passes: the listener goes on.
 _PAUSE_SECONDS = 0.1
-_ACCEPTED_AT_A_TIME = 64  # then others get their turn
+_ACCEPTED_AT_A_TIME = 8  # then others get their turn: each starts its session at once
 
 File = tuple[int, int]
 """A file's device and inode: what it is, whatever its name leads to later."""
