@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from bench.mail_data import small_mail
-from bench.peers import Cut, Receiver, ReceiverSession, SenderSession, Unexpected, be_nice
+from bench.peers import Cut, Receiver, ReceiverSession, SenderSession, Unexpected, have_the_cpu_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -41,7 +41,6 @@ MAIL_OCTETS: Final = 1000
 _MOST_AT_A_TIME: Final = 100
 """When so many are under way, the next one waits, and its time with it."""
 _MOST_ATTEMPTS: Final = 100
-_NICE: Final = -15
 _PAUSE_SECONDS: Final = 0.05
 """Before another attempt."""
 MOST_NAMED: Final = 3
@@ -220,7 +219,7 @@ def send(port: int, file: str, every_seconds: float) -> None:
 
 def main(arguments: Iterable[str]) -> None:
     """Be one of the two."""
-    be_nice(_NICE)
+    have_the_cpu_first()
     match [*arguments]:
         case ["receive", file]:
             receive(file)

@@ -24,7 +24,7 @@ import attrs
 import trio
 
 from bench.mail_data import END_OF_DATA, base64_block
-from bench.peers import HOST, READY, be_nice
+from bench.peers import HOST, READY, have_the_cpu_last
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -38,7 +38,6 @@ _STAY_SECONDS: Final = 0.2
 """How long a sender waits that has sent what should not be answered."""
 _READ_OCTETS: Final = 256 * 1024
 _BACKLOG: Final = 1000
-_NICE: Final = 19
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
 _RESET: Final = struct.pack("ii", 1, 0)
 _MAIL: Final = b"MAIL FROM:<hostile@bench.example>\r\n"
@@ -305,7 +304,7 @@ RECEIVERS: Final[dict[str, Play]] = {
 def _ready(port: int) -> None:
     """Say that it has begun; from now on, take the CPU that others leave."""
     print(f"{READY}{port}", flush=True)
-    be_nice(_NICE)
+    have_the_cpu_last()
 
 
 async def _play(play: Play, wire: Wire) -> None:

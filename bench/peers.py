@@ -40,15 +40,18 @@ HOST: Final = "127.0.0.1"
 READY: Final = "bench receiver ready: "
 
 
-def be_nice(value: int) -> None:
-    """Have another share of the CPU than other processes: from -20 for the most, which is root's to set, to 19.
-
-    Nice counts among the processes of one session, and what stands in autogroup among sessions (sched(7)).
-    """
+def have_the_cpu_first() -> None:
+    """Have a CPU at once, as if on a machine of one's own; what the kernel lets only root do is left out."""
     with contextlib.suppress(OSError):
-        os.nice(value)
-    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as file:
-        file.write(str(value))
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
+
+
+def have_the_cpu_last() -> None:
+    """Have a CPU only where nothing else wants it, and give it up at once (sched(7), SCHED_IDLE).
+
+    With a mere nice value, one that has a CPU keeps it for some milliseconds when a process of shimproxy wakes.
+    """
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 WAIT_SECONDS: Final = 60.0

@@ -277,11 +277,15 @@ def far_receiver(folder: Path, milliseconds: float) -> Iterator[Running]:
 def started(
     name: str, command: Sequence[str], folder: Path, cwd: Path | None = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A process, with the file that its standard error goes to."""
+    """A process, with the file that its standard error goes to.
+
+    It has a process group of its own, so that what a terminal sends is not for it, but no session: among sessions each
+    has the same share of the CPU, whatever the policy of its processes (sched(7), autogroup).
+    """
     log = folder / f"{name}-{time.monotonic_ns()}.log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, cwd=cwd, start_new_session=True
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, cwd=cwd, process_group=0
         )
     try:
         yield process, log
@@ -356,7 +360,7 @@ def _piped(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        start_new_session=True,
+        process_group=0,
     )
     with process:
         try:
