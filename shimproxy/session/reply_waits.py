@@ -70,10 +70,11 @@ class ReplyWaits:
 
         Raises SessionEnded, LegBroken, DeadlinePassed, Interrupted.
         """
-        receiver, leg = self.receiver, self.receiver.leg
+        receiver = self.receiver
         if not receiver.commands.flush_now():
             await self._flush()
         if not (receiver.gone or (receiver.replies.unread and self._relay_at_hand())):
+            leg = receiver.leg  # as it is now: a receiver that is late has been replaced
             try:
                 await leg.speaks_or(self.sender.leg)
             except DeadlinePassed:
@@ -82,7 +83,7 @@ class ReplyWaits:
                 if leg.readable:
                     receiver.replies.feed(leg.look() or b"")
                     self._relay_at_hand()
-        if receiver.replies.unread and leg.watch.stretched(0):
+        if receiver.replies.unread and receiver.leg.watch.stretched(0):
             await self.pause()
         elif self.pending.outstanding and (receiver.gone or receiver.leg.ended):
             await self._end_unanswered()
