@@ -16,15 +16,7 @@ from shimproxy.net.errors import DialFailed, ListenFailed
 from shimproxy.net.kernel import is_own
 from shimproxy.observe import log_output
 from shimproxy.observe.log_output import LogUnusable
-from shimproxy.service.preflight import (
-    Found,
-    check_block,
-    check_capabilities,
-    check_loops,
-    check_receivers,
-    check_records,
-    check_tls,
-)
+from shimproxy.service.preflight import CHECKS, Found, check_loops, check_receivers
 from shimproxy.service.sockets import check_passed, close_sockets, open_sockets
 
 if TYPE_CHECKING:
@@ -41,7 +33,7 @@ async def check(settings: Settings) -> list[str]:
     """
     problems: list[str] = []
     remarks: list[str] = []
-    for each in (check_tls, check_block, check_records, check_capabilities):
+    for each in CHECKS:
         try:
             each(settings)
         except SettingsError as error:

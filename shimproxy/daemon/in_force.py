@@ -22,14 +22,7 @@ from shimproxy.net.errors import ListenFailed
 from shimproxy.net.listen import is_in_place
 from shimproxy.observe import log_output
 from shimproxy.observe.events import Event
-from shimproxy.service.preflight import (
-    check_block,
-    check_capabilities,
-    check_loops,
-    check_receivers,
-    check_records,
-    check_tls,
-)
+from shimproxy.service.preflight import CHECKS, check_loops, check_receivers
 from shimproxy.service.sockets import check_passed, close_sockets, make_all_transparent, named, open_sockets
 
 if TYPE_CHECKING:
@@ -84,11 +77,9 @@ class SettingsInForce:
         """Go over to these settings. Raises what makes them unusable, and changes nothing then."""
         sources = sources.with_files()
         settings = sources.settings()
-        check_tls(settings)
-        check_block(settings)
+        for check in CHECKS:
+            check(settings)
         log_output.check_log(settings.log_to)
-        check_records(settings)
-        check_capabilities(settings)
         check_passed(settings.listen)
         found = await check_receivers(settings)
         admin = self.admin

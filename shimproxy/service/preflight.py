@@ -6,7 +6,7 @@ import ipaddress
 import os
 import socket
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from shimproxy.config.converters import known_beforehand
 from shimproxy.config.listener import Passed, SettingsError
@@ -122,3 +122,7 @@ def check_records(settings: Settings) -> None:
             raise SettingsError(
                 f"{settings.named('record')}: {recording.directory}: {error.strerror}; give a writable directory"
             ) from None
+
+
+CHECKS: Final = (check_tls, check_block, check_records, check_capabilities)
+"""What can be found out of settings before anything is opened; each raises SettingsError."""
