@@ -123,7 +123,8 @@ class Session:
                 note_departure(self.receiver, Ended.RST)
                 self.events.ended(Closing.BY_SENDER)
         except DeadlinePassed as late:
-            if conduct(self.events.phase).closing is Closing.BY_RECEIVER:
+            # It need not speak after a 421, but has to take what is left of that: else its leg is broken by now.
+            if conduct(self.events.phase).closing is Closing.BY_RECEIVER and not self.sender.leg.broken:
                 self.events.ended(Closing.BY_RECEIVER)
             else:
                 self.events.repaired(Violation.SENDER_STALLED, waited_for=late.what)
