@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Final
 
@@ -31,12 +32,35 @@ def check(oracle: Oracle) -> list[str]:
 
 def _wrong_mails(oracle: Oracle, peer: ReceiverPeer) -> Iterator[str]:
     mails = [squashed(request.octets) for request, _ in oracle.pairs if request.kind in ("MAIL", "CHUNK")]
+    took_back = _took_a_refusal_back(oracle, peer)
     for mail, code in peer.mails:
-        known = any(each.endswith(squashed(mail)) for each in mails)
+        own = _behind_commands(oracle, mail) if took_back else mail
+        known = any(each.endswith(squashed(own)) for each in mails)
         if code // 100 == 2 and not (known or oracle.world.case.script):
             yield f"a receiver took {mail!r} for a whole mail"
     if peer.fin_in == "MAIL" and _asked_for_data(oracle, peer) and not _leaves_politely(oracle, peer):
         yield "FIN reached a receiver's program in the midst of a mail"
+
+
+def _took_a_refusal_back(oracle: Oracle, peer: ReceiverPeer) -> bool:
+    """Whether it has said a refusal by itself, where DATA was to be answered, and its 354 next.
+
+    Nobody can tell that refusal from the answer. The next command is in its mail data then.
+    """
+    answers = {each.octets for each in peer.own_said if each.answers is not None}
+    replies = said_on(oracle.legs[peer.sock.who])
+    return any(
+        reply.code >= 400 and reply.octets not in answers and following.code == 354
+        for reply, following in itertools.pairwise(replies)
+    )
+
+
+def _behind_commands(oracle: Oracle, mail: bytes) -> bytes:
+    """What is left of a mail behind the lines at its beginning that are commands of the sender's."""
+    said = _lines_of(oracle)
+    while mail.find(b"\n") >= 0 and _words(mail.split(b"\n", 1)[0]) in said:
+        mail = mail.split(b"\n", 1)[1]
+    return mail
 
 
 def _asked_for_data(oracle: Oracle, peer: ReceiverPeer) -> bool:
