@@ -13,7 +13,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from shimproxy.net.errors import DeadlinePassed, Interrupted, LegBroken
+from shimproxy.net.errors import DeadlinePassed, Interrupted
 from shimproxy.session.in_step import look_for_unasked
 from shimproxy.session.lingering_close import MOST_LOOKS, see_off
 from shimproxy.session.phase import conduct
@@ -42,13 +42,26 @@ async def part_from_receiver(receiver: Receiver) -> None:
     if receiver.data.is_open or receiver.replies.may_ask_for_data or not heard_all:
         receiver.leg.reset()  # or it was dropped
     else:
-        try:
-            if may_quit and not (receiver.leg.broken or receiver.leg.ended):
-                receiver.events.gives(QUIT)
-                await receiver.leg.write(QUIT.line)
-        except (LegBroken, DeadlinePassed, Interrupted):
-            receiver.leg.reset()
+        if may_quit and not (receiver.leg.broken or receiver.leg.ended):
+            await _quit(receiver)
         await see_off(receiver.leg, receiver.deadlines, receiver.events, receiver.replies.most_octets)
+
+
+async def _quit(receiver: Receiver) -> None:
+    """Say QUIT, after what is left of a command that was answered early; a receiver that does not take it is reset.
+
+    What the receiver says meanwhile is read: it may wait for that.
+    """
+    receiver.events.gives(QUIT)
+    commands = receiver.commands
+    commands.unwritten += QUIT.line
+    try:
+        await commands.flush()
+    except DeadlinePassed:
+        receiver.events.repaired(Violation.NO_CLOSE, leg=receiver.leg.name)
+        receiver.leg.reset()
+    except Interrupted:
+        receiver.leg.reset()
 
 
 async def _has_heard_unread(receiver: Receiver) -> bool:

@@ -133,8 +133,8 @@ class RepliesToCommands:
     )
     """A peer kept its connection open after the end of the session.
 
-    The receiver had said 221 or 421, or the sender had heard it, and the connection stayed open. Each one holds memory
-    and a descriptor. shimproxy waits a little, then resets the connection.
+    The receiver had said 221 or 421, or the sender had heard it, and the connection stayed open; or the receiver did
+    not take QUIT. Each one holds memory and a descriptor. shimproxy waits a little, then resets the connection.
 
     Tell the vendor of the receiver or sender:
     Your program keeps the TCP connection open after the 221 or 421 that ends the session (RFC 5321 section 4.1.1.10).
