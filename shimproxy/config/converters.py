@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import re
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,7 @@ from shimproxy.config.listener import SettingsError, all_of
 from shimproxy.net.address import Address, Endpoint, Network, UnixPath, ip_address, parse_endpoint, parse_network
 from shimproxy.net.origin import Allowed
 from shimproxy.observe.log_output import STANDARD_ERROR, SYSLOG
+from shimproxy.smtp.ehlo import HiddenKeyword
 from shimproxy.smtp.reply import ReplyReader
 from shimproxy.smtp.tidy import is_possible_name
 
@@ -160,3 +162,19 @@ def addresses(value: Sequence[str] | str) -> tuple[str, ...]:
     if len({*versions}) < len(versions):
         raise SettingsError("more than one address for IPv4 or IPv6; keep one of each")
     return values
+
+
+def hidden(value: Sequence[HiddenKeyword | str] | HiddenKeyword | str) -> tuple[HiddenKeyword, ...]:
+    """One or several, a text with commas between them too; none twice. Raises SettingsError."""
+    mend = "is not a keyword; write one in quotes, as in 'CHUNKING', or a list of such"
+    several: tuple[HiddenKeyword | str, ...] = all_of(value, (HiddenKeyword,), str, mend)
+    found: dict[HiddenKeyword, None] = {}
+    problems: list[str] = []
+    for each in chain.from_iterable([one] if isinstance(one, HiddenKeyword) else one.split(",") for one in several):
+        try:
+            found[HiddenKeyword.parse(str(each))] = None
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise SettingsError(*problems)
+    return tuple(found)

@@ -17,6 +17,8 @@ from shimproxy.smtp.tidy import is_possible_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from shimproxy.smtp.ehlo import HiddenKeyword
+
 
 @attrs.frozen(kw_only=True, slots=False)
 class MailSettings:
@@ -39,6 +41,18 @@ class MailSettings:
     """In octets as RFC 1870 counts them, for all recipients."""
     max_size_by_domain: Mapping[str, int] = attrs.field(factory=dict, validator=converters.are_sizes)
     """The same for recipients in a domain, instead of `max_size`; of several recipients, the smallest counts."""
+    hide: tuple[HiddenKeyword, ...] = attrs.field(
+        default=(),
+        converter=converters.hidden,
+        metadata=setting(
+            "hide",
+            Group.MAIL,
+            "do not offer these keywords of the receiver's EHLO reply, or one parameter of a keyword: "
+            "CHUNKING,SMTPUTF8 or AUTH:XOAUTH2; their commands get 502, the parameters of AUTH 504",
+            metavar="KEYWORD[:PARAMETER][,...]",
+            after="pipelining",
+        ),
+    )
     helo_name: str = attrs.field(
         default="",
         validator=converters.is_possible,

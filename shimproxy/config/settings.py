@@ -23,6 +23,7 @@ from shimproxy.net.origin import Allowed
 from shimproxy.net.tls import ReceiverSecurity, Verification, fingerprint
 from shimproxy.session.policy import ReceiverTls, SenderTls, SessionSettings
 from shimproxy.session.setting import settings_of
+from shimproxy.smtp.ehlo import HiddenKeyword
 from shimproxy.smtp.newlines import Newlines
 
 if TYPE_CHECKING:
@@ -161,6 +162,11 @@ class Settings(RunningSettings, SessionSettings, TlsSettings, MailSettings, Rout
             yield f"{named('record_mail_data')}: no directory for records; give one ({named('record')})"
         if self.admin_names and not self.admin:
             yield f"{named('admin_names')}: no admin address to know by these names; give one ({named('admin')})"
+        if self.sender_tls_used is SenderTls.STARTTLS and HiddenKeyword(b"STARTTLS") in self.hide:
+            yield (
+                f"{named('hide')}: STARTTLS is shimproxy's own where {named('sender_tls')} is starttls; remove it from "
+                f"{named('hide')}, or set {named('sender_tls')} to off"
+            )
         if self.spoof_sender and self.source:
             yield (
                 f"{named('spoof_sender')}: conflicts with {named('source')}, as connections have one source address; "

@@ -287,7 +287,10 @@ def _checked(field: str, value: object) -> object:
             attribute.validator(None, attribute, value)
     except ValueError as error:
         # Its place is named already.
-        raise SettingsError(str(error).removeprefix(f"{field}: ").removeprefix(f"{field} ")) from None
+        problems = error.problems if isinstance(error, SettingsError) else (str(error),)
+        raise SettingsError(
+            *(problem.removeprefix(f"{field}: ").removeprefix(f"{field} ") for problem in problems)
+        ) from None
     return value
 
 

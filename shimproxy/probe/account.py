@@ -177,6 +177,28 @@ class ChunkSeen:
 
 
 @attrs.frozen
+class Denial:
+    """A keyword that the receiver offers and does not know."""
+
+    keyword: str
+    command: str
+    """What was said of it."""
+    reply: Heard | None
+    """What answered that; None if nothing did."""
+
+
+@attrs.define(eq=False)
+class KeywordsSeen:
+    """The keywords of the hello that change a command, each used once, in a mail that is not sent."""
+
+    left_out: str = ""
+    tried: list[str] = attrs.field(factory=list)
+    denied: list[Denial] = attrs.field(factory=list)
+    end: ConnectionEnd = ConnectionEnd.NOT
+    """How it closed instead of going on."""
+
+
+@attrs.frozen
 class InData:
     """A reply in mail data."""
 
@@ -238,6 +260,7 @@ class Account:
     unknown_command: Aside = attrs.field(factory=Aside)
     recipient_first: Aside = attrs.field(factory=Aside)
     """RCPT before MAIL."""
+    keywords: KeywordsSeen = attrs.field(factory=KeywordsSeen)
     chunk: ChunkSeen = attrs.field(factory=ChunkSeen)
     half_close: Aside = attrs.field(factory=Aside)
     """NOOP with the end of the probe's direction; `end` is how the receiver has closed after it."""

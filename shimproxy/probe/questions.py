@@ -65,6 +65,7 @@ QUESTIONS: Final = (
     Question("bare_newline", Sessions.bare_newline, report.of_bare_newline),
     _command("unknown_command", "Unknown", lambda _: "XSHIMPROXY", _of_unknown_command),
     _command("recipient_first", "RCPT first", lambda plan: f"RCPT TO:{plan.recipient}", _of_recipient_first),
+    Question("keywords", Sessions.keywords, report.of_keywords),
     Question("chunk", Sessions.chunk, report.of_chunk),
     Question("half_close", Sessions.half_close, report.of_half_close),
 )

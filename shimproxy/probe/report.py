@@ -15,7 +15,7 @@ from shimproxy.smtp.ehlo import NEVER_OFFERED
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from shimproxy.probe.account import Account, Aside, ChunkSeen, Heard
+    from shimproxy.probe.account import Account, Aside, ChunkSeen, Heard, KeywordsSeen
 
 Line = tuple[str, str]
 """A label, empty to go on under the last one, and what is said."""
@@ -25,6 +25,7 @@ _MOST_REPLIES: Final = 3
 _MOST_NAMES: Final = 5
 _TO_NO_COMMAND: Final = (500, 501, 502, 503)
 """What a line gets that is no command, or no command here (RFC 5321 4.2.4)."""
+_NO_SUCH_COMMAND: Final = (500, 502)
 
 
 def drawn_line(line: Line, columns: int) -> list[str]:
@@ -74,6 +75,8 @@ def _tls(account: Account) -> list[Line]:
         lines = [("TLS", f"none: {seen.left_out}")]
         if "STARTTLS" in account.dialogue.keywords:
             lines.append(("", "it offers STARTTLS; all results are without TLS"))
+        if seen.reply and seen.reply.code // 100 == 5:
+            lines.append(("", f"senders that want STARTTLS are refused for good: {_hide('STARTTLS')}"))
         if account.speaks_tls:
             lines.append(("", "a connection that begins with TLS succeeds: probe it with --tls implicit"))
         return lines
@@ -156,14 +159,37 @@ def of_second_hello(account: Account) -> list[Line]:
     return [(f"{first.hello} again", text)]
 
 
+def of_keywords(account: Account) -> list[Line]:
+    """The keywords that a short command uses."""
+    seen = account.keywords
+    if seen.left_out:
+        return [("Keywords", not_tried(seen.left_out))]
+    denied = [each.keyword for each in seen.denied]
+    texts = [
+        f"{each.keyword} is offered, but {each.command}: {each.reply or no_reply(account, seen)}"
+        for each in seen.denied
+    ]
+    if kept := [each for each in seen.tried if each not in denied]:
+        texts.append(f"{', '.join(kept)}: accepted as offered")
+    if denied:
+        texts.append(_hide(*denied))
+    return [("Keywords" if text is texts[0] else "", text) for text in texts]
+
+
+def _hide(*keywords: str) -> str:
+    return f"run shimproxy with --hide {','.join(keywords)}"
+
+
 def of_chunk(account: Account) -> list[Line]:
     """BDAT without a mail."""
     seen = account.chunk
     if seen.left_out:
         return [("Chunks", not_tried(seen.left_out))]
     if not seen.replies:
-        return [("Chunks", f"BDAT without a mail: {no_reply(account, seen)}")]
+        return [("Chunks", f"BDAT without a mail: {no_reply(account, seen)}; {_hide('CHUNKING')}")]
     text = f"BDAT without a mail: {seen.replies[0]}"
+    if seen.replies[0].code in _NO_SUCH_COMMAND:
+        text += f"; it offers CHUNKING, and knows no BDAT: {_hide('CHUNKING')}"
     if seen.further:
         text += "; it reads the chunk as commands"
     elif len(seen.replies) == 1:
@@ -188,7 +214,7 @@ def _closing(end: ConnectionEnd) -> str:
     return "closes" if end is ConnectionEnd.FIN else "resets" if end else "does not close"
 
 
-def no_reply(account: Account, seen: Aside | ChunkSeen) -> str:
+def no_reply(account: Account, seen: Aside | ChunkSeen | KeywordsSeen) -> str:
     """The words for a reply that did not come."""
     return str(seen.end) or f"no reply within {account.patience_seconds:g} s"
 

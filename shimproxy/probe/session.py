@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from shimproxy.net.errors import DialFailed, TlsFailed
+from shimproxy.probe.account import Denial
 from shimproxy.probe.opening import welcomes
 from shimproxy.probe.plan import Tls
 from shimproxy.smtp.dialogue import ReplyTo
@@ -19,15 +20,36 @@ from shimproxy.smtp.dialogue import ReplyTo
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from shimproxy.probe.account import Account, Aside, ChunkSeen, EarlyTalkSeen, MailDataSeen, Pipelining
+    from shimproxy.probe.account import (
+        Account,
+        Aside,
+        ChunkSeen,
+        EarlyTalkSeen,
+        KeywordsSeen,
+        MailDataSeen,
+        Pipelining,
+    )
     from shimproxy.probe.opening import Opener
     from shimproxy.probe.plan import ProbePlan
     from shimproxy.probe.wire import ProbeConnection
 
-    Part = Pipelining | EarlyTalkSeen | Aside | ChunkSeen | MailDataSeen
+    Part = Pipelining | EarlyTalkSeen | Aside | ChunkSeen | KeywordsSeen | MailDataSeen
 
 _CHUNK: Final = b"NOOP\r\nNOOP\r\n"
 """Whoever takes it for commands does nothing."""
+_OF_MAIL: Final = {
+    "8BITMIME": "BODY=8BITMIME",
+    "BINARYMIME": "BODY=BINARYMIME",
+    "DSN": "RET=HDRS",
+    "SIZE": "SIZE=1",
+    "SMTPUTF8": "SMTPUTF8",
+    "MT-PRIORITY": "MT-PRIORITY=0",
+}
+"""Keyword -> the parameter of MAIL that belongs to it."""
+_OF_THEMSELVES: Final = {"HELP": "HELP", "VRFY": "VRFY postmaster"}
+"""Keyword -> its command."""
+_UNKNOWN: Final = frozenset({500, 501, 502, 504, 555})
+"""What answers a command or a parameter that the receiver does not know (RFC 5321 4.2.2)."""
 _TLS_1_3: Final = "TLSv1.3"
 """The version in which the client sends the last of a full handshake (RFC 8446 section 2), and each direction ends by
 itself (section 6.1)."""
@@ -75,6 +97,35 @@ class Sessions:
         """One command after the hello."""
         seen.command = command
         await self.converse(seen, partial(self._ask_aside, seen))
+
+    async def keywords(self, seen: KeywordsSeen) -> None:
+        """A parameter of MAIL, or a command, for each keyword that has one; each MAIL is followed by RSET."""
+        offered = [each for each in (*_OF_MAIL, *_OF_THEMSELVES) if each in self.account.dialogue.keywords]
+        if not offered:
+            seen.left_out = self.account.dialogue.left_out or "no keyword is offered that a short command uses"
+            return
+        mail = f"MAIL FROM:{self.plan.reverse_path}"
+
+        async def ask(talk: ProbeConnection) -> None:
+            talk.blame_nobody()
+            plain = await talk.ask(mail)
+            if plain is None or plain.code // 100 != 2:
+                seen.left_out = f"{mail}: {plain or 'no reply'}"
+            for keyword in () if seen.left_out else offered:
+                parameter = _OF_MAIL.get(keyword)
+                if parameter and await talk.ask("RSET") is None:
+                    break
+                command = f"{mail} {parameter}" if parameter else _OF_THEMSELVES[keyword]
+                reply = await talk.ask(command)
+                seen.tried.append(keyword)
+                if reply is None or reply.code in _UNKNOWN:
+                    seen.denied.append(Denial(keyword, command, reply))
+                if reply is None:
+                    break
+            if await talk.leave(self.plan.close_seconds) is None:
+                seen.end = talk.end
+
+        await self.converse(seen, ask)
 
     async def chunk(self, seen: ChunkSeen) -> None:
         """BDAT without a mail, and whether the octets of its chunk are taken with it (RFC 3030 section 2)."""

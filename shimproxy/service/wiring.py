@@ -12,6 +12,7 @@ from shimproxy.net.places import Places
 from shimproxy.net.receivers import Receivers
 from shimproxy.session.connection_origin import OriginPolicy
 from shimproxy.session.policy import Policy, SessionSettings
+from shimproxy.smtp.ehlo import Hidden
 from shimproxy.smtp.reply import LocalReply
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def _policy(settings: Settings) -> Policy:
         early_success=LocalReply.parse(settings.early_success),
         fails_over=len(settings.endpoints) > 1,
         sizes=settings.sizes,
+        hidden=Hidden.of(settings.hide),
         helo_name=settings.helo_name_used.encode(),
         sender_tls=settings.sender_tls_used,
         receiver_security=settings.receiver_security(),

@@ -76,4 +76,4 @@ class Capabilities(Switches):
                 removed.append(name)
                 if how:
                     added.append(how)
-        return offering(reply, removed, added)
+        return offering(reply, removed, added, self._policy.hidden)

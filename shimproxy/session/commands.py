@@ -25,6 +25,7 @@ from shimproxy.session.replacement import Replacement, resumes
 from shimproxy.session.replies import (
     BYE,
     DONE,
+    MECHANISM_NOT_OFFERED,
     NOT_OFFERED,
     NOT_SMTP,
     OUT_OF_ORDER,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from shimproxy.session.session_events import SessionEvents
     from shimproxy.smtp.reply import LocalReply
 
-_WITHHELD = (NOT_OFFERED, OUT_OF_ORDER)  # there is nothing wrong with the command itself
+_WITHHELD = (NOT_OFFERED, MECHANISM_NOT_OFFERED, OUT_OF_ORDER)  # there is nothing wrong with the command itself
 _VERBS_OF_SECRETS = frozenset({Verb.AUTH, Verb.OTHER})  # what follows these may be a password
 _JUDGED = frozenset({Verb.MAIL, Verb.RCPT})
 _NONE_JUDGED: frozenset[Verb] = frozenset()  # one for all sessions: an empty one has 216 octets
@@ -150,7 +151,10 @@ class Commands:
 
     async def on_auth(self, command: Command) -> None:
         """AUTH (RFC 4954): while the receiver says 334, the sender responds."""
-        pending = self.pending
+        pending, hidden = self.pending, self.policy.hidden
+        if hidden and hidden.has_mechanism(command.line):
+            await self.waits.settle()
+            return await self._refuse(command, MECHANISM_NOT_OFFERED)
         pending.queue(command)
         while await self.waits.settle() is NextRead.AUTH_RESPONSE:
             response = await self.stream.auth_response()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import ssl
 
     from shimproxy.net.tls import ReceiverSecurity
+    from shimproxy.smtp.ehlo import Hidden
     from shimproxy.smtp.reply import LocalReply
 
 
@@ -183,6 +184,8 @@ class Policy(SessionSettings):
     fails_over: bool = False
     """Whether a sender whose receiver has gone finds a fresh leg before its first MAIL: there are other receivers."""
     sizes: Sizes | None = None
+    hidden: Hidden | None = None
+    """What of the receiver's EHLO reply its senders are not offered."""
     helo_name: bytes = b"localhost"
     """What stands in for a sender's name that can't be one, with `tidy`."""
     lf_only_devices: bool = False
@@ -197,12 +200,10 @@ class Policy(SessionSettings):
 
     def command_reader(self) -> CommandReader:
         """What reads a sender's commands."""
-        return CommandReader(
-            self.limits.command_octets,
-            self.newlines,
-            self.lf_only_devices,
-            REFUSED_IN_LMTP if self.lmtp else REFUSED,
-        )
+        refused = REFUSED_IN_LMTP if self.lmtp else REFUSED
+        if self.hidden:
+            refused |= self.hidden.keywords
+        return CommandReader(self.limits.command_octets, self.newlines, self.lf_only_devices, refused)
 
     @receiver_needs_nothing.default
     def _whether_receiver_needs_nothing(self) -> bool:

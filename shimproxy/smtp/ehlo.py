@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
+
+import attrs
 
 from shimproxy.smtp.reply import Reply
 
@@ -40,6 +43,63 @@ NEVER_OFFERED = frozenset(
 )
 
 
+_HIDEABLE: Final = re.compile(r"([A-Z0-9][A-Z0-9-]*)(?::([!-~]+))?", re.ASCII).fullmatch
+_COMMANDS_OF_ALL: Final = frozenset({"HELO", "EHLO", "LHLO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "QUIT"})
+_MOST_HIDEABLE: Final = 100
+"""Characters of a keyword with its parameter."""
+
+
+@attrs.frozen(order=True)
+class HiddenKeyword:
+    """What is not offered although the receiver does: a keyword, or one parameter of it."""
+
+    keyword: bytes
+    """In capitals."""
+    parameter: bytes = b""
+    """In capitals; empty if all of the keyword is hidden."""
+
+    @classmethod
+    def parse(cls, text: str) -> HiddenKeyword:
+        """From KEYWORD or KEYWORD:PARAMETER. Raises ValueError with the mend."""
+        shown = repr(text if len(text) <= _MOST_HIDEABLE else f"{text[:_MOST_HIDEABLE]}...")
+        found = _HIDEABLE(text.upper()) if text.isascii() and len(text) <= _MOST_HIDEABLE else None
+        if not found:
+            raise ValueError(
+                f"{shown} is not a keyword; write one, as in CHUNKING, or one parameter, as in AUTH:XOAUTH2"
+            )
+        if found[1] == "BDAT":
+            raise ValueError(f"{shown} is a command; hide its keyword, CHUNKING")
+        if found[1] in _COMMANDS_OF_ALL:
+            raise ValueError(f"{shown} is a command that every receiver has; hide keywords of the reply to EHLO")
+        return cls(found[1].encode(), (found[2] or "").encode())
+
+    def __str__(self) -> str:
+        return b":".join(each for each in (self.keyword, self.parameter) if each).decode()
+
+
+@attrs.frozen
+class Hidden:
+    """All that is not offered to the senders of a listener although the receiver does, by the operator's decision."""
+
+    keywords: frozenset[bytes]
+    parameters: frozenset[HiddenKeyword] = frozenset()
+    """Those of keywords of which the rest is offered."""
+
+    @classmethod
+    def of(cls, hidden: Collection[HiddenKeyword]) -> Hidden | None:
+        """What these come to; None for nothing. BINARYMIME is hidden with CHUNKING, which it needs (RFC 3030 3)."""
+        whole = {each.keyword for each in hidden if not each.parameter}
+        if b"CHUNKING" in whole:
+            whole.add(b"BINARYMIME")
+        parts = frozenset(each for each in hidden if each.parameter and each.keyword not in whole)
+        return cls(frozenset(whole), parts) if hidden else None
+
+    def has_mechanism(self, line: bytes) -> bool:
+        """Whether an AUTH command names a mechanism that is hidden (RFC 4954 section 4)."""
+        words = line.upper().split(None, 2)
+        return len(words) > 1 and HiddenKeyword(b"AUTH", words[1]) in self.parameters
+
+
 def keywords(reply: Reply) -> Keywords:
     """What the EHLO reply offers."""
     return _keywords(reply.octets)
@@ -55,17 +115,22 @@ def _keywords(octets: bytes) -> Keywords:
     return found
 
 
-def offering(reply: Reply, removed: Collection[bytes] = (), added: Collection[bytes] = ()) -> Reply:
+def offering(
+    reply: Reply, removed: Collection[bytes] = (), added: Collection[bytes] = (), hidden: Hidden | None = None
+) -> Reply:
     """The EHLO reply without the keywords in `removed` or NEVER_OFFERED, and with those in `added` at its end.
 
-    An added one may have parameters. Where nothing is to be changed, it is the same object.
+    An added one may have parameters. What is `hidden` is in neither. Where nothing is to be changed, it is the same
+    object.
     """
-    octets = _offering(reply.code, reply.octets, frozenset(removed), tuple(added))
+    octets = _offering(reply.code, reply.octets, frozenset(removed), tuple(added), hidden)
     return Reply(reply.code, octets) if octets else reply
 
 
 @functools.lru_cache(maxsize=_REPLIES_KEPT)
-def _offering(code: int, octets: bytes, removed: frozenset[bytes], added: tuple[bytes, ...]) -> bytes | None:
+def _offering(
+    code: int, octets: bytes, removed: frozenset[bytes], added: tuple[bytes, ...], hidden: Hidden | None
+) -> bytes | None:
     """The octets of an EHLO reply as it is given; None if nothing is to be changed."""
     lines = octets.splitlines(keepends=True)
     kept = lines[:1]
@@ -74,10 +139,33 @@ def _offering(code: int, octets: bytes, removed: frozenset[bytes], added: tuple[
         if keyword not in removed and keyword not in NEVER_OFFERED:
             kept.append(line)
     kept += [b"%d-%s\r\n" % (code, keyword) for keyword in added]
-    if len(kept) == len(lines) and not added:
+    if hidden:
+        kept[1:] = [shown for line in kept[1:] if (shown := _without(line, hidden))]
+    if kept == lines:
         return None
     *most, last = kept
     return b"".join(line[:3] + b"-" + line[4:] for line in most) + last[:3] + b" " + last[4:]
+
+
+def _without(line: bytes, hidden: Hidden) -> bytes:
+    """A line of an EHLO reply without what is hidden of it; empty if nothing of it is left to be offered."""
+    keyword, parameters = _split(line)
+    if keyword in hidden.keywords:
+        return b""
+    words = parameters.split()
+    kept = [each for each in words if not _is_hidden(keyword, each.upper(), hidden)]
+    if len(kept) == len(words):
+        return line
+    name = line[4:].lstrip()[: len(keyword) + 1]  # with the "=" of receivers of the 1990s
+    between = b"" if name.endswith(b"=") else b" "
+    return line[:4] + name.rstrip() + between + b" ".join(kept) + b"\r\n" if kept else b""
+
+
+def _is_hidden(keyword: bytes, parameter: bytes, hidden: Hidden) -> bool:
+    """Whether a parameter is hidden: as it stands, or by what is before its value, as in RCPTMAX=100."""
+    return not hidden.parameters.isdisjoint(
+        {HiddenKeyword(keyword, parameter), HiddenKeyword(keyword, parameter.partition(b"=")[0])}
+    )
 
 
 def size_offered(receivers: Keywords, limit_octets: int) -> bytes | None:

@@ -338,6 +338,8 @@ def test_every_field_refuses_what_is_of_another_type(field: str, value: object) 
         ("log_level", "loud", "log_level: 'loud' is none of debug, info, warning, error"),
         ("source", 1, "source: 1 is not an address; write one of this machine's"),
         ("admin", "8080", "admin: '8080' has no port"),
+        ("hide", "RCPT", "hide: 'RCPT' is a command that every receiver has"),
+        ("hide", ["X", 1], "hide: 1 is not a keyword; write one in quotes"),
         (
             "admin_names",
             "shim.example:8025",
@@ -382,3 +384,10 @@ def test_a_listener_refuses_what_is_of_another_type(values: dict[str, object]) -
 def test_the_admin_address_is_known_by_localhost_its_own_host_and_the_names_given(admin: str, known: str) -> None:
     settings = Settings(receiver="127.0.0.1:25", admin=admin, admin_names="SHIM.")
     assert settings.admin_names_used == {"localhost", known, "shim"}
+
+
+def test_keywords_are_hidden_once_however_they_are_written() -> None:
+    texts = ["chunking,SMTPUTF8", "AUTH:xoauth2", "CHUNKING"]
+    hide = settings(hide=texts).hide
+    assert [str(each) for each in hide] == ["CHUNKING", "SMTPUTF8", "AUTH:XOAUTH2"]
+    assert settings(hide=hide) == settings(hide=texts)

@@ -71,6 +71,11 @@ def test_a_list_is_taken_whole_from_one_place(file: Path) -> None:
     assert (settings.deadlines.reply, settings.deadlines.greeting) == (7.0, 300.0)
 
 
+def test_each_of_several_problems_of_a_setting_names_its_place() -> None:
+    problems = problems_of(gathered({**NEEDED, "hide": ["DATA,x y"]}, {}))
+    assert [problem.partition(" is ")[0] for problem in problems] == ["--hide: 'DATA'", "--hide: 'x y'"]
+
+
 def test_the_environment_may_name_the_file(file: Path) -> None:
     file.write_text(IN_A_FILE)
     assert gathered(environment={"SHIMPROXY_CONFIG": str(file)}).settings().receiver == (Address("mail.example", 25),)
@@ -126,6 +131,8 @@ BAD_TEXTS = [
     ("max-size", ["1.5MiB"], "write a size"),
     ("max-size", ["10mib"], "write a size"),
     ("max-size", ["\u0661MiB"], "write a size"),
+    ("hide", ["CHUNKING,"], "'' is not a keyword; write one, as in CHUNKING, or one parameter, as in AUTH:XOAUTH2"),
+    ("hide", ["DATA"], "'DATA' is a command that every receiver has"),
     ("record-what", ["some"], "choose from all, repaired"),
     ("record-most", ["many"], "write a size as in 10MiB, 500KiB or 1000"),
     ("record-most", ["example.com=1MiB"], "write a size"),
@@ -254,6 +261,11 @@ BAD_TOGETHER = [
     ({"record-mail-data": "true"}, "{record-mail-data}: no directory for records; give one ({record})"),
     ({"admin-name": "a.example"}, "{admin-name}: no admin address to know by these names; give one ({admin})"),
     ({"spoof-sender": "true", "source": "192.0.2.1"}, "{spoof-sender}: conflicts with {source}, as connections have"),
+    (
+        {"hide": "STARTTLS", "sender-tls": "starttls", "cert": "c", "allow-clear": "true"},
+        "{hide}: STARTTLS is shimproxy's own where {sender-tls} is starttls; remove it from {hide}, or set "
+        "{sender-tls} to off",
+    ),
     ({"login": "user", "receiver-tls": "required"}, "{login}: no secret; give one ("),
     (
         {"login": "user"},

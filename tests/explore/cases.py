@@ -9,6 +9,7 @@ import attrs
 from shimproxy.net.tls import ReceiverSecurity, Verification
 from shimproxy.session.limits import Limits
 from shimproxy.session.policy import Login, Policy, ReceiverTls, SenderTls, Sizes
+from shimproxy.smtp.ehlo import Hidden
 from shimproxy.smtp.newlines import Newlines
 from tests.explore.kernel import Context
 
@@ -177,6 +178,14 @@ CASES: Final[tuple[Case, ...]] = (
         (_answers(EHLO=_ehlo(b"CHUNKING", b"PIPELINING")),),
     ),
     Case("chunks-refused", _CHUNKED, (_answers(EHLO=_ehlo(b"CHUNKING"), END=(b"552 5.3.4 big", b"503 5.5.1 MAIL")),)),
+    Case(
+        "chunks-hidden",
+        (_CHUNKED[0], b"BDAT 12\r\nSubject: x\r\n", b"VRFY a\r\n", *_ONE[1:]),
+        (_answers(EHLO=_ehlo(b"CHUNKING", b"VRFY", b"PIPELINING")),),
+        _policy(hidden=Hidden(frozenset({b"CHUNKING", b"VRFY"}))),
+        own_commands=True,
+        violations=frozenset({"withheld-command"}),
+    ),
     Case(
         "lmtp",
         (

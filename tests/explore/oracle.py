@@ -192,6 +192,8 @@ class Oracle:
             return policy.newlines.value == "reject" and request.kind == "MAIL" and has_strays(octets)
         if reply.code in (502, 503):
             return request.kind in ("LINE", "CHUNK")
+        if reply.code == 504:
+            return policy.hidden is not None and policy.hidden.has_mechanism(octets)
         if reply.code == 500:
             bare = b"\r" in octets.removesuffix(b"\n").removesuffix(b"\r")
             bare = bare or (policy.newlines.value == "reject" and not octets.endswith(b"\r\n"))

@@ -569,6 +569,60 @@ async def test_a_chunk_without_a_mail(takes_chunk: bool, after_it: bytes, told: 
     assert seen.names == set(), seen.text
 
 
+LIES = b"250-here\r\n250-SMTPUTF8\r\n250-8BITMIME\r\n250-HELP\r\n250 CHUNKING\r\n"
+
+
+@pytest.mark.parametrize(
+    ("replies", "told"),
+    [
+        pytest.param(
+            {b"MAIL FROM:<> SMTPUTF8": b"555 what?\r\n", b"HELP": b"502 no\r\n", b"BDAT 12": b"500 what?\r\n"},
+            "Keywords: SMTPUTF8 is offered, but MAIL FROM:<> SMTPUTF8: 555 what?\n"
+            ": HELP is offered, but HELP: 502 no\n"
+            ": 8BITMIME: accepted as offered\n"
+            ": run shimproxy with --hide SMTPUTF8,HELP\n"
+            "Chunks: BDAT without a mail: 500 what?; it offers CHUNKING, and knows no BDAT: "
+            "run shimproxy with --hide CHUNKING; it reads the chunk as commands\n",
+            id="lies",
+        ),
+        pytest.param({}, "Keywords: 8BITMIME, SMTPUTF8, HELP: accepted as offered\n", id="true"),
+        pytest.param(
+            {b"MAIL FROM:<>": b"550 who?\r\n"}, "Keywords: not tried: MAIL FROM:<>: 550 who?\n", id="refuses all mail"
+        ),
+    ],
+)
+async def test_keywords_that_are_offered_and_not_known(replies: dict[bytes, bytes], told: str) -> None:
+    """The probe names the flag that hides them; none of that is a violation."""
+
+    def dialogue(talk: Talk) -> None:
+        talk.say(b"220 hello\r\n")
+        line = b""
+        while line != b"QUIT":
+            line = talk.line().rstrip()
+            talk.say({b"EHLO": LIES, b"QUIT": b"221 bye\r\n"}.get(line[:4]) or replies.get(line, b"250 ok\r\n"))
+
+    with speaking(dialogue) as receiver:
+        seen = await probed(receiver.port, listen_seconds=0.2)
+    assert told in seen.text
+    assert seen.names == set(), seen.text
+
+
+async def test_a_receiver_that_disconnects_at_a_keyword_that_it_offers() -> None:
+    def dialogue(talk: Talk) -> None:
+        talk.say(b"220 hello\r\n")
+        line = b""
+        while line != b"QUIT" and b"BODY" not in line:
+            line = talk.line().rstrip()
+            talk.say(
+                {b"EHLO": LIES, b"QUIT": b"221 bye\r\n"}.get(line[:4], b"250 ok\r\n") if b"BODY" not in line else b""
+            )
+
+    with speaking(dialogue) as receiver:
+        seen = await probed(receiver.port)
+    assert "Keywords: 8BITMIME is offered, but MAIL FROM:<> BODY=8BITMIME: FIN\n" in seen.text
+    assert ": run shimproxy with --hide 8BITMIME\n" in seen.text
+
+
 @pytest.mark.parametrize(
     ("reply", "how", "told"),
     [

@@ -288,16 +288,23 @@ async def test_starttls_that_is_not_offered() -> None:
     assert auto.names == set()
 
 
-async def test_starttls_that_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("reply", "mend"),
+    [
+        ("454 4.7.0 not now", ""),
+        ("502 5.5.1 no", ": senders that want STARTTLS are refused for good: run shimproxy with --hide STARTTLS\n"),
+    ],
+)
+async def test_starttls_that_is_refused(reply: str, mend: str) -> None:
     def goes_on(talk: Talk) -> None:
         dialogue_in(talk, {b"EHLO": OFFER})
 
-    with starting_tls(goes_on, b"454 4.7.0 not now\r\n") as port:
+    with starting_tls(goes_on, f"{reply}\r\n".encode()) as port:
         why_not = await refused(port, Tls.STARTTLS)
         auto = await probed(port, Tls.AUTO)
-    told = "STARTTLS was answered by 454 4.7.0 not now"
+    told = f"STARTTLS was answered by {reply}"
     assert why_not == f"no TLS with {HOST}:{port}: {told}; probe it without --tls"
-    assert f"TLS: none: {told}\n: it offers STARTTLS; all results are without TLS\n" in auto.text
+    assert f"TLS: none: {told}\n: it offers STARTTLS; all results are without TLS\n{mend}SIZE: " in auto.text
     assert auto.names == set()
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from shimproxy.session.keywords import keeps
-from shimproxy.smtp.ehlo import NEVER_OFFERED, keywords, offering
+from shimproxy.smtp.ehlo import NEVER_OFFERED, Hidden, HiddenKeyword, keywords, offering
 from shimproxy.smtp.reply import Reply, ReplyReader
 
 
@@ -256,3 +258,77 @@ def test_what_was_offered_is_offered_still(before: list[str], now: list[str], ke
     offers = (keywords(ehlo_reply("mail.example", *lines)) for lines in (now, before))
 
     assert keeps(*offers) is kept
+
+
+# -- hidden
+
+
+def hidden(*texts: str) -> Hidden | None:
+    return Hidden.of([HiddenKeyword.parse(text) for text in texts])
+
+
+@pytest.mark.parametrize(
+    ("offered", "hide", "left"),
+    [
+        (["CHUNKING", "BINARYMIME", "DSN"], ["chunking"], ["DSN"]),
+        (["CHUNKING", "BINARYMIME"], ["BINARYMIME"], ["CHUNKING"]),
+        (["Smtputf8"], ["SMTPUTF8"], []),
+        (["SMTPUTF8X", "X-SMTPUTF8"], ["SMTPUTF8"], ["SMTPUTF8X", "X-SMTPUTF8"]),
+        (["AUTH PLAIN XOAUTH2 LOGIN"], ["AUTH:xoauth2"], ["AUTH PLAIN LOGIN"]),
+        (["auth plain XOauth2"], ["AUTH:XOAUTH2"], ["auth plain"]),
+        (["AUTH=XOAUTH2 PLAIN"], ["AUTH:XOAUTH2"], ["AUTH=PLAIN"]),
+        (["AUTH XOAUTH2", "DSN"], ["AUTH:XOAUTH2"], ["DSN"]),
+        (["AUTH PLAIN", "DSN"], ["AUTH:XOAUTH2"], ["AUTH PLAIN", "DSN"]),
+        (["LIMITS MAILMAX=5 RCPTMAX=100"], ["LIMITS:RCPTMAX"], ["LIMITS MAILMAX=5"]),
+        (["AUTH PLAIN", "DSN"], ["AUTH", "AUTH:PLAIN"], ["DSN"]),
+        (["SIZE 1000"], ["DSN"], ["SIZE 1000"]),
+    ],
+)
+def test_what_is_hidden_is_not_offered(offered: list[str], hide: list[str], left: list[str]) -> None:
+    assert offering(ehlo_reply("here", *offered), hidden=hidden(*hide)) == ehlo_reply("here", *left)
+
+
+def test_what_shimproxy_offers_itself_is_hidden_too() -> None:
+    reply = ehlo_reply("here", "DSN")
+    assert offering(reply, added=[b"SIZE 1000"], hidden=hidden("SIZE")) is reply
+
+
+def test_a_reply_with_nothing_to_hide_is_the_same_object() -> None:
+    reply = ehlo_reply("here", "DSN", "AUTH PLAIN")
+    assert offering(reply, hidden=hidden("CHUNKING", "AUTH:LOGIN")) is reply
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "'' is not a keyword; write one, as in CHUNKING, or one parameter, as in AUTH:XOAUTH2"),
+        ("AUTH:", "'AUTH:' is not a keyword"),
+        ("A B", "'A B' is not a keyword"),
+        ("DSN\r\n250 X", "'DSN\\r\\n250 X' is not a keyword"),
+        ("\u017fIZE", "'\u017fIZE' is not a keyword"),
+        ("AUTH:\x07", "'AUTH:\\x07' is not a keyword"),
+        ("x" * 1024 * 1024, f"'{'x' * 100}...' is not a keyword"),
+        ("bdat", "'bdat' is a command; hide its keyword, CHUNKING"),
+        ("RCPT", "'RCPT' is a command that every receiver has; hide keywords of the reply to EHLO"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_what_cannot_be_hidden_is_told_with_its_mend(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(problem)}"):
+        HiddenKeyword.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "has"),
+    [
+        (b"AUTH XOAUTH2 abc\r\n", True),
+        (b"auth\txoauth2\r\n", True),
+        (b"AUTH PLAIN XOAUTH2\r\n", False),
+        (b"AUTH\r\n", False),
+        (b"AUTH XOAUTH\r\n", False),
+    ],
+)
+def test_an_auth_command_with_a_hidden_mechanism_is_known(line: bytes, has: bool) -> None:
+    its = hidden("AUTH:XOAUTH2", "CHUNKING")
+    assert its is not None
+    assert its.has_mechanism(line) is has

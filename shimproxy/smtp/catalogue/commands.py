@@ -151,13 +151,13 @@ class SenderCommands:
         "withheld-command",
         by="sender",
         rule="RFC 5321 2.2.1, 4.2.4",
-        repair="a command that shimproxy does not offer: 502 5.5.1, never forwarded; 503 5.5.1 until the sender "
-        "repeats EHLO after STARTTLS",
+        repair="a command that shimproxy does not offer: 502 5.5.1, never forwarded (504 5.5.4 for a hidden AUTH "
+        "mechanism); 503 5.5.1 until the sender repeats EHLO after STARTTLS",
     )
     """The sender used a command that it was not offered.
 
-    shimproxy offers only what it can repair. The sender gave a command of an extension that is not in its EHLO reply.
-    It gets 502, which means that it must do without. The log has the verb.
+    shimproxy offers only what it can repair, and not what --hide names. The sender gave a command of an extension that
+    is not in its EHLO reply. It gets 502, which means that it must do without. The log has the verb.
 
     Programs:
     - nginx mail proxy, 1.22.1: says XCLIENT unasked, and ends the session at the 502 (shimproxy's tests; `xclient off`
