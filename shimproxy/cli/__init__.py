@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from shimproxy.cli.parser import EXIT_UNUSABLE, parser_for
+from shimproxy.cli.parser import EXIT_UNUSABLE, begins_well, parser_for
 from shimproxy.program.process import lost_output
 
 if TYPE_CHECKING:
@@ -44,9 +44,18 @@ def _without_output(lost: OSError) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
+    if not begins_well(arguments):
+        from shimproxy.cli.meant import why_no_command
+
+        return _unusable(ValueError(why_no_command(arguments)))
     options, unknown = parser_for(arguments).parse_known_args(arguments)
     if unknown:
-        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        from shimproxy.cli.meant import printable, proposal
+
+        proposed = proposal(arguments[0], arguments[1:])
+        options.parser.error(
+            f"unrecognized arguments: {printable(unknown)}" + (f"; write {proposed}" if proposed else "")
+        )
     try:
         command: Callable[[], int] = options.prepare(options)
     except ValueError as error:  # a setting that can't be used; afterwards, a ValueError would be a bug

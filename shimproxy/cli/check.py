@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 def _check(options: argparse.Namespace) -> Callable[[], int]:
     sources = sources_of(options)
-    settings = sources.settings()
+    settings, problems = sources.as_far_as_usable()
 
     async def checked() -> list[str]:
         HandoverState.rehearse()
-        return await check(settings)
+        return await check(settings, problems)
 
     def command() -> int:
         for remark in trio.run(checked):

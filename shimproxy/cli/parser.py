@@ -20,16 +20,19 @@ COMMANDS: Final = ("run", "check", "health", "demo", "probe", "ladder", "explain
 """In the order of --help; each is a module beside this one, with `add`."""
 
 
+_ALONE: Final = ("--help", "--version")
+"""Flags that need no command."""
+
+
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong, as everything else here does."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the line and exit."""
+        """Print the line and exit. The nearest flag is one of this command's own: of another's, it would be refused."""
         if unknown := re.search(r"arguments: (--[^ =]+)", message):
-            from shimproxy.config.options import OPTIONS
             from shimproxy.config.parsers import nearest
 
-            message += nearest(unknown[1], [f"--{option.name}" for option in OPTIONS])
+            message += nearest(unknown[1], [each for each in self._option_string_actions if each.startswith("--")])
         self.exit(EXIT_UNUSABLE, f"shimproxy: {message}; see {self.prog} --help\n")
 
 
@@ -52,6 +55,16 @@ class Switch(argparse.BooleanOptionalAction):
     def __call__(self, _: object, namespace: argparse.Namespace, __: object, flag: str | None = None) -> None:
         """Take the text that the flag stands for."""
         setattr(namespace, self.dest, ["false" if flag and flag.startswith("--no-") else "true"])
+
+
+def begins_well(arguments: Sequence[str]) -> bool:
+    """Whether arguments begin with a command, or with a flag that stands alone."""
+    first = arguments[0] if arguments else ""
+    return (
+        first in COMMANDS
+        or first == "-h"
+        or (len(first) > len("--") and any(flag.startswith(first) for flag in _ALONE))
+    )
 
 
 def parser_for(arguments: Sequence[str]) -> Parser:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from shimproxy.net.address import Address, UnixPath, parse_endpoint
+from shimproxy.net.address import Address, UnixPath, ip_address, parse_endpoint
 from shimproxy.net.errors import AddressError
 from shimproxy.net.tls import VERSIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 _LF_ONLY_DEVICES: Final = "lf-only-devices"
 _LEAST_TLS: Final = "least-tls"
@@ -64,6 +64,13 @@ class Listener:
     own: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
     """Fields of Settings that are different for its senders."""
 
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What is known of its senders, as it stands behind the address."""
+        flags = {_LF_ONLY_DEVICES: self.lf_only_devices, TPROXY: self.tproxy}
+        least_tls = f"{_LEAST_TLS}={self.least_tls}"
+        return (*(name for name, is_set in flags.items() if is_set), *((least_tls,) if self.least_tls != "1.2" else ()))
+
     @classmethod
     def parse(cls, text: str) -> Listener:
         """From HOST:PORT, unix:PATH, systemd or systemd:NAME.
@@ -103,6 +110,44 @@ def listeners(
         value, (Listener, Address, UnixPath), Listener.parse, mend
     )
     return tuple(each if isinstance(each, Listener) else Listener(each) for each in several)
+
+
+def in_each_others_way(listeners: Sequence[Listener], admin: str, listen_name: str, admin_name: str) -> Iterator[str]:
+    """What of the addresses to listen on, and of the admin address, are one address; by the names of both settings."""
+    before: list[Address | UnixPath] = []
+    for listener in listeners:
+        address = listener.address
+        if isinstance(address, Passed):
+            continue
+        if found := next((other for other in before if _overlap(address, other)), None):
+            what = f"{address} is given twice" if address == found else f"{found} and {address} overlap"
+            yield f"{listen_name}: {what}; remove one of them, or give it another port"
+        before.append(address)
+    if admin and (found := next((address for address in before if _overlap(address, parse_endpoint(admin))), None)):
+        yield f"{admin_name}: {admin} is where senders connect ({listen_name} {found}); give it another port"
+
+
+def _overlap(one: Address | UnixPath, other: Address | UnixPath) -> bool:
+    """Whether two addresses can't both be listened on, as far as that is known without a resolver."""
+    if isinstance(one, UnixPath) or isinstance(other, UnixPath):
+        return one == other
+    if one.port != other.port or not one.port:  # each port 0 is another one
+        return False
+    return any(
+        family == other_family and (host == other_host or not host or not other_host)
+        for family, host in _places(one.host)
+        for other_family, other_host in _places(other.host)
+    )
+
+
+def _places(host: str) -> set[tuple[int, str]]:
+    """Family, 4 or 6, and address of a host; no address for all of a family, and family 0 for another name."""
+    if host in ("", "localhost"):
+        return {(4, ""), (6, "")} if not host else {(4, "127.0.0.1"), (6, "::1")}
+    address = ip_address(host)
+    if address is None:
+        return {(0, host.lower())}
+    return {(address.version, "" if address.is_unspecified else str(address))}
 
 
 def all_of(

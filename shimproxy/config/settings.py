@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from itertools import chain
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import attrs
 
 from shimproxy.config.fields import checked
-from shimproxy.config.listener import SettingsError
+from shimproxy.config.listener import SettingsError, in_each_others_way
 from shimproxy.config.mail import MailSettings
 from shimproxy.config.route import RouteSettings
 from shimproxy.config.running import RunningSettings
@@ -51,6 +51,9 @@ class Settings(RunningSettings, SessionSettings, TlsSettings, MailSettings, Rout
         """The name of a field in a message: the flag, variable or key of an operator, or the field of a program."""
         return self.names.get(field, field)
 
+    are_checked: ClassVar[bool] = True
+    """Whether they go together."""
+
     @property
     def sender_tls_used(self) -> SenderTls:
         """What `sender_tls` comes to: starttls with a certificate; else opaque, or off where shimproxy makes TLS."""
@@ -73,10 +76,23 @@ class Settings(RunningSettings, SessionSettings, TlsSettings, MailSettings, Rout
         own = chain.from_iterable(self.of(listener).receiver for listener in self.listen if listener.own)
         return tuple(dict.fromkeys((*self.receiver, *own)))
 
+    @classmethod
+    def unchecked(cls, values: Mapping[str, Any]) -> Settings:
+        """Settings that may not go together, of values that are in order each: for `check`, which tries them."""
+        made = cls.__new__(cls)
+        for field in attrs.fields(cls):
+            factory = getattr(field.default, "factory", None)
+            default = factory() if factory else field.default
+            object.__setattr__(made, field.name, values.get(field.name, default))
+        object.__setattr__(made, "are_checked", False)
+        return made
+
     def of(self, listener: Listener) -> Settings:
         """What the senders of a listener go by. Raises SettingsError and the like."""
         if not listener.own:
             return self
+        if not self.are_checked:
+            return self.unchecked({**vars(self), "listen": (), **listener.own})
         fields = attrs.fields_dict(Settings)
         # An operator writes what is a listener's own into a file, by its keys.
         keys = {name: each.name for name in listener.own for each in settings_of(fields[name])}
@@ -119,17 +135,21 @@ class Settings(RunningSettings, SessionSettings, TlsSettings, MailSettings, Rout
                 f"{named('sender_tls')}: {used} needs a certificate; give one with its key "
                 f"({named('certificate')}, {named('key')})"
             )
+        # A mend is no mend if it leads to the next complaint.
+        onward = f", with {named('receiver_tls')} required" if in_clear and not self.clear_allowed else ""
         if not terminated and self.certificate is not None:
             yield (
                 f"{named('certificate')}: {named('sender_tls')} is {used}, which uses none; remove it, or set "
-                f"{named('sender_tls')} to starttls"
+                f"{named('sender_tls')} to starttls{onward}"
             )
         if self.key is not None and self.certificate is None:
-            yield f"{named('key')}: no certificate for this key; give one ({named('certificate')})"
+            alone = "" if terminated else onward
+            yield f"{named('key')}: no certificate for this key; give one ({named('certificate')}){alone}"
         if used is SenderTls.OPAQUE and (not in_clear or self.login_user):
+            with_one = "" if self.certificate else f" with a certificate ({named('certificate')})"
             yield (
-                f"{named('sender_tls')}: with opaque, TLS is between sender and receiver; set it to off or starttls, "
-                f"or remove {named('receiver_tls')} and {named('login_user')}"
+                f"{named('sender_tls')}: with opaque, TLS is between sender and receiver; set it to off, or to "
+                f"starttls{with_one}, or remove {named('receiver_tls')} and {named('login_user')}"
             )
         if terminated and in_clear and not self.clear_allowed:
             yield (
@@ -158,6 +178,7 @@ class Settings(RunningSettings, SessionSettings, TlsSettings, MailSettings, Rout
     def _problems(self) -> Iterator[str]:
         """What else does not go together."""
         named = self.named
+        yield from in_each_others_way(self.listen, self.admin, named("listen"), named("admin"))
         if self.record_mail_data and self.record is None:
             yield f"{named('record_mail_data')}: no directory for records; give one ({named('record')})"
         if self.admin_names and not self.admin:

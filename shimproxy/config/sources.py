@@ -12,6 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from shimproxy.config.listener import SettingsError
 from shimproxy.config.options import BY_NAME, OPTIONS
 from shimproxy.config.parsers import is_on, nearest
 from shimproxy.config.settings import Settings
+from shimproxy.config.toml import parse_toml
 from shimproxy.config.variables import FILE_VARIABLE
 
 if TYPE_CHECKING:
@@ -34,12 +36,15 @@ if TYPE_CHECKING:
 
 _BY_VARIABLE: Final = {option.variable: option for option in OPTIONS}
 _VARIABLES: Final = [variable.partition("_")[2] for variable in (*_BY_VARIABLE, FILE_VARIABLE)]
+_NAMES: Final = [*BY_NAME]
+_OF_LISTENERS: Final = [name for name, option in BY_NAME.items() if option.of_listener]
 _NEAR_VARIABLE_RATIO: Final = 0.8
 _MOST_SHOWN: Final = 200
 _FIELDS: Final = attrs.fields_dict(Settings)
 _LISTENER: Final = "listener"
 _TABLES_LAST: Final = sorted(OPTIONS, key=lambda option: option.table)
 """As TOML has it."""
+_NAME_IN_A_MESSAGE: Final = re.compile(r"[\w-]+").findall
 _SECRET: Final = "login-secret"
 _SECRET_FILE: Final = "login-secret-file"
 _MOST_OCTETS: Final = 16 * 1024 * 1024
@@ -57,6 +62,9 @@ class Given:
     """Where it stands: a flag, a variable of the environment, or a key of a file."""
 
 
+_NOTHING: Final = Given((), "")
+
+
 @attrs.define
 class Sources:
     """What was given for each option, in the place that counts."""
@@ -69,6 +77,8 @@ class Sources:
     """What stands somewhere and can't be read as an option."""
     files: dict[str, bytes] = attrs.field(factory=dict, repr=False)
     """What was read of files that options name."""
+    unread: frozenset[str] | None = frozenset()
+    """Keys on lines of a file that can't be read, which are not missed; None if all of it may be there."""
 
     @classmethod
     def gather(cls, flags: Mapping[str, Sequence[str]], environment: Mapping[str, str], file: str = "") -> Sources:
@@ -118,22 +128,53 @@ class Sources:
 
     def settings(self) -> Settings:
         """What they come to. Raises SettingsError with all that can't be used."""
+        settings, problems = self.as_far_as_usable()
+        if problems:
+            raise SettingsError(*problems)
+        return settings
+
+    def as_far_as_usable(self) -> tuple[Settings, list[str]]:
+        """What they come to, and all that can't be used. If anything can't be, the settings are for trying alone."""
         problems = [*self.problems]
         values = _values_of_all(self.given, problems)
+        faulty = {name for name in self.given if not _sets(name, values)} | (self.unread or set())
         for table in self.listeners:
             own = _values_of_all(table, problems)
+            faulty |= {name for name in table if not _sets(name, own)}
             listeners = own.pop("listen", ())
             values["listen"] = (*values.get("listen", ()), *(attrs.evolve(each, own=own) for each in listeners))
         for name, what in _NEEDED.items():
             if name not in self.given and not (self.listeners and all(name in table for table in self.listeners)):
+                faulty.add(name)
+                if self.unread is None or name in self.unread:
+                    continue
                 option = BY_NAME[name]
                 problems.append(
                     f"{name}: say {what}: --{name} HOST:PORT, {option.variable}, or {name} in a file (--config)"
                 )
-        if problems:
-            raise SettingsError(*problems)
-        files_read = {Path(file): octets for file, octets in self.files.items()}
-        return Settings(**values, files_read=files_read, names=self.names())
+        names = self.names()
+        values |= {"files_read": {Path(file): octets for file, octets in self.files.items()}, "names": names}
+        try:
+            settings = Settings(**values)
+        except SettingsError as error:
+            # A complaint that names a setting that could not be read may be for want of it.
+            unknown = {form for name in faulty if name in BY_NAME for form in BY_NAME[name].names if form}
+            problems += [each for each in error.problems if not unknown.intersection(_NAME_IN_A_MESSAGE(each))]
+            return Settings.unchecked(values), problems
+        return (Settings.unchecked(values) if problems else settings), problems
+
+    def own_of_listeners(self) -> list[tuple[str, ...]]:
+        """What each listener of these settings has of its own, as NAME=VALUE, in their order; a secret by its name."""
+        everywhere = self.given.get("listen", _NOTHING).texts
+        own: list[tuple[str, ...]] = [()] * len(everywhere)
+        for table in self.listeners:
+            shown = tuple(
+                name if BY_NAME[name].secret else _shortly(f"{name}={' '.join(given.texts)}")
+                for name, given in table.items()
+                if name not in _NEEDED
+            )
+            own += [shown] * len(table.get("listen", _NOTHING).texts)
+        return own
 
     def names(self) -> dict[str, str]:
         """Field of Settings -> what the operator calls it: as written, or as most of what they have written."""
@@ -161,32 +202,33 @@ class Sources:
                 if text.strip():  # to leave it empty is a container's way to leave it away
                     self.given[option.name] = Given(tuple(text.split()) if option.many else (text.strip(),), variable)
             elif near := nearest(rest, _VARIABLES, _NEAR_VARIABLE_RATIO):
+                near = near.replace("did you mean ", f"did you mean {prefix}_")
                 self.problems.append(f"{variable}: there is no such setting{near}")
 
     # -- a file
 
     def _add_file(self, file: Path) -> None:
-        import tomllib  # only the supervisor reads files, if there are any
-
         try:
-            entries = tomllib.loads(file.read_text("utf-8"))
+            text = file.read_text("utf-8")
         except OSError as error:
             self.problems.append(f"{file}: {error.strerror}; check the path and its permissions")
+            self.unread = None
+            return
         except UnicodeDecodeError:
             self.problems.append(f"{file}: not UTF-8; save it as UTF-8")
-        except (ValueError, RecursionError) as error:  # numbers without end, lists within lists
-            self.problems.append(f"{file}: not TOML: {str(error)[:_MOST_SHOWN]}")
-        else:
-            tables = entries.pop(_LISTENER, [])
-            for name, entry in entries.items():
-                self._add_entry(self.given, f"{file}: {name}", name, entry)
-            if not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):
-                self.problems.append(
-                    f"{file}: {_LISTENER}: write tables: [[{_LISTENER}]], and their settings behind it"
-                )
-                return
-            for number, table in enumerate(tables, 1):
-                self._add_listener(f"{file}: {_LISTENER} {number}", table)
+            self.unread = None
+            return
+        parsed = parse_toml(text)
+        self.problems += [f"{file}: {fault}" for fault in parsed.faults]
+        self.unread = parsed.unread
+        tables = parsed.entries.pop(_LISTENER, [])
+        for name, entry in parsed.entries.items():
+            self._add_entry(self.given, f"{file}: {name}", name, entry)
+        if not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):
+            self.problems.append(f"{file}: {_LISTENER}: write tables: [[{_LISTENER}]], and their settings behind it")
+            return
+        for number, table in enumerate(tables, 1):
+            self._add_listener(f"{file}: {_LISTENER} {number}", table)
 
     def _add_listener(self, place: str, table: Mapping[str, object]) -> None:
         given: dict[str, Given] = {}
@@ -194,15 +236,18 @@ class Sources:
             if name in BY_NAME and not BY_NAME[name].of_listener:
                 self.problems.append(f"{place}: {name} applies to all listeners; write it before their tables")
             else:
-                self._add_entry(given, f"{place}: {name}", name, entry)
+                self._add_entry(given, f"{place}: {name}", name, entry, _OF_LISTENERS)
         if "listen" not in table:
             self.problems.append(f'{place}: say where it listens: listen = "HOST:PORT"')
         self.listeners.append(given)
 
-    def _add_entry(self, to: dict[str, Given], place: str, name: str, entry: object) -> None:
+    def _add_entry(
+        self, to: dict[str, Given], place: str, name: str, entry: object, known: Sequence[str] = _NAMES
+    ) -> None:
+        """Add an entry, or what is wrong with it; a name that is none of the `known` may be nearly one of them."""
         option = BY_NAME.get(name)
         if option is None:
-            self.problems.append(f"{place}: there is no such setting{nearest(name, [*BY_NAME])}")
+            self.problems.append(f"{place}: there is no such setting{nearest(name, known)}")
             return
         try:
             to[name] = Given(_texts(option, entry), place)
@@ -236,6 +281,11 @@ def _lines(option: Option, given: Given, heading: str, default: Sequence[str]) -
         yield f"# {option.name} is not shown; it is from {given.place}"
     else:
         yield f"{option.name} = {_as_toml(option, given.texts)}  # {given.place}"
+
+
+def _sets(name: str, values: Values) -> bool:
+    """Whether these values have what an option sets."""
+    return BY_NAME[name].field in values or (name == _SECRET_FILE and "login_secret" in values)
 
 
 def _values_of_all(table: Mapping[str, Given], problems: list[str]) -> Values:

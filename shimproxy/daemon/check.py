@@ -20,24 +20,25 @@ from shimproxy.service.preflight import CHECKS, Found, check_loops, check_receiv
 from shimproxy.service.sockets import check_passed, close_sockets, open_sockets
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from shimproxy.config.listener import Listener
     from shimproxy.config.settings import Settings
 
 
-async def check(settings: Settings) -> list[str]:
+async def check(settings: Settings, known: Sequence[str] = ()) -> list[str]:
     """Try what `run` would need; remarks on what may be in order or not.
 
-    Raises SettingsError with all that is not.
+    Raises SettingsError with all that is not, after the problems that are `known` before anything was tried.
     """
-    problems: list[str] = []
+    problems = [*known]
     remarks: list[str] = []
     for each in CHECKS:
         try:
             each(settings)
         except SettingsError as error:
             problems += error.problems
+    problems += _about_files(settings, problems)
     found: list[Found] = []
     try:
         found = await check_receivers(settings)
@@ -54,7 +55,7 @@ async def check(settings: Settings) -> list[str]:
     remarks += about_sources(settings)
     remarks += about_gateway(settings)
     opened: list[socket.socket] = []
-    taken: list[tuple[Callable[[], Awaitable[object]], str]] = []
+    taken: list[tuple[Callable[[], Awaitable[object]], str, object]] = []
     for listener in settings.listen:
         if isinstance(listener.address, Passed) and not handed().descriptors:
             remarks.append(
@@ -68,7 +69,7 @@ async def check(settings: Settings) -> list[str]:
             if _reason(error) == errno.EPERM:
                 continue  # for want of a capability, which is said already
             if _reason(error) == errno.EADDRINUSE:
-                taken.append((partial(_try, listener), str(error)))
+                taken.append((partial(_try, listener), str(error), listener.address))
             else:
                 problems.append(str(error))
             continue
@@ -82,11 +83,13 @@ async def check(settings: Settings) -> list[str]:
             await _try_admin(settings.admin)
         except ListenFailed as error:
             if _reason(error) == errno.EADDRINUSE:
-                taken.append((partial(_try_admin, settings.admin), str(error)))
+                taken.append((partial(_try_admin, settings.admin), str(error), settings.admin))
             else:
                 problems.append(str(error))
     close_sockets(opened)
-    for attempt, why_not in taken:
+    for attempt, why_not, where in taken:
+        if any(f" {where} " in problem for problem in known):
+            continue  # it is in the way of another one, which is said
         # A shimproxy that is to be reloaded with these settings listens there, unless it was another of its own.
         try:
             await attempt()
@@ -96,6 +99,18 @@ async def check(settings: Settings) -> list[str]:
     if problems:
         raise SettingsError(*problems)
     return remarks
+
+
+def _about_files(settings: Settings, known: Sequence[str]) -> Iterator[str]:
+    """What is wrong with files that no problem names yet: the first that is missing keeps others from being read."""
+    for name in ("certificate", "key", "receiver_authorities") if known else ():
+        path = getattr(settings, name)
+        if path and not any(f"{path}: " in problem for problem in known):
+            try:
+                path.open("rb").close()
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or str(error)
+                yield f"{settings.named(name)}: {path}: {why}; check the path and its permissions"
 
 
 def _reason(error: ListenFailed) -> int | None:

@@ -56,6 +56,8 @@ def sender_context(
     try:
         with _found(certificate, read) as where, _found(key or certificate, read) as where_key:
             context.load_cert_chain(where, where_key, password=_no_password)
+    except TlsUnusable:
+        raise  # for want of a file
     except (ssl.SSLError, ValueError) as error:
         what = str(certificate) if key is None else f"{certificate} and {key}"
         raise TlsUnusable(

@@ -34,7 +34,8 @@ _WAITS_A_SECOND: Final = 4
 _WAIT_SECONDS: Final = 1 / _WAITS_A_SECOND
 _MOST_WAITING: Final = 256
 _MESSAGES: Final = {
-    SenderTls.OPAQUE: "shimproxy cannot repair what a sender and a receiver encrypt with STARTTLS; --cert changes that",
+    SenderTls.OPAQUE: "shimproxy cannot repair what a sender and a receiver encrypt with STARTTLS; --cert FILE with "
+    "--receiver-tls required, or with --allow-clear, changes that",
     SenderTls.OFF: "shimproxy removes STARTTLS from the receiver's EHLO reply: senders do not use TLS",
 }
 

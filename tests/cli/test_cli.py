@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,7 +15,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shimproxy.cli import main
+from shimproxy.cli.parser import COMMANDS, parser_of
+from shimproxy.config.options import OPTIONS
 from shimproxy.faulty.talk import SECONDS
+from shimproxy.help.command import _commands
 from shimproxy.records.text import record_text_of
 from tests.peers.here import run_here
 from tests.peers.processes import free_port, poll
@@ -204,6 +208,66 @@ def test_a_command_that_there_is_not_is_one_line(arguments: list[str]) -> None:
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("shimproxy: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([":2525", "127.0.0.1:25"], "no command is given; write shimproxy run --listen :2525 --receiver 127.0.0.1:25"),
+        ([":2525"], "no command is given; write shimproxy run --listen :2525 --receiver HOST:PORT"),
+        (["--receiver", "a:25"], "no command is given; write shimproxy run --receiver a:25 --listen HOST:PORT"),
+        (
+            ["run", ":2525", "a:25", "--tidy"],
+            "unrecognized arguments: :2525 a:25; write shimproxy run --listen :2525 --receiver a:25 --tidy; see "
+            "shimproxy run --help",
+        ),
+        (["check", "--listen", ":2525", "a:25"], "unrecognized arguments: a:25; write shimproxy check --listen :2525 "),
+        (["runn", "--listen", ":2525"], "'runn' is not a command, did you mean run?; see shimproxy --help"),
+        (["Check"], "'Check' is not a command, did you mean check?; see shimproxy --help"),
+        (["version"], "'version' is not a command, did you mean --version?; see shimproxy --help"),
+        ([], "say what to do: run, check, health, "),
+        (["\x1b[31m"], "'\\x1b[31m' is not a command; choose from run, "),
+        (["x" * 1_000_000], "'xxx"),
+        ([":25", "x" * 1_000_000], "':25' is not a command; choose from run, "),
+        (["run", "\x1b[31m"], "unrecognized arguments: \\x1b[31m; see"),
+        (["run", ":1", "a:1", "--listen", ":2", "--receiver", "b:2"], "unrecognized arguments: :1 a:1; see"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_was_meant_is_proposed(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line of bounded length and printable characters, whatever was given."""
+    try:
+        status = main(arguments)
+    except SystemExit as left:
+        status = int(left.code or 0)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (status, line[: len("shimproxy: ") + len(said)]) == (2, f"shimproxy: {said}")
+    assert len(line) < 1000
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("arguments", [[":2525", "127.0.0.1:25"], ["check", ":2525", "a:25", "--tidy"], [":0"]])
+def test_what_is_proposed_is_taken(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """By `check`, with an address in the place of HOST:PORT."""
+    with suppress(SystemExit):
+        main(arguments)
+    proposed = capsys.readouterr().err.partition("; write shimproxy ")[2].partition(";")[0].strip()
+    words = proposed.replace("HOST:PORT", "127.0.0.1:25").replace("a:25", "127.0.0.1:25").split()
+    assert words[0] in ("run", "check")
+    assert main(["check", *words[1:]]) == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_nearest_flag_is_one_of_the_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A flag of another command would be refused."""
+    flags = set(_commands(parser_of(COMMANDS))[command]._option_string_actions)
+    positional = {"probe": ["a:25"], "ladder": ["x"], "explain": [], "help": []}.get(command, [])
+    for option in OPTIONS:
+        if f"--{option.name}" not in flags:
+            with pytest.raises(SystemExit):
+                main([command, *positional, f"--{option.name}=x"])
+            for proposed in re.findall(r"did you mean (\S+)\?", capsys.readouterr().err):
+                assert proposed in flags
 
 
 @pytest.mark.parametrize("flag", ["--receiver=127.0.0.1:25", "--octets=5", "--patience=1", "--svg=demo.svg"])

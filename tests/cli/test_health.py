@@ -55,4 +55,4 @@ def test_health_takes_the_address_of_the_environment(
     monkeypatch.setenv("SHIMPROXY_ADMIN", "")
     monkeypatch.setenv("SHIMPROXY_ADMN", "127.0.0.1:1")
     assert main(["health"]) == 2
-    assert "did you mean ADMIN?" in capsys.readouterr().err
+    assert "did you mean SHIMPROXY_ADMIN?" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from shimproxy.config.options import OPTIONS
 from shimproxy.config.settings import Settings
 from shimproxy.config.sources import Given, Sources
 from shimproxy.net.address import Address
+from shimproxy.observe.journal import _MESSAGES
 from shimproxy.session.limits import Deadlines, Limits
 from tests.peers.here import run_here
 from tests.peers.tls import make_certificate
@@ -250,8 +251,8 @@ BAD_TOGETHER = [
     ({"key": "k"}, "{key}: no certificate for this key; give one ({cert})"),
     (
         {"sender-tls": "opaque", "receiver-tls": "required"},
-        "{sender-tls}: with opaque, TLS is between sender and receiver; set it to off or starttls, or remove "
-        "{receiver-tls} and {login}",
+        "{sender-tls}: with opaque, TLS is between sender and receiver; set it to off, or to starttls with a "
+        "certificate ({cert}), or remove {receiver-tls} and {login}",
     ),
     (
         {"cert": "c"},
@@ -505,24 +506,182 @@ def test_check_remarks_that_a_port_is_taken_as_it_may_be_by_the_one_that_runs() 
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("localhost", "localhost"), ("127.0.0.1", "127.1")]
+    ("one", "other", "said"),
+    [
+        ("", "127.0.0.1", "--listen: :{port} and 127.0.0.1:{port} overlap; remove one of them"),
+        ("127.0.0.1", "0.0.0.0", "--listen: 127.0.0.1:{port} and 0.0.0.0:{port} overlap; remove one of them"),
+        ("localhost", "127.0.0.1", "--listen: localhost:{port} and 127.0.0.1:{port} overlap; remove one of them"),
+        ("localhost", "localhost", "--listen: localhost:{port} is given twice; remove one of them"),
+        ("[::1]", "[::1]", "--listen: [::1]:{port} is given twice; remove one of them"),
+        ("127.0.0.1", "127.1", "cannot listen on 127.1:{port}: the port is taken"),
+    ],
 )
-def test_check_knows_listeners_that_are_in_each_others_way(one: str, other: str) -> None:
+def test_check_knows_listeners_that_are_in_each_others_way(one: str, other: str, said: str) -> None:
+    """As far as that is known without a resolver, it is said so, and nothing else."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     done = check("--listen", f"{one}:{port}", "--listen", f"{other}:{port}", "--receiver", "127.0.0.1:25")
     assert done.returncode == 2
-    assert f"cannot listen on {other}:{port}" in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"shimproxy: {said.format(port=port)}")
 
 
-@pytest.mark.parametrize("admin", ["127.0.0.1", "192.0.2.1"])
-def test_check_knows_an_admin_page_in_a_listeners_place(admin: str) -> None:
+@pytest.mark.parametrize(
+    ("admin", "said"),
+    [
+        (
+            "127.0.0.1",
+            "--admin: 127.0.0.1:{port} is where senders connect (--listen 127.0.0.1:{port}); give it",
+        ),
+        (
+            "localhost",
+            "--admin: localhost:{port} is where senders connect (--listen 127.0.0.1:{port}); give it",
+        ),
+        ("192.0.2.1", "cannot listen on 192.0.2.1:{port}"),
+    ],
+)
+def test_check_knows_an_admin_page_in_a_listeners_place(admin: str, said: str) -> None:
     """And one at an address of another host, as `run` ends at either."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     done = check("--listen", f"127.0.0.1:{port}", "--admin", f"{admin}:{port}", "--receiver", "127.0.0.1:25")
     assert done.returncode == 2
-    assert f"cannot listen on {admin}:{port}" in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"shimproxy: {said.format(port=port)}")
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        ["127.0.0.1:0", "127.0.0.1:0"],
+        ["127.0.0.1:2525", "127.0.0.2:2525"],
+        ["0.0.0.0:2525", "[::1]:2525"],
+        ["127.0.0.1:2525", "127.0.0.1:2526"],
+        ["unix:/run/a", "unix:/run/b"],
+        ["systemd:a", "systemd:b"],
+    ],
+    ids=str,
+)
+def test_listeners_that_are_not_in_each_others_way_pass(listen: list[str]) -> None:
+    assert len(gathered({**NEEDED, "listen": listen, "admin": ["127.0.0.1:2527"]}).settings().listen) == 2
+
+
+# -- one round tells all
+
+FAULTY = """\
+listen = "127.0.0.1:0"
+receiver = 127.0.0.1:25
+tidy = yes
+login-secret = hunter2
+sesions = 3
+cert = "/no/cert.pem"
+key = "/no/key.pem"
+
+[deadline
+reply = 2
+"""
+
+
+def test_check_tells_all_that_is_wrong_after_a_syntax_error_too(file: Path) -> None:
+    """Each faulty line with its mend, what other lines say, and the files that they name; and never a secret."""
+    file.write_text(FAULTY)
+    done = check("--config", str(file), "--record", "/dev/null/records", "--receiver-ca", "/no/ca.pem")
+    assert (done.returncode, done.stdout) == (2, "")
+    said = [line.removeprefix("shimproxy: ").removeprefix(f"{file}: ") for line in done.stderr.splitlines()]
+    beginnings = [
+        "not TOML: Expected newline or end of document after a statement (at line 2, column 17); write "
+        'receiver = "127.0.0.1:25"',
+        "not TOML: Invalid value (at line 3, column 8); write tidy = true",
+        "not TOML: Invalid value (at line 4, column 16)",
+        "not TOML: Expected ']' at the end of a table declaration (at line 9, column 10)",
+        "sesions: there is no such setting, did you mean sessions?",
+        "receiver-tls: mail that arrives with TLS would leave without it",
+        "/no/cert.pem: No such file or directory; check the path and its permissions",
+        "--record: /dev/null/records: ",
+        "key: /no/key.pem: No such file or directory; check the path and its permissions",
+        "--receiver-ca: /no/ca.pem: No such file or directory; check the path and its permissions",
+    ]
+    assert [line for line, begins in zip(said, beginnings, strict=True) if not line.startswith(begins)] == []
+    assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize("line", ["receiver = mail.example:25", "tidy = on", "sender-tls = off", "record = /var/x"])
+def test_the_mend_of_a_line_is_one(line: str, file: Path) -> None:
+    """The file with it can be read, and says what the operator wanted to say."""
+    file.write_text(line)
+    (problem,) = gathered(NEEDED, file=file).problems
+    mend = problem.partition("; write ")[2]
+    file.write_text(mend)
+    found = gathered(NEEDED, file=file)
+    assert (found.problems, mend.partition(" = ")[0]) == ([], line.partition(" = ")[0])
+    found.settings()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "receiver = [\n'a:1'\n'b:1'\n]\n",
+        "receiver = ['a:1'",
+        "a = 1\n" * 100,
+        "x" * 1_000_000,
+        "receiver = '\x1b[31m\x00'\n",
+        "= = =\n" * 1000,
+        "[" * 1_000_000,
+        "[[listener]]\nlisten = 127.0.0.1:1\n",
+    ],
+    ids=lambda text: repr(text[:20]),
+)
+def test_a_file_of_any_form_is_told_of_in_few_lines(text: str, file: Path) -> None:
+    """What it would have set is not missed, and nothing in it reaches a terminal."""
+    file.write_text(text)
+    problems = problems_of(gathered(file=file))
+    assert 1 <= len(problems) <= 12
+    assert all(len(problem) < 1000 and problem.isprintable() for problem in problems)
+    assert not [problem for problem in problems if "receiver: say where" in problem and "receiver" in text]
+
+
+# -- a mend leads to no other complaint
+
+MENDED = [
+    ({"cert": "c", "sender-tls": "off"}, {"cert": "c", "sender-tls": "starttls", "receiver-tls": "required"}),
+    ({"key": "k"}, {"key": "k", "cert": "c", "receiver-tls": "required"}),
+    (
+        {"sender-tls": "opaque", "receiver-tls": "required"},
+        {"sender-tls": "starttls", "receiver-tls": "required", "cert": "c"},
+    ),
+    ({"sender-tls": "opaque", "receiver-tls": "required"}, {"sender-tls": "off", "receiver-tls": "required"}),
+]
+
+
+@pytest.mark.parametrize(("given", "mended"), MENDED, ids=lambda texts: str(texts))
+def test_what_a_mend_names_is_all_that_is_needed(given: dict[str, str], mended: dict[str, str]) -> None:
+    """Each setting that has to be added or changed stands in the message, and with it there is no other one."""
+    problem = " ".join(problems_of(gathered(NEEDED | {name: [text] for name, text in given.items()})))
+    changed = {name: text for name, text in mended.items() if given.get(name) != text}
+    assert all(f"--{name}" in problem or text in problem for name, text in changed.items())
+    gathered(NEEDED | {name: [text] for name, text in mended.items()}).settings()
+
+
+def test_what_the_log_proposes_is_usable() -> None:
+    """Of settings with which shimproxy repairs less."""
+    tried = 0
+    for message in _MESSAGES.values():
+        flags = re.findall(r"--([a-z-]+)(?: (FILE|[a-z]+))?", message)
+        if flags:
+            cert, *others = [(name, [text if text else "true"]) for name, text in flags]
+            for other in others:
+                gathered(NEEDED | dict([cert, other])).settings()
+                tried += 1
+    assert tried == 2
+
+
+@pytest.mark.parametrize("name", ["session", "gracee", "log-levl"])
+def test_what_is_near_a_name_in_a_table_of_a_listener_may_stand_there(name: str, file: Path) -> None:
+    """No setting that applies to all listeners is proposed there, as it would be refused."""
+    file.write_text(f"[[listener]]\nlisten = '127.0.0.1:1'\n{name} = 1\n")
+    (problem,) = gathered(NEEDED, file=file).problems
+    proposed = re.findall(r"did you mean ([\w-]+)", problem)
+    assert all({option.name: option for option in OPTIONS}[each].of_listener for each in proposed)
 
 
 def test_check_does_not_take_one_that_runs_for_another_of_its_own() -> None:
