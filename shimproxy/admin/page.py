@@ -9,6 +9,7 @@ import functools
 import time
 from html import escape
 from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs
 
 from shimproxy.admin.status import MOST_RECENT
 from shimproxy.records import text as record_text
@@ -16,11 +17,17 @@ from shimproxy.records.ladder_svg import svg
 from shimproxy.smtp.catalogue import Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from shimproxy.admin.status import RepairedSession, Status, ViolationCount
 
 _REFRESH_SECONDS: Final = 5
+_MOST_SEARCHED: Final = 200
+"""Characters of a text that is searched for."""
+_NO_LADDER: Final = f"No ladder: the session is too long, or not among the last {MOST_RECENT} repaired ones."
+_BAR: Final = 4
+"""What a minute takes of a graph's width."""
+_HEIGHT: Final = 40
 _VIOLATIONS: Final = {violation.value: violation for violation in Violation}
 _STYLE: Final = """
 :root { color-scheme: light dark; --line: light-dark(#d8dce2, #3a3f47); --dim: light-dark(#5a6270, #a0a8b4);
@@ -42,6 +49,16 @@ details { background: var(--box); border: 1px solid var(--line); border-radius: 
   padding: .5rem .7rem; } summary { cursor: pointer; }
 code { color: var(--mark); font-size: .95em; white-space: nowrap; }
 .ladder { overflow-x: auto; } .ladder svg { max-width: 100%; height: auto; }
+form { display: flex; flex-wrap: wrap; gap: .5rem; margin: .8rem 0; } form label { color: var(--dim);
+  flex-basis: 100%; font-size: .82rem; } input, button { background: var(--box); border: 1px solid var(--line);
+  border-radius: .5rem; color: inherit; font: inherit; padding: .4rem .7rem; } input { flex: 1; min-width: 0; }
+.graphs, .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: .6rem; }
+.cards { margin: 1rem 0; } section p { margin: .1rem 0; } section code { white-space: normal; }
+figure, section { background: var(--box); border: 1px solid var(--line); border-radius: .5rem; margin: 0;
+  padding: .5rem .7rem; }
+figure svg { display: block; height: 3rem; width: 100%; } figure rect { fill: var(--mark); }
+figure line { stroke: var(--line); vector-effect: non-scaling-stroke; } figcaption { font-size: .82rem; }
+.scale { color: var(--dim); display: flex; font-size: .75rem; justify-content: space-between; }
 @media (max-width: 34rem) { .wide { display: none; } }
 """
 # Without it the page is as it was when it was loaded; an open ladder is left alone.
@@ -49,7 +66,7 @@ _SCRIPT: Final = """
 setInterval(async () => {
   const open = [...document.querySelectorAll("details[open]")].map(each => each.id);
   try {
-    const answer = await fetch("/", {cache: "no-store"});
+    const answer = await fetch(location.href, {cache: "no-store"});
     if (!answer.ok) throw answer;
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const id of open) fresh.getElementById(id)?.setAttribute("open", "");
@@ -59,31 +76,99 @@ setInterval(async () => {
 """.replace("SECONDS", str(_REFRESH_SECONDS))
 
 
-def rendered(status: Status) -> str:
-    """The page, in HTML."""
-    return "".join(_page(status))
+def searched(query: str) -> str:
+    """What is searched for by the query of a request: its `find`, in printable characters; nothing if it has none."""
+    found = parse_qs(query, errors="replace").get("find", [""])[0] if query else ""
+    return "".join(filter(str.isprintable, found[:_MOST_SEARCHED])).strip()
 
 
-def _page(status: Status) -> Iterator[str]:
+def rendered(status: Status, find: str = "") -> str:
+    """The page, in HTML; with what has a text in it alone, if one is searched for."""
+    return "".join(_page(status, find))
+
+
+def _page(status: Status, find: str) -> Iterator[str]:
     yield '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>shimproxy</title>'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-    yield f"<style>{_STYLE}</style></head><body><main>"
-    yield "<header><h1>shimproxy</h1>"
-    yield f"<p>{escape(', '.join(status.listening))} &rarr; {escape(status.receiver)}; {_state(status)}</p>"
-    yield f"<p>version {escape(status.version)}, {_workers(status.workers)}, up since {_at(status.started_at)}</p>"
-    yield '<p id="stale" hidden>No answer from shimproxy: this page is out of date.</p></header>'
+    yield f"<style>{_STYLE}</style></head><body><header><h1>shimproxy</h1>"
+    yield '<form action="/" role="search"><label for="find">Search for an address in repaired sessions</label>'
+    yield f'<input id="find" type="search" name="find" value="{escape(find)}" placeholder="192.0.2.1">'
+    yield "<button>Search</button></form>"
+    yield '<p id="stale" hidden>No answer from shimproxy: this page is out of date.</p></header><main>'
+    if find:
+        yield from _found(status, find.lower(), f"<code>{escape(find)}</code>")
+    else:
+        yield from _all(status)
+    yield f"</main><script>{_SCRIPT}</script></body></html>\n"
+
+
+def _found(status: Status, text: str, shown: str) -> Iterator[str]:
+    """What has that text in it, in small letters."""
+    sessions = [session for session in status.recent if session.has(text)]
+    yield f"<h2>Repaired sessions with {shown}</h2>"
+    yield f'<p class="dim">{len(sessions)} of the last {len(status.recent)}. <a href="/">Show everything</a></p>'
+    for session in sessions:
+        yield from _session(session)
+    receivers = {receiver: habits for receiver, habits in status.habits.items() if text in receiver.lower()}
+    if receivers:
+        yield f"<h2>Violations by receivers with {shown}</h2>"
+    for receiver, habits in receivers.items():
+        yield from _habits(receiver, habits)
+
+
+def _all(status: Status) -> Iterator[str]:
+    yield f"<p>{_state(status)}</p>"
+    yield f'<p class="dim">version {escape(status.version)}, {_workers(status.workers)}, '
+    yield f"up since {_at(status.started_at)}</p>"
+    yield from _listeners(status)
     yield from _figures(status)
+    yield "<h2>The last hour</h2>"
+    yield from _graphs(status.hour)
     yield "<h2>Recent repairs</h2>"
     if not status.recent:
         yield '<p class="dim">Nothing yet.</p>'
-    for session in status.recent:
+    for session in status.recent[:MOST_RECENT]:
         yield from _session(session)
     yield "<h2>Violations by receiver</h2>"
     if not status.habits:
         yield '<p class="dim">None yet.</p>'
     for receiver, habits in status.habits.items():
         yield from _habits(receiver, habits)
-    yield f"</main><script>{_SCRIPT}</script></body></html>\n"
+
+
+def _listeners(status: Status) -> Iterator[str]:
+    yield '<div class="cards">'
+    for each in status.listening:
+        yield f"<section><p><strong>{_lines(each.addresses)}</strong></p><p>&rarr; {_lines(each.receivers)}</p>"
+        yield f'<p class="dim">TLS: {escape(each.sender_tls)} with senders, {escape(each.receiver_tls)} with receivers'
+        yield "".join(f"<br><code>{escape(flag)}</code>" for flag in each.flags)
+        yield "</p></section>"
+    yield "</div>"
+
+
+def _lines(texts: Sequence[str]) -> str:
+    return "<br>".join(map(escape, texts))
+
+
+def _graphs(hour: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    yield '<div class="graphs">'
+    for name, minutes in hour.items():
+        most = max(minutes, default=0)
+        words = f"{name}: {sum(minutes):,} in the last hour, at most {most:,} a minute"
+        yield f'<figure><figcaption>{escape(words)}</figcaption><svg viewBox="0 0 {_BAR * len(minutes)} {_HEIGHT}" '
+        yield f'preserveAspectRatio="none" role="img" aria-label="{escape(words)}">'
+        for index, count in enumerate(minutes):
+            if count:
+                height = max(1.0, round(_HEIGHT * count / most, 1))
+                yield f'<rect x="{_BAR * index}" y="{_HEIGHT - height:g}" width="{_BAR - 1}" height="{height:g}">'
+                yield f"<title>{count:,} {_minutes_ago(len(minutes) - 1 - index)}</title></rect>"
+        yield f'<line x1="0" x2="{_BAR * len(minutes)}" y1="{_HEIGHT}" y2="{_HEIGHT}"/></svg>'
+        yield '<div class="scale"><span>an hour ago</span><span>now</span></div></figure>'
+    yield "</div>"
+
+
+def _minutes_ago(count: int) -> str:
+    return "in this minute" if not count else "a minute ago" if count == 1 else f"{count} minutes ago"
 
 
 def _state(status: Status) -> str:
@@ -125,7 +210,7 @@ def _session(session: RepairedSession) -> Iterator[str]:
         yield f'<br><span class="dim">{escape(each["detail"])}</span></td>'
         yield f'<td class="wide">{escape(violation.repair) if violation else ""}</td></tr>'
     yield "</table>"
-    yield _ladder(session.record) if session.record else '<p class="dim">The session is too long for a ladder.</p>'
+    yield _ladder(session.record) if session.record else f'<p class="dim">{_NO_LADDER}</p>'
     yield "</details>"
 
 

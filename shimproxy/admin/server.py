@@ -115,7 +115,8 @@ async def _answer(target: str, supervised: Supervised) -> Answer:
         case "/":
             from shimproxy.admin import page  # with what draws ladders: a MiB that only a reader of it needs
 
-            return Answer(page.rendered(await supervised.status()), kind="text/html; charset=utf-8")
+            shown = page.rendered(await supervised.status(), page.searched(query))
+            return Answer(shown, kind="text/html; charset=utf-8")
         case "/metrics":
             status = await supervised.status()
             text = metrics.exposition(status.figures, status.version)
@@ -200,7 +201,7 @@ class Server:
         path = request.target.partition("?")[0]
         if not path:
             raise RequestRefused(HTTPStatus.BAD_REQUEST, "the target is malformed")
-        target = request.target if request.target == "/readyz?receiver" else path
+        target = request.target if request.target == "/readyz?receiver" or path == "/" else path
         if supervised.serves and (target == "/healthz" or (target == "/readyz" and not supervised.stopping)):
             return _OK
         if path not in _PATHS:

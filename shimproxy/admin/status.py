@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from shimproxy.admin.last_hour import LastHour
 from shimproxy.observe.series import MOST_RECEIVERS, OTHER, Series, add_figures, series
 from shimproxy.smtp.catalogue import Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 MOST_RECENT: Final = 20
-"""Repaired sessions that are kept."""
+"""Repaired sessions that are kept with their records."""
+MOST_KEPT: Final = 200
+"""Repaired sessions that are kept, to be searched."""
 _MOST_SEEN: Final = 100 * len(Violation)
 _OF_SENDERS: Final = frozenset(violation.value for violation in Violation if violation.by == "sender")
 _REPAIRS: Final = re.compile(r'repairs_total\{violation="([^"]*)",receiver="((?:[^"\\]|\\.)*)"\}').fullmatch
@@ -38,7 +41,12 @@ class RepairedSession:
     repairs: list[dict[str, str]]
     """For each of the first of them: "violation", "phase" and "detail"."""
     record: str = ""
-    """The session as `--record` would write it, if it was traced and is not too long."""
+    """The session as `--record` would write it, if it was traced, is not too long, and among the last ones."""
+
+    def has(self, text: str) -> bool:
+        """Whether a text, in small letters, stands in it."""
+        details = (each["detail"] for each in self.repairs)
+        return any(text in each.lower() for each in (self.id, self.sender, self.receiver, *details, self.record))
 
 
 @attrs.define
@@ -52,13 +60,33 @@ class ViolationCount:
     last_at: float
 
 
+@attrs.frozen
+class ServedListener:
+    """Where senders connect, and what is done for those who do, in words that can be shown anywhere."""
+
+    addresses: tuple[str, ...]
+    """HOST:PORT or unix:PATH, each with the port that it has indeed."""
+    receivers: tuple[str, ...]
+    sender_tls: str
+    receiver_tls: str
+    flags: tuple[str, ...]
+    """What is particular about it: flags behind its address, and settings of its own as NAME=VALUE."""
+
+    @property
+    def words(self) -> str:
+        """All of it on a line."""
+        tls = f"TLS {self.sender_tls} with senders, {self.receiver_tls} with receivers"
+        return "; ".join((f"receiver {', '.join(self.receivers)}", tls, ", ".join(self.flags))).removesuffix("; ")
+
+
 @attrs.frozen(kw_only=True)
 class Status:
     """The answer to what is going on."""
 
     version: str
     receiver: str
-    listening: list[str]
+    listening: list[ServedListener]
+    """None of them while it stops."""
     started_at: float
     """In seconds since 1970."""
     serves: bool
@@ -67,6 +95,8 @@ class Status:
     """Whether no new connections are taken."""
     workers: int
     figures: Series
+    hour: Mapping[str, Sequence[int]]
+    """What is drawn -> how much of it there was in each minute of the last hour."""
     recent: list[RepairedSession]
     """The last first."""
     habits: dict[str, list[ViolationCount]]
@@ -80,7 +110,8 @@ class Totals:
     started_at: float = attrs.field(factory=time.time)
     past: Series = attrs.field(factory=dict)
     """The figures of workers that have ended."""
-    recent: deque[RepairedSession] = attrs.field(factory=lambda: deque(maxlen=MOST_RECENT))
+    recent: deque[RepairedSession] = attrs.field(factory=lambda: deque(maxlen=MOST_KEPT))
+    hour: LastHour = attrs.field(factory=LastHour)
     _receivers: set[str] = attrs.field(factory=set)
     """Those that have figures of their own."""
     _seen: dict[tuple[str, str], tuple[float, float]] = attrs.field(factory=dict)
@@ -89,6 +120,8 @@ class Totals:
     def repaired(self, session: RepairedSession) -> None:
         """Take note of a repaired session."""
         self.recent.appendleft(session)
+        if len(self.recent) > MOST_RECENT:
+            self.recent[MOST_RECENT] = attrs.evolve(self.recent[MOST_RECENT], record="")
         for repair in session.repairs:
             key = session.receiver, repair["violation"]
             first_at, _ = self._seen.get(key, (session.ended_at, 0.0))
@@ -138,6 +171,7 @@ class Totals:
             "started_at": self.started_at,
             "past": self.past,
             "recent": [attrs.asdict(each) for each in self.recent],
+            "hour": self.hour.as_json(),
             "seen": [(*key, *times) for key, times in self._seen.items()],
         }
 
@@ -145,6 +179,8 @@ class Totals:
     def of_json(cls, left: Mapping[str, Any]) -> Totals:
         """What `as_json` gave."""
         history = cls(left["started_at"], dict(left["past"]))
+        if hour := left.get("hour"):
+            history.hour = LastHour.of_json(hour)
         for each in reversed(left["recent"]):
             history.repaired(RepairedSession(**each))
         history._seen.update(

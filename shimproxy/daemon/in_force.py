@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from shimproxy.admin.status import ServedListener
 from shimproxy.daemon.workers import Service
 from shimproxy.net.address import address_text
 from shimproxy.net.errors import ListenFailed
@@ -67,6 +68,21 @@ class SettingsInForce:
     def addresses(self) -> list[str]:
         """Where it listens."""
         return [address_text(sock.getsockname()) for sock in chain.from_iterable(self.listening.values())]
+
+    @property
+    def served(self) -> list[ServedListener]:
+        """Each listener, with its receivers and flags; none where the settings are not known."""
+        if self.settings is None:
+            return []
+        own = self.sources.own_of_listeners()
+        found: list[ServedListener] = []
+        for (name, listener), its_own in zip(named(self.settings.listen), own, strict=True):
+            its = self.settings.of(listener)
+            addresses = [address_text(sock.getsockname()) for sock in self.listening.get(name, [])]
+            receivers = map(str, its.receiver)
+            tls = its.sender_tls_used.value, its.receiver_tls.value
+            found.append(ServedListener((*addresses,), (*receivers,), *tls, (*listener.flags, *its_own)))
+        return found
 
     @property
     def receivers(self) -> str:

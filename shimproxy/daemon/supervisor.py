@@ -15,6 +15,7 @@ import math
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Final
@@ -116,6 +117,7 @@ class Supervisor:
         if self._stopping:
             return
         self.nursery.start_soon(keep_watch, self._workers.answered)
+        self.nursery.start_soon(self._workers.history.hour.keep, self._workers.figures)
         with trio.CancelScope() as self._changing:
             if self._left is None:
                 await self._in_force.adopt(self.gather())
@@ -129,6 +131,9 @@ class Supervisor:
             return
         admin = f", admin {', '.join(self._in_force.admin.addresses)}" if self._in_force.admin else ""
         say(f"shimproxy ready: {self._what_is_so}{admin}")
+        served = self._in_force.served
+        for each in served if len(served) > 1 or any(each.flags for each in served) else ():
+            say(f"  {', '.join(each.addresses)}: {each.words}")
         self._notify_ready()
 
     @property
@@ -160,15 +165,18 @@ class Supervisor:
         """What is so, and what was done."""
         await self._workers.heard()
         figures = self._workers.figures()
+        hour = self._workers.history.hour
+        hour.note(figures, time.time())
         return Status(
             version=self.version,
             receiver=self._in_force.receivers,
-            listening=[] if self._stopping else self._in_force.addresses,
+            listening=[] if self._stopping else self._in_force.served,
             started_at=self._workers.history.started_at,
             serves=self.serves,
             stopping=self._stopping,
             workers=len(self._workers.all),
             figures=figures,
+            hour={name: [*grown] for name, grown in hour.grown.items()},
             recent=[*self._workers.history.recent],
             habits=self._workers.history.habits(figures),
         )

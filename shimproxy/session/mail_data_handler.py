@@ -182,6 +182,7 @@ class MailDataHandler:
             if result is STOPPED:
                 forwarder.give_up_receiver(owed)
                 events.phase = SessionPhase.DRAINING
+                events.record.drains += 1
                 if not await reader.drain():
                     result = SENDER_GONE
         except DeadlinePassed as late:

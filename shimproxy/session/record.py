@@ -77,6 +77,12 @@ class SessionRecord:
     """Mail data that got a reply, whatever it was."""
     accepted: int = attrs.field(default=0, metadata=counter("accepted_total", "Mail data that the receiver accepted."))
     """Mail data that the receiver answered with 2yz, relayed as such."""
+    drains: int = attrs.field(
+        default=0,
+        metadata=counter(
+            "drains_total", "Mails whose rest shimproxy read and dropped, because the receiver took no more of them."
+        ),
+    )
     first_repairs: list[Repair] = attrs.field(factory=list)
     """The first of them, MOST_REPAIRS_KEPT at most, with what was seen."""
     replies: list[int] = attrs.field(

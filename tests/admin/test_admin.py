@@ -22,9 +22,10 @@ import pytest
 from shimproxy import SessionRecord, Violation
 from shimproxy.admin import page
 from shimproxy.admin.health import ask
+from shimproxy.admin.last_hour import LastHour
 from shimproxy.admin.repaired import repaired_session
 from shimproxy.admin.server import MOST_AWAITED
-from shimproxy.admin.status import Status, Totals
+from shimproxy.admin.status import MOST_KEPT, MOST_RECENT, ServedListener, Status, Totals
 from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import SECONDS, Talk
 from shimproxy.observe import metrics
@@ -34,6 +35,7 @@ from shimproxy.session.record import Repair
 from tests.daemon.test_supervisor import Session, running, settings
 from tests.peers.here import run_here
 from tests.peers.processes import missing, need, poll, run
+from tests.records.test_record_files import everything
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -324,6 +326,9 @@ def test_clients_that_never_finish_a_request_leave_room_for_health(receiver: Fau
 # -- the page
 
 
+WITH_RECORD = repaired_session(everything())
+
+
 def status(**changes: Any) -> Status:
     history = Totals(started_at=1767225600.0)
     made = record()
@@ -337,12 +342,13 @@ def status(**changes: Any) -> Status:
     given = Status(
         version="1.2.3",
         receiver="192.0.2.7:25",
-        listening=["127.0.0.1:2525"],
+        listening=[ServedListener(("127.0.0.1:2525",), ("192.0.2.7:25",), "opaque", "off", ("lf-only-devices",))],
         started_at=history.started_at,
         serves=True,
         stopping=False,
         workers=2,
         figures=figures,
+        hour=history.hour.grown,
         recent=[*history.recent],
         habits=history.habits(figures),
     )
@@ -364,6 +370,112 @@ def test_the_page_says_what_is_so() -> None:
         assert words in text
     assert "Nothing yet." in page.rendered(status(recent=[], habits={}))
     assert "stopping" in page.rendered(status(stopping=True))
+
+
+def test_the_page_shows_each_listener_with_its_receivers_and_flags(receiver: FaultyReceiver, tmp_path: Path) -> None:
+    """As the start does; a secret is not shown."""
+    text = (
+        f'admin = "{HOST}:0"\n'
+        f'[[listener]]\nlisten = "{HOST}:0,lf-only-devices"\nreceiver = "{HOST}:{receiver.port}"\ntidy = true\n'
+        'max-size = "<b>=1MiB"\nlogin = "me"\nlogin-secret = "hunter2"\nlogin-in-clear = true\n'
+        f'[[listener]]\nlisten = "{HOST}:0"\nreceiver = "unix:/run/other"\n'
+    )
+    with running(tmp_path, text) as run:
+        assert run.process.stdout
+        lines = [run.process.stdout.readline() for _ in range(2)]
+        shown = get(run, "/")[1]
+    first, second = (f"{HOST}:{port}" for port in run.ports)
+    own = "lf-only-devices, tidy=true, max-size=<b>=1MiB, login=me, login-secret, login-in-clear=true"
+    assert lines == [
+        f"  {first}: receiver {HOST}:{receiver.port}; TLS off with senders, off with receivers; {own}\n",
+        f"  {second}: receiver unix:/run/other; TLS opaque with senders, off with receivers\n",
+    ]
+    for words in (
+        first,
+        second,
+        f"{HOST}:{receiver.port}",
+        "unix:/run/other",
+        "lf-only-devices",
+        "max-size=&lt;b&gt;=1",
+    ):
+        assert words in shown
+    assert "hunter2" not in shown
+
+
+def test_the_page_is_searched_for_an_address() -> None:
+    """In all repaired sessions that are kept, of which the page shows the last ones."""
+    history = Totals()
+    for number in range(2 * MOST_KEPT):
+        history.repaired(
+            attrs.evolve(WITH_RECORD, id=f"a-{number}", sender=f"192.0.2.{number % 250}:1", record=WITH_RECORD.record)
+        )
+    assert len(history.recent) == MOST_KEPT
+    assert [bool(each.record) for each in history.recent] == [True] * MOST_RECENT + [False] * (MOST_KEPT - MOST_RECENT)
+    searched = status(recent=[*history.recent])
+    assert page.rendered(searched).count("<details") == MOST_RECENT
+    assert page.rendered(searched, "192.0.2.249:").count("<details") == 1
+    found = page.rendered(searched, "198.51.100.1")
+    assert ("<details" in found, f"0 of the last {MOST_KEPT}" in found) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("find=192.0.2.1", "192.0.2.1"),
+        ("find=%5B2001%3Adb8%3A%3A1%5D%3A25", "[2001:db8::1]:25"),
+        ("find=+a%40b.example+", "a@b.example"),
+        ("x=1&find=a", "a"),
+        ("find=%1b%5b31m%00%ff%0d%0a", "[31m\ufffd"),
+        ("find=" + "x" * 10_000, "x" * 200),
+        ("&" * 10_000, ""),
+        ("find", ""),
+        ("", ""),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_what_is_searched_for_is_short_and_printable(query: str, found: str) -> None:
+    assert page.searched(query) == found
+
+
+def test_what_is_searched_for_is_text_on_the_page(receiver: FaultyReceiver, tmp_path: Path) -> None:
+    with running(tmp_path, with_admin(receiver)) as run:
+        code, shown = get(run, "/?find=%22%3E%3Cscript%3Ealert(1)%3C/script%3E")
+    assert (code, shown.count("<script")) == (200, 1)
+    assert 'value="&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;"' in shown
+
+
+# -- the last hour
+
+
+def test_the_last_hour_has_a_number_for_each_minute() -> None:
+    """What was there before it is in none of them; what happens after the hour has pushed it out."""
+    sut = LastHour()
+    sut.note({"sessions_total": 5}, 60 * 1000)
+    sut.note({"sessions_total": 7, 'repairs_total{violation="a",receiver="b"}': 3, "repairs_totals": 9}, 60 * 1000 + 59)
+    sut.note({"sessions_total": 8}, 60 * 1002)
+    assert [*sut.grown["sessions"]][-3:] == [7, 0, 1]
+    assert [*sut.grown["repairs"]][-3:] == [3, 0, 0]
+    sut = LastHour.of_json(json.loads(json.dumps(sut.as_json())))
+    sut.note({"sessions_total": 9}, 60 * 1061)
+    assert (len(sut.grown["sessions"]), [*sut.grown["sessions"]][:1], sum(sut.grown["sessions"])) == (60, [1], 2)
+    sut.note({"sessions_total": 9}, 60 * 5000)
+    assert sum(sut.grown["sessions"]) == 0
+
+
+def test_a_clock_that_is_set_and_figures_that_are_lost_leave_the_hour_in_order() -> None:
+    sut = LastHour()
+    for total, now in ((5, 6000), (7, 60), (3, 6000), (4, 6060)):
+        sut.note({"drains_total": total}, now)
+    assert [*sut.grown["drains"]][-2:] == [7, 1]
+    assert LastHour.of_json([None, {"other": [[1], 1]}]).grown == LastHour().grown
+
+
+def test_a_graph_says_in_words_what_it_shows() -> None:
+    text = page.rendered(status(hour={"drains": [0] * 57 + [1, 0, 1234]}))
+    assert 'aria-label="drains: 1,235 in the last hour, at most 1,234 a minute"' in text
+    assert "<title>1,234 in this minute</title>" in text
+    assert "<title>1 2 minutes ago</title>" in text
+    assert "repairs: 0 in the last hour, at most 0 a minute" in page.rendered(status(hour={"repairs": [0] * 60}))
 
 
 def test_only_what_a_receiver_does_is_a_habit_of_its() -> None:
@@ -398,9 +510,13 @@ def test_chromium_shows_the_page(dark: bool, width: int, receiver: FaultyReceive
             session.say(b".", b"552")
             session.say(b"QUIT", b"221")
         poll(lambda: "early-reply" in get(run, "/")[1], "a repair on the page")
+        poll(lambda: "drains: 1 in the last hour" in get(run, "/")[1], "a drain on the page")
         found = re.search(r", admin (\S+)", run.ready)
         assert found
         shown = run_chromium(f"http://{found[1]}/", dark, width, tmp_path)
+        searched = run_chromium(f"http://{found[1]}/?find={HOST}", dark, width, tmp_path)
+    assert "Repaired sessions with <code>127.0.0.1</code>" in searched.said
+    assert "CONSOLE" not in searched.account
     assert "&lt;script&gt;alert" in shown.said
     assert "<img" not in shown.said
     assert shown.said.count("<script") == 1

@@ -79,7 +79,8 @@ class Run:
 
     def await_ready(self) -> None:
         assert self.process.stdout
-        line = self.process.stdout.readline()
+        while (line := self.process.stdout.readline()).startswith("  "):
+            pass  # each listener, as the program before an upgrade showed it
         assert line.startswith("shimproxy ready: listening on "), (line, self.log)
         self.ready = line
         addresses = line.partition(" on ")[2].partition(", receiver ")[0]
