@@ -11,11 +11,12 @@ import attrs
 import trio
 
 from shimproxy.config.listener import Listener, SettingsError
+from shimproxy.net.acceptor import Acceptor
 from shimproxy.net.address import Address, BoundAddress, address_text
 from shimproxy.net.block import Block
 from shimproxy.net.driver import Driver
 from shimproxy.net.leg import Leg
-from shimproxy.net.listen import Spare, accept_forever, descriptors_left, prepare, turn_away
+from shimproxy.net.listen import Spare, descriptors_left, prepare, turn_away
 from shimproxy.net.origin import Origin, party
 from shimproxy.net.watch import Watchdog
 from shimproxy.observe.journal import Journal, SafeObserver
@@ -295,15 +296,16 @@ async def serve_on(
             sessions = _Sessions(settings, told, driver, watchdog, closer, admission, journal, metrics)
             if metrics:
                 metrics.phases = sessions.phases
-            with trio.CancelScope() as accepting:
-                async with trio.open_nursery() as listening:
-                    for sock, context in found.items():
-                        begin = partial(sessions.begin, context)
-                        refuse = partial(sessions.refuse, context)
-                        listening.start_soon(accept_forever, sock, begin, refuse, spare, journal.accept_failed)
-                    task_status.started([BoundAddress.of(sock.getsockname()) for sock in sockets])
-                    await stop.closing()
-                    accepting.cancel()
+            acceptors = []
+            for sock, context in found.items():
+                begin, refuse = partial(sessions.begin, context), partial(sessions.refuse, context)
+                acceptor = Acceptor(sock, driver, watchdog.watch(), begin, refuse, spare, journal.accept_failed)
+                acceptor.start()
+                acceptors.append(acceptor)
+            task_status.started([BoundAddress.of(sock.getsockname()) for sock in sockets])
+            await stop.closing()
+            for acceptor in acceptors:
+                acceptor.close()
             close_sockets(sockets)
             stop.has_closed()
             await _let_retire(sessions, stop)
