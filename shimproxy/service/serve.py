@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -128,7 +129,8 @@ class _Sessions:
             return
         peer = address_text(sockaddr)
         settings, policy = self.settings, context.policy
-        tracer = Tracer(settings.record_mail_data) if settings.trace or settings.record else None
+        traced = settings.trace or settings.record
+        tracer = Tracer(settings.record_mail_data, clock=time.perf_counter) if traced else None
         events = SessionEvents(SessionRecord(f"{self._process}-{next(self._ids)}", peer), self.observer, tracer=tracer)
         self.watchdog.catch_up()  # the session starts at once, and the watchdog may have its round after that
         watch = self.watchdog.watch()
