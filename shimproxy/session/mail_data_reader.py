@@ -13,7 +13,7 @@ It does not know where the mail data go.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from shimproxy.session.sender import Sender
     from shimproxy.session.size_limit import SizeLimit
     from shimproxy.smtp.reply import LocalReply
+
+_END_OCTETS: Final = len(b".\r\n")  # what stands before it is the mail's last line end
+_DEVICE_END_OCTETS: Final = len(b".\n")
 
 
 class EndFinder(Protocol):
@@ -138,6 +141,13 @@ class MailDataReader:
         self._timer.forgive_slowness(until)
 
     @property
+    def octets_of_mail(self) -> int:
+        """What was read from the sender, without the end of mail data."""
+        if not (self.ended and self.of_lines):
+            return self.octets_taken
+        return self.octets_taken - (_DEVICE_END_OCTETS if isinstance(self._end, EndOfDeviceData) else _END_OCTETS)
+
+    @property
     def of_lines(self) -> bool:
         """Whether it is mail data, and not a chunk."""
         return not isinstance(self._end, EndOfChunk)
@@ -146,6 +156,13 @@ class MailDataReader:
     def stray_count(self) -> int:
         """How many octets of the mail data were not canonical, as far as they were to be forwarded."""
         return self._normaliser.stray_count if self._normaliser else 0
+
+    @property
+    def stray_seen(self) -> dict[str, int]:
+        """What they were, and where the first one stands: its octet, and its line unless that is far behind."""
+        seen = self._normaliser.seen if self._normaliser else None
+        figures = attrs.asdict(seen) if seen else {}
+        return {name: figure for name, figure in figures.items() if figure is not None}
 
     def portion(self, stop: int | None) -> memoryview | bytes:
         """What is to be forwarded of the block that was read last, up to `stop`, which `next_block` has said.

@@ -112,7 +112,12 @@ class Command:
         """What is to be told of its violation."""
         if self.foreign:
             return {"what": self.foreign.what, "mend": self.foreign.mend, "octets": self.octets}
-        return {"verb": self.verb.value, "octets": self.octets}
+        fault: dict[str, int | str] = {"verb": self.verb.value, "octets": self.octets}
+        if self.violation is Violation.BARE_NEWLINE:
+            fault["bare_lf"] = 1  # with a CR or a NUL in it, it is `unknown-octets`
+        elif self.violation is Violation.UNKNOWN_OCTETS:
+            fault |= {"bare_cr": self.line[:-2].count(b"\r"), "nul": self.line.count(b"\0")}
+        return fault
 
     @property
     def known(self) -> bool:

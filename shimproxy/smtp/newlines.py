@@ -21,6 +21,11 @@ _STRAY = re.compile(rb"(?<=\r\n)\.(?=\n|\0|\r(?!\n))|(?<!\r)\n\.?|\r(?!\n)|\0")
 _DOT_ALONE = re.compile(rb"(?<=\r\n)\.(?=\n|\0|\r(?!\n))")  # which is not stray, but the octet behind it
 _STRAY_OF_DEVICES = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0")
 
+_FIRST = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0").search
+_FIRST_OF_DEVICES = re.compile(rb"\r(?!\n)|\0").search
+_COUNTED_OCTETS = 64 * 1024
+"""In how much of clean mail data lines are counted: to count them in all would cost more than to judge them."""
+
 
 class Newlines(enum.StrEnum):
     """What is done about stray octets, in commands and mail data."""
@@ -31,6 +36,27 @@ class Newlines(enum.StrEnum):
     """The mail is drained and refused, the command is refused."""
     PASS = "pass"
     """Octet for octet."""
+
+
+@attrs.define(eq=False)
+class StraySeen:
+    """What the stray octets of one mail's data are, and where the first one stands."""
+
+    bare_lf: int = 0
+    bare_cr: int = 0
+    nul: int = 0
+    first_octet: int = 0
+    """Its place in the mail data, from 0."""
+    first_line: int | None = None
+    """Its line, from 1; None where it stands too far behind the beginning for lines to have been counted."""
+
+    def count(self, octets: bytes, *, lf_ends_lines: bool) -> None:
+        """Take octets into account that are not parted within a line end."""
+        pairs = octets.count(b"\r\n")
+        self.bare_cr += octets.count(b"\r") - pairs
+        self.nul += octets.count(b"\0")
+        if not lf_ends_lines:
+            self.bare_lf += octets.count(b"\n") - pairs
 
 
 @attrs.define(eq=False)
@@ -49,6 +75,12 @@ class Normaliser:
     lf_ends_lines: bool = False
     stray_count: int = 0
     """How many octets were stray; where `lf_ends_lines`, an LF alone is none."""
+    seen: StraySeen | None = None
+    """What they were, if there were any."""
+    _octets_before: int = 0
+    """What was judged before, of the mail data as they came."""
+    _lines_before: int | None = 0
+    """Their lines; None once they are more than are counted."""
     _before: bytes = b"\r\n"
     """The line end before the next octet, if there is one; the end of the DATA command counts."""
     _held: bytes = b""
@@ -72,8 +104,33 @@ class Normaliser:
             if start == stop:
                 return b""
         if has_stray(block, start, stop) or (before == b"\n" and block[start] == _DOT):
-            return self._without_stray(before, bytes(memoryview(block)[start:stop]), ended)
+            octets = bytes(memoryview(block)[start:stop])
+            self._see(octets)
+            return self._without_stray(before, octets, ended)
+        if not (ended or self.seen):
+            self._count_lines(block, start, stop)
         return memoryview(block)[start:stop]
+
+    def _count_lines(self, block: bytearray, start: int, stop: int) -> None:
+        """Count clean octets that others follow."""
+        self._octets_before += stop - start
+        if self._octets_before > _COUNTED_OCTETS:
+            self._lines_before = None
+        elif self._lines_before is not None:
+            self._lines_before += block.count(b"\n", start, stop)
+
+    def _see(self, octets: bytes) -> None:
+        """Note what is stray in these, of which something may be."""
+        seen = self.seen
+        if seen is None and (first := (_FIRST_OF_DEVICES if self.lf_ends_lines else _FIRST)(octets)):
+            line = (
+                None if self._lines_before is None else self._lines_before + octets.count(b"\n", 0, first.start()) + 1
+            )
+            seen = self.seen = StraySeen(first_octet=self._octets_before + first.start(), first_line=line)
+        if seen:
+            seen.count(octets, lf_ends_lines=self.lf_ends_lines)
+        else:
+            self._count_lines(bytearray(octets), 0, len(octets))
 
     def _look_ahead(self, block: bytearray, start: int, stop: int) -> int:
         """Hold what can't be judged yet; up to where there is something to be judged now."""

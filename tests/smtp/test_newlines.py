@@ -9,11 +9,12 @@ import itertools
 import re
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 
 from shimproxy.net.block import BLOCK_START
 from shimproxy.smtp.mail_data import EndOfData, EndOfDeviceData
-from shimproxy.smtp.newlines import Normaliser
+from shimproxy.smtp.newlines import Normaliser, StraySeen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -191,3 +192,54 @@ def test_what_a_device_sends_becomes_canonical(data: bytes, expected: bytes, str
         sut = Normaliser(lf_ends_lines=True)
         assert canonical(blocks, sut, EndOfDeviceData()) == (expected, True)
         assert sut.stray_count == stray, blocks
+
+
+# -- what was stray, and where
+
+
+def seen(octets: bytes, cuts: int, *, lf_ends_lines: bool = False) -> StraySeen | None:
+    """What is noted of mail data that come in so many octets at a time."""
+    sut = Normaliser(lf_ends_lines)
+    for start in range(0, len(octets), cuts):
+        part = octets[start : start + cuts]
+        block = bytearray(BLOCK_START) + part
+        sut.feed(block, BLOCK_START, len(block), ended=start + cuts >= len(octets))
+    return sut.seen
+
+
+@pytest.mark.parametrize("cuts", [1, 2, 3, 5, 1000])
+@pytest.mark.parametrize(
+    ("octets", "expected"),
+    [
+        (b"a\r\nb\r\n.\r\n", None),
+        (b"a\r\nb\nc\r\n.\r\n", StraySeen(bare_lf=1, first_octet=4, first_line=2)),
+        (b"a\nb\rc\0d\r\n.\r\n", StraySeen(bare_lf=1, bare_cr=1, nul=1, first_octet=1, first_line=1)),
+        (b"a\r\nb\r\nc\r\r\n\0\r\n.\r\n", StraySeen(bare_cr=1, nul=1, first_octet=7, first_line=3)),
+        (b"x\r\n.\ny\r\n.\r\n", StraySeen(bare_lf=1, first_octet=4, first_line=2)),
+        (b"\n\n\n\r\n.\r\n", StraySeen(bare_lf=3, first_octet=0, first_line=1)),
+    ],
+)
+def test_what_is_stray_is_told_by_its_kind_and_place_at_every_segmentation(
+    octets: bytes, expected: StraySeen | None, cuts: int
+) -> None:
+    found = seen(octets, cuts)
+
+    assert (found and attrs.asdict(found)) == (expected and attrs.asdict(expected))
+
+
+def test_where_a_line_ends_in_lf_none_is_stray() -> None:
+    found = seen(b"a\nb\rc\n.\n", 4, lf_ends_lines=True)
+
+    assert found
+    assert (found.bare_lf, found.bare_cr, found.first_line) == (0, 1, 2)
+
+
+def test_far_behind_the_beginning_there_is_an_octet_but_no_line() -> None:
+    """Lines are counted in the first 64 KiB only, as to count them costs more than to judge them."""
+    clean = b"x" * 98 + b"\r\n"
+    near, far = (seen(clean * count + b"\0\r\n.\r\n", 10_000) for count in (100, 1000))
+
+    assert near
+    assert (near.first_line, near.first_octet) == (101, 10_000)
+    assert far
+    assert (far.first_line, far.first_octet) == (None, 100_000)
