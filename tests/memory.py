@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -12,12 +12,14 @@ from shimproxy.help.explain import stage
 from shimproxy.help.explain.stage import AMPLE_OCTETS, MemoryObserver, MemoryRoute, MemorySocket
 from shimproxy.records.text import read, record_text_of
 from shimproxy.session.limits import Limits
+from shimproxy.session.mail_account import MailOutcome
 from shimproxy.session.policy import Policy
 from shimproxy.session.trace import RECEIVER, SENDER, SHIM
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from shimproxy.session.mail_account import MailSummary
     from shimproxy.session.record import SessionRecord
 
 __all__ = [
@@ -32,13 +34,29 @@ __all__ = [
 ]
 
 
+_TOLD: Final = (
+    "command",
+    "recipients",
+    "recipient_count",
+    "accepted_count",
+    "size",
+    "verdict",
+    "verdict_code",
+    "verdict_is_own",
+    "at",
+    "verdicts",
+    "outcome",
+    "repairs",
+)
+
+
 @attrs.define(eq=False)
 class Stage(stage.Stage):
     """A stage whose outcome can be compared with another's."""
 
     def check_trace(self) -> None:
         """Once the session is over, its trace is whole, and its text can be read back."""
-        if self.over and self.record.is_traced and self.session.events.telling:
+        if self.over and self.record.trace and self.session.events.telling:
             check_octets(self.record)
             text = record_text_of(self.record)
             assert record_text_of(read(text)) == text
@@ -46,8 +64,21 @@ class Stage(stage.Stage):
     def outcome(self) -> tuple[object, ...]:
         """All that both peers saw and the record says, for comparing two runs."""
         self.check_trace()
+        self.check_mails()
         sockets = [(bytes(s.written), s.got_fin, s.got_rst) for s in (self.sender, self.receiver)]
-        return (*sockets, tuple(str(violation) for violation in self.repaired), self.over)
+        return (*sockets, tuple(str(violation) for violation in self.repaired), self.over, *map(told, self.mails))
+
+    def check_mails(self) -> None:
+        """Once the session is over, each mail that was accepted has its line, and no other says so."""
+        if self.over and self.tells_mails:
+            accepted = [mail for mail in self.mails if mail.outcome in (MailOutcome.ACCEPTED, MailOutcome.PARTLY)]
+            assert len(accepted) == self.record.accepted
+            assert all(mail.ended_at for mail in self.mails)
+
+
+def told(mail: MailSummary) -> tuple[object, ...]:
+    """What is told of a mail, but for its times."""
+    return tuple(getattr(mail, name) for name in _TOLD)
 
 
 def staged(
@@ -58,7 +89,7 @@ def staged(
     never_short: bool = False,
     telling: bool = True,
 ) -> Stage:
-    """Run `script` on a started stage, and return the stage. Without `telling` nothing of the dialogue is noted."""
+    """Run `script` on a started stage, and return the stage. Without `telling` there is its record alone."""
     clock = trio.testing.MockClock()
     stages: list[Stage] = []
 
@@ -66,7 +97,7 @@ def staged(
         async with trio.open_nursery() as nursery:
             stage = Stage(nursery, clock, limits=limits or Limits(), policy=policy or Policy(), never_short=never_short)
             if not telling:
-                stage.account.wants_dialogue, stage.tracer = False, None
+                stage.account.wants_dialogue, stage.tracer, stage.tells_mails = False, None, False
             stages.append(stage)
             await stage.start()
             await script(stage)
@@ -74,6 +105,7 @@ def staged(
 
     trio.run(main, clock=clock)
     stages[0].check_trace()
+    stages[0].check_mails()
     return stages[0]
 
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from shimproxy.config.listener import SettingsError, all_of
 from shimproxy.net.address import Address, Endpoint, Network, UnixPath, ip_address, parse_endpoint, parse_network
+from shimproxy.net.errors import AddressError
 from shimproxy.net.origin import Allowed
-from shimproxy.observe.log_output import STANDARD_ERROR, SYSLOG
+from shimproxy.observe.log_output import STANDARD_ERROR, SYSLOG, server_of
 from shimproxy.smtp.ehlo import HiddenKeyword
 from shimproxy.smtp.reply import ReplyReader
-from shimproxy.smtp.rewrite import Rewrite
 from shimproxy.smtp.tidy import is_possible_name
 
 if TYPE_CHECKING:
@@ -116,8 +116,17 @@ def are_sizes(_: object, attribute: attrs.Attribute[Mapping[str, int]], value: M
 
 def is_log(_: object, attribute: attrs.Attribute[str], value: str) -> None:
     """Raise SettingsError for where nothing can be logged to."""
-    if value not in (STANDARD_ERROR, SYSLOG) and not value.startswith(f"{SYSLOG}:/"):
-        raise SettingsError(f"{attribute.name}: {value!r} is none of stderr, syslog and syslog:/PATH")
+    if value in (STANDARD_ERROR, SYSLOG) or value.startswith(f"{SYSLOG}:/"):
+        return
+    try:
+        known = server_of(value) is not None
+    except AddressError as error:
+        raise SettingsError(f"{attribute.name}: {error}") from None
+    if not known:
+        raise SettingsError(
+            f"{attribute.name}: {value!r} is none of stderr, syslog, syslog:/PATH, syslog:udp:HOST:PORT and "
+            "syslog:tcp:HOST:PORT"
+        )
 
 
 def is_prefix(most_bits: int) -> Callable[[object, attrs.Attribute[int], int], None]:
@@ -174,22 +183,6 @@ def hidden(value: Sequence[HiddenKeyword | str] | HiddenKeyword | str) -> tuple[
     for each in chain.from_iterable([one] if isinstance(one, HiddenKeyword) else one.split(",") for one in several):
         try:
             found[HiddenKeyword.parse(str(each))] = None
-        except ValueError as error:
-            problems.append(str(error))
-    if problems:
-        raise SettingsError(*problems)
-    return tuple(found)
-
-
-def rewrites(value: Sequence[Rewrite | str] | Rewrite | str) -> tuple[Rewrite, ...]:
-    """One or several. Raises SettingsError."""
-    mend = "is not a rule; write one in quotes, as in 'end-of-data: 451 .* too large => 552 5.3.4', or a list of such"
-    several: tuple[Rewrite | str, ...] = all_of(value, (Rewrite,), str, mend)
-    found: list[Rewrite] = []
-    problems: list[str] = []
-    for each in several:
-        try:
-            found.append(each if isinstance(each, Rewrite) else Rewrite.parse(each))
         except ValueError as error:
             problems.append(str(error))
     if problems:

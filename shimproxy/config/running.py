@@ -9,6 +9,8 @@ import attrs
 
 from shimproxy.config import converters, parsers
 from shimproxy.net.address import Address, parse_endpoint
+from shimproxy.observe.envelope import LogEnvelope
+from shimproxy.observe.formats import FORMATS
 from shimproxy.observe.log_output import STANDARD_ERROR
 from shimproxy.observe.repeats import MOST_IN_A_WINDOW
 from shimproxy.records.recording import Recording, RecordWhat
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
-LOG_FORMATS: Final = ("text", "json")
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -124,7 +125,12 @@ class RunningSettings:
     )
     log_format: str = attrs.field(
         default="text",
-        metadata=setting("log-format", Group.LOG, "write each event as a line of text or of JSON", choices=LOG_FORMATS),
+        metadata=setting(
+            "log-format",
+            Group.LOG,
+            "write each event as a line of text or of JSON; ecs: with the names of the Elastic Common Schema",
+            choices=FORMATS,
+        ),
     )
     log_to: str = attrs.field(
         default=STANDARD_ERROR,
@@ -132,8 +138,17 @@ class RunningSettings:
         metadata=setting(
             "log-to",
             Group.LOG,
-            "standard error, or a syslog socket (default: /dev/log) with facility mail",
-            metavar="stderr|syslog[:PATH]",
+            "standard error, or a syslog socket (default: /dev/log) with facility mail, or a syslog server (RFC 5424)",
+            metavar="stderr|syslog[:PATH|:udp:HOST:PORT|:tcp:HOST:PORT]",
+        ),
+    )
+    log_envelope: LogEnvelope = attrs.field(
+        default=LogEnvelope.YES,
+        converter=LogEnvelope,
+        metadata=setting(
+            "log-envelope",
+            Group.LOG,
+            "mail addresses in the log: as they are, hashed, or none",
         ),
     )
     log_repeats: int = attrs.field(

@@ -28,7 +28,7 @@ _MOST_COLUMNS: Final = 100
 """Of text: longer lines are hard to read."""
 _GROUPS: Final = {
     "Set it up": ("install", "gateway", "receivers", "identity", "tls", "newlines", "sessions", "settings", "limits"),
-    "Run it": ("operate", "records", "metrics", "violations", "security"),
+    "Run it": ("operate", "log", "records", "metrics", "violations", "security"),
     "Test with it": ("probe", "misbehave", "atlas", "embed", "testing", "benchmark"),
     "Understand and change it": ("guarantees", "design", "contributing", "adding", "changes"),
 }

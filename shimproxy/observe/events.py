@@ -26,6 +26,8 @@ class Event(enum.Enum):
     # of sessions
     SAID = ("said", logging.DEBUG, "A peer sent a command or a reply.")
     SESSION = ("session", logging.INFO, "A session has ended.")
+    MAIL = ("mail", logging.INFO, "A mail has its verdict, or was given up; `outcome` says which.")
+    AUTH_REFUSED = ("auth_refused", logging.WARNING, "The receiver refused a login of the sender.")
     REPAIR = ("repair", logging.WARNING, "shimproxy repaired a violation; `repair` names it. A sender's habit is INFO.")
     REPEATS = ("repeats", logging.WARNING, "shimproxy counted repairs of one kind instead of logging each of them.")
     BUG = ("bug", logging.ERROR, "shimproxy failed; a traceback follows. Please report it.")

@@ -11,25 +11,36 @@ import contextlib
 import errno
 import itertools
 import logging
+import re
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
 from shimproxy.net.address import address_text
+from shimproxy.observe.composites import Counts, Pairs, Sides
+from shimproxy.observe.envelope import LogEnvelope
 from shimproxy.observe.events import Event
-from shimproxy.observe.log_output import log
+from shimproxy.observe.formats import field_words, time_text
+from shimproxy.observe.lossy import log
+from shimproxy.observe.mail_line import mail_fields, mail_text
 from shimproxy.observe.repeats import Repeats
+from shimproxy.observe.text_lines import lines_of_text
+from shimproxy.session.mail_account import MailObserver
 from shimproxy.session.policy import SenderTls
+from shimproxy.session.record import LoginObserver, SessionRecord
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.shown import escaped, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from shimproxy.session.record import Observer, Repair, SessionRecord
+    from shimproxy.session.mail_account import MailSummary
+    from shimproxy.session.record import Observer, Repair
+    from shimproxy.smtp.reply import Reply
 
-_Fields = dict[str, int | str | float]
+_Fields = dict[str, int | str | float | Counts | Pairs | Sides]
+_ENHANCED_CODE: Final = re.compile(rb"\d{3}[ -]([245]\.\d{1,3}\.\d{1,3})[ \r]").match
 _WAITS_A_SECOND: Final = 4
 _WAIT_SECONDS: Final = 1 / _WAITS_A_SECOND
 _MOST_WAITING: Final = 256
@@ -54,6 +65,11 @@ class SafeObserver:
     _on_session: Callable[[SessionRecord], None] | None = None
     _keep: Callable[[SessionRecord], None] | None = None
     _on_error: Callable[[BaseException], None] | None = None
+    _mail_observer: MailObserver | None = attrs.field(init=False)
+    """The observer, if it is to be told of mails: to find that out costs more than to tell it."""
+
+    def __attrs_post_init__(self) -> None:
+        self._mail_observer = self._observer if isinstance(self._observer, MailObserver) else None
 
     @property
     def wants_dialogue(self) -> bool:
@@ -71,6 +87,25 @@ class SafeObserver:
     def repaired(self, record: SessionRecord, repair: Repair) -> None:
         """Pass it on."""
         self._tell(record, self._observer.repaired, record, repair)
+
+    @property
+    def wants_mails(self) -> bool:
+        """What the observer wants."""
+        try:
+            return self._mail_observer is not None and self._mail_observer.wants_mails
+        except Exception as error:
+            self._failed("-", error)
+            return False
+
+    def mail_ended(self, mail: MailSummary) -> None:
+        """Pass it on."""
+        assert self._mail_observer is not None
+        self._tell(mail.record, self._mail_observer.mail_ended, mail)
+
+    def login_refused(self, record: SessionRecord, mechanism: str, reply: Reply) -> None:
+        """Pass it on."""
+        if isinstance(self._observer, LoginObserver):
+            self._tell(record, self._observer.login_refused, record, mechanism, reply)
 
     def ended(self, record: SessionRecord) -> None:
         """Pass it on, and to whoever wants the session's end alone."""
@@ -107,9 +142,10 @@ class Journal:
 
     repeats: Repeats = attrs.field(factory=Repeats)
     """Which repairs have been logged so often of late that they are counted instead."""
+    envelope: LogEnvelope = LogEnvelope.YES
     _leads_to_explanations: bool = False
     """Whether the next repair is to say what explains it, as the first one of a process does."""
-    _waiting: list[SessionRecord] = attrs.field(factory=list)
+    _waiting: list[SessionRecord | MailSummary] = attrs.field(factory=list)
     _turned_away: dict[str, tuple[int, object]] = attrs.field(factory=dict)
     """Limit -> how many connections above it were refused, and the last of their peers' addresses."""
 
@@ -122,7 +158,8 @@ class Journal:
         """Log what a peer said."""
         self.flush()
         for line in octets.removesuffix(b"\r\n").split(b"\r\n"):
-            _write(Event.SAID, {"session": record.id, who: escaped(line)})
+            text = self.envelope.words(escaped(line))
+            _write(Event.SAID, {"session": record.id, "from": "shimproxy" if who == "shim" else who, "line": text})
 
     def repaired(self, record: SessionRecord, repair: Repair) -> None:
         """Log a repair, unless there have been as many of its kind for its receiver lately; at INFO if it is minor."""
@@ -130,9 +167,9 @@ class Journal:
         if not (repair.minor or self.repeats.may(repair.violation.value, record.receiver)):
             return
         self.flush()
-        fields: _Fields = {"session": record.id, "repair": repair.violation.value, "phase": repair.phase}
+        fields: _Fields = {**_whose(record), "repair": repair.violation.value, "phase": repair.phase}
         for name, value in repair.detail.items():
-            fields[name] = shortened(value) if isinstance(value, bytes) else value
+            fields[name] = self.envelope.words(shortened(value)) if isinstance(value, bytes) else value
         if self._leads_to_explanations and not repair.minor:
             fields["message"] = f"`shimproxy explain {repair.violation.value}` says more"
             self._leads_to_explanations = False
@@ -143,6 +180,25 @@ class Journal:
         self._waiting.append(record)
         if len(self._waiting) >= _MOST_WAITING:
             self.flush()
+
+    @property
+    def wants_mails(self) -> bool:
+        """Whether INFO is logged."""
+        return log.isEnabledFor(logging.INFO)
+
+    def mail_ended(self, mail: MailSummary) -> None:
+        """Log a mail, presently."""
+        self._waiting.append(mail)
+        if len(self._waiting) >= _MOST_WAITING:
+            self.flush()
+
+    def login_refused(self, record: SessionRecord, mechanism: str, reply: Reply) -> None:
+        """Log that the receiver has refused AUTH; not in its words, which may belong to AUTH."""
+        self.flush()
+        fields: _Fields = {**_whose(record), "mechanism": mechanism, "code": reply.code}
+        if found := _ENHANCED_CODE(reply.octets):
+            fields["enhanced_code"] = found[1].decode()
+        _write(Event.AUTH_REFUSED, fields)
 
     def failed(self, record: SessionRecord, error: BaseException) -> None:
         """Log a bug of our own with its traceback."""
@@ -163,7 +219,7 @@ class Journal:
     def tell(self, event: Event, **fields: str | int | float) -> None:
         """Log an event that is no session's, after the sessions that ended before it; its message comes last."""
         self.flush()
-        _write(event, fields)
+        _write(event, {**fields})
 
     def supervisor_failed(self, what: str, error: BaseException) -> None:
         """Log a bug of our own with its traceback, and what failed for it: an event, or a part of the supervisor."""
@@ -212,25 +268,51 @@ class Journal:
         """Log what waits."""
         if self._waiting:
             waiting, self._waiting = self._waiting, []
-            for record in waiting:
-                fields: _Fields = {
-                    "session": record.id,
-                    "sender": record.sender,
-                    **({"via": record.via} if record.via else {}),
-                    "receiver": record.receiver,
-                    "transactions": record.transactions,
-                    "accepted": record.accepted,
-                    "octets_from_sender": record.octets_from_sender,
-                    "octets_to_receiver": record.octets_to_receiver,
-                    "octets_from_receiver": record.octets_from_receiver,
-                    "octets_to_sender": record.octets_to_sender,
-                    "resumed": record.resumed,
-                    "repairs": ",".join(f"{each}:{count}" for each, count in record.repairs.items()) or "none",
-                    "tls": f"{record.sender_tls}/{record.receiver_tls}",
-                    "ended": f"{record.ended_by}/{record.ended_in}",
-                    "seconds": round(record.seconds, 3),
-                }
-                _write(Event.SESSION, fields, at=record.ended_at)
+            if lines := lines_of_text():
+                lines.take([self._text(each) for each in waiting])
+                return
+            for each in waiting:
+                if isinstance(each, SessionRecord):
+                    _write(Event.SESSION, _of_session(each), at=each.ended_at)
+                else:
+                    _write(Event.MAIL, {**mail_fields(each, self.envelope)}, at=each.ended_at)
+
+    def _text(self, each: SessionRecord | MailSummary) -> str:
+        """The line of a session or of a mail, as text."""
+        if isinstance(each, SessionRecord):
+            return f"{time_text(each.ended_at)} INFO session {field_words(_of_session(each))}"
+        return f"{time_text(each.ended_at)} INFO mail {mail_text(each, self.envelope)}"
+
+
+def _whose(record: SessionRecord) -> _Fields:
+    """Which session it is, and whose."""
+    fields: _Fields = {"session": record.id, "sender": record.sender}
+    if record.via:
+        fields["via"] = record.via
+    fields["receiver"] = record.receiver
+    return fields
+
+
+def _of_session(record: SessionRecord) -> _Fields:
+    """The line of a session."""
+    return {
+        **_whose(record),
+        "transactions": record.transactions,
+        "accepted": record.accepted,
+        "octets_from_sender": record.octets_from_sender,
+        "octets_to_receiver": record.octets_to_receiver,
+        "octets_from_receiver": record.octets_from_receiver,
+        "octets_to_sender": record.octets_to_sender,
+        "resumed": record.resumed,
+        "repairs": Counts({each.value: count for each, count in record.repairs.items()}),
+        "tls": Sides(sender=_or_none(record.sender_tls), receiver=_or_none(record.receiver_tls)),
+        "ended": Sides({"by": _or_none(record.ended_by), "in": _or_none(record.ended_in)}),
+        "seconds": round(record.seconds, 3),
+    }
+
+
+def _or_none(word: str) -> str | None:
+    return None if word == "-" else str(word)
 
 
 def _write(event: Event, fields: _Fields, error: BaseException | None = None, *, level: int = 0, at: float = 0) -> None:

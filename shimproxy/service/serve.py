@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,12 +11,11 @@ import attrs
 import trio
 
 from shimproxy.config.listener import Listener, SettingsError
-from shimproxy.net.acceptor import Acceptor
 from shimproxy.net.address import Address, BoundAddress, address_text
 from shimproxy.net.block import Block
 from shimproxy.net.driver import Driver
 from shimproxy.net.leg import Leg
-from shimproxy.net.listen import Spare, descriptors_left, prepare, turn_away
+from shimproxy.net.listen import Spare, accept_forever, descriptors_left, prepare, turn_away
 from shimproxy.net.origin import Origin, party
 from shimproxy.net.watch import Watchdog
 from shimproxy.observe.journal import Journal, SafeObserver
@@ -29,6 +27,7 @@ from shimproxy.service.sockets import close_sockets, open_sockets
 from shimproxy.service.wiring import listener_contexts
 from shimproxy.session.connection_origin import ConnectionOrigin
 from shimproxy.session.lingering_close import BackgroundCloser
+from shimproxy.session.mail_account import MailAccount
 from shimproxy.session.policy import SenderTls
 from shimproxy.session.record import SessionRecord
 from shimproxy.session.sender import Sender
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from shimproxy.observe.metrics import Metrics
     from shimproxy.service.admission import AdmissionLimit
     from shimproxy.service.wiring import ListenerContext
+    from shimproxy.session.mail_account import MailSummary
     from shimproxy.session.record import Observer
     from shimproxy.smtp.reply import LocalReply
 
@@ -102,7 +102,7 @@ class _Sessions:
     """The sessions of one `serve`."""
 
     settings: Settings
-    observer: Observer
+    observer: SafeObserver
     driver: Driver
     watchdog: Watchdog
     closer: BackgroundCloser
@@ -116,9 +116,12 @@ class _Sessions:
     _process: str = attrs.field(factory=lambda: os.urandom(2).hex())
     _leave: Callable[[Session], None] = attrs.field(init=False)
     """`_has_ended`: one for all sessions."""
+    _tell_of_mail: Callable[[MailSummary], None] = attrs.field(init=False)
+    """The observer's: one for all sessions, too."""
 
     def __attrs_post_init__(self) -> None:
         self._leave = self._has_ended
+        self._tell_of_mail = self.observer.mail_ended
 
     def begin(self, context: ListenerContext, sock: socket.socket, sockaddr: object) -> None:
         """Serve a new connection, if that is within the limits."""
@@ -129,9 +132,10 @@ class _Sessions:
             return
         peer = address_text(sockaddr)
         settings, policy = self.settings, context.policy
-        traced = settings.trace or settings.record
-        tracer = Tracer(settings.record_mail_data, clock=time.perf_counter) if traced else None
-        events = SessionEvents(SessionRecord(f"{self._process}-{next(self._ids)}", peer), self.observer, tracer=tracer)
+        tracer = Tracer(settings.record_mail_data) if settings.trace or settings.record else None
+        record = SessionRecord(f"{self._process}-{next(self._ids)}", peer)
+        mails = MailAccount(record, self._tell_of_mail, policy.lmtp) if self.observer.wants_mails else None
+        events = SessionEvents(record, self.observer, tracer=tracer, mails=mails)
         self.watchdog.catch_up()  # the session starts at once, and the watchdog may have its round after that
         watch = self.watchdog.watch()
         try:
@@ -270,7 +274,7 @@ async def serve_on(
 ) -> None:
     """As `serve`, on listening sockets with what is known of those who connect there."""
     driver = Driver(Block(settings.limits.block_octets))
-    journal = Journal(Repeats(settings.log_repeats), leads_to_explanations=True)
+    journal = Journal(Repeats(settings.log_repeats), settings.log_envelope, leads_to_explanations=True)
     spare = Spare()
     try:
         found = listener_contexts(settings, sockets, driver)
@@ -298,16 +302,15 @@ async def serve_on(
             sessions = _Sessions(settings, told, driver, watchdog, closer, admission, journal, metrics)
             if metrics:
                 metrics.phases = sessions.phases
-            acceptors = []
-            for sock, context in found.items():
-                begin, refuse = partial(sessions.begin, context), partial(sessions.refuse, context)
-                acceptor = Acceptor(sock, driver, watchdog.watch(), begin, refuse, spare, journal.accept_failed)
-                acceptor.start()
-                acceptors.append(acceptor)
-            task_status.started([BoundAddress.of(sock.getsockname()) for sock in sockets])
-            await stop.closing()
-            for acceptor in acceptors:
-                acceptor.close()
+            with trio.CancelScope() as accepting:
+                async with trio.open_nursery() as listening:
+                    for sock, context in found.items():
+                        begin = partial(sessions.begin, context)
+                        refuse = partial(sessions.refuse, context)
+                        listening.start_soon(accept_forever, sock, begin, refuse, spare, journal.accept_failed)
+                    task_status.started([BoundAddress.of(sock.getsockname()) for sock in sockets])
+                    await stop.closing()
+                    accepting.cancel()
             close_sockets(sockets)
             stop.has_closed()
             await _let_retire(sessions, stop)

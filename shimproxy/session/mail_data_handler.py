@@ -219,6 +219,8 @@ class MailDataHandler:
         receiver, transaction = self.pending.receiver, self.pending.transaction
         ends = receiver.gone and not transaction.chunk_refusal
         reader = self._reader_of(chunk)
+        if mails := self.events.mails:
+            mails.one_for_all = True
         if not await reader.drain():
             note_departure(receiver, self.sender.leg.ended)
             raise SessionEnded(Closing.BY_SENDER)

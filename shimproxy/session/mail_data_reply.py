@@ -16,7 +16,6 @@ import attrs
 
 from shimproxy.net.tap import Ended
 from shimproxy.session.closing import Closing, SessionEnded
-from shimproxy.session.correction import END_OF_DATA, corrected
 from shimproxy.session.phase import SessionPhase
 from shimproxy.session.record import DroppedReplies
 from shimproxy.session.replies import MAIL_UNANSWERED, TOO_BIG
@@ -140,7 +139,7 @@ class MailDataReply:
         if verdict is RELAY:  # which it is nearly always
             refusal = receiver.transaction.chunk_refusal
             if refusal is None or reply.kind != 2:
-                return [self._corrected(reply)]
+                return [reply]
             # It takes for commands what it has of the chunks behind the refused one.
             self.events.repaired(Violation.IMPLAUSIBLE_REPLY, reply=reply.octets)
             receiver.drop()
@@ -164,9 +163,13 @@ class MailDataReply:
     def tell_what_was_repaired(self) -> None:
         """Tell of what is known once the mail data are read, or left."""
         stray_count = self.reader.stray_count
+        if self.events.mails and self.reader.of_lines:
+            self.events.mails.took(self.reader.octets_of_mail)
         self._tell_dropped()
         if stray_count:
-            self.events.repaired(Violation.BARE_NEWLINE, count=stray_count, newlines=self.policy.newlines.value)
+            self.events.repaired(
+                Violation.BARE_NEWLINE, count=stray_count, newlines=self.policy.newlines.value, **self.reader.stray_seen
+            )
 
     def end_in_mail_data(self, reply: LocalReply) -> NoReturn:
         """End the session of a sender that does not come to the end of its mail data, with `reply` if none is held.
@@ -245,11 +248,7 @@ class MailDataReply:
         success = next((reply for reply in decided if not reply.refuses), None)
         if success:
             events.repaired(Violation.EARLY_SUCCESS, code=success.code, reply=success.octets, **figures)
-        return self._for_all([self._corrected(each) if each.refuses else self.policy.early_success for each in decided])
-
-    def _corrected(self, reply: Reply) -> Reply:
-        """A verdict of the receiver's as the operator has it corrected."""
-        return corrected(reply, END_OF_DATA, self.policy, self.sender) if self.policy.rewrites else reply
+        return self._for_all([reply if reply.refuses else self.policy.early_success for reply in decided])
 
     def _how_it_went(self) -> Violation:
         reset = self.earlier.receiver.leg.ended is Ended.RST

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import attrs
 
 from shimproxy.session.counter import counter
-from shimproxy.session.trace import TraceNotes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,25 +129,8 @@ class SessionRecord:
     """When it was over, in seconds since 1970."""
     via: str = ""
     """The address of the proxy that has said who the sender is, if one did."""
-    _trace: Trace | TraceNotes | None = attrs.field(default=None, alias="trace")
-
-    @property
-    def trace(self) -> Trace | None:
-        """What went over both legs, frame by frame; None unless it was asked for.
-
-        It is made with each use, as it is by then.
-        """
-        trace = self._trace
-        return trace.trace() if isinstance(trace, TraceNotes) else trace
-
-    @trace.setter
-    def trace(self, trace: Trace | TraceNotes | None) -> None:
-        self._trace = trace
-
-    @property
-    def is_traced(self) -> bool:
-        """Whether it has a trace, which is not made for that."""
-        return self._trace is not None
+    trace: Trace | None = None
+    """What went over both legs, frame by frame; None unless it was asked for."""
 
     @property
     def is_remarkable(self) -> bool:
@@ -193,6 +175,14 @@ class DroppedReplies:
             repaired(self._violation, count=self._count, first=self._first)
             self._count, self._first = 0, b""
             self._form.clear()
+
+
+@runtime_checkable
+class LoginObserver(Protocol):
+    """What an observer may have besides: it is told of logins that the receiver has refused."""
+
+    def login_refused(self, record: SessionRecord, mechanism: str, reply: Reply) -> None:
+        """The receiver has refused AUTH; its words may belong to AUTH. A mechanism that is not known is "other"."""
 
 
 class Observer(Protocol):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -52,7 +51,7 @@ class Sender:
 
     def __attrs_post_init__(self) -> None:
         if self.events.tracer:
-            self.events.tracer.follow_sender(self.leg, partial(getattr, self.commands, "ahead"))
+            self.events.tracer.follow_sender(self.leg, lambda: len(self.commands.ahead))
 
     def put(self, reply: Reply | LocalReply) -> None:
         """Relay a reply octet for octet, or give one of the shim's own, with those that follow at once; see `pour`."""
@@ -60,6 +59,8 @@ class Sender:
         given = reply if isinstance(reply, Reply) else reply.enhanced if self.enhanced_codes else reply.plain
         if events.telling:
             events.answers(given, own=given is not reply)
+        if events.mails:
+            events.mails.answered(given, given is not reply)
         events.record.replies[given.code // 100] += 1
         if given.code == 421:
             events.phase = AFTER_421

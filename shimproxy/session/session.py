@@ -176,6 +176,8 @@ class Session:
         self.origin = None  # it refers to the session: in a circle all of that would wait for the garbage collector
         if self.events.tracer:
             self.events.tracer.finish()
+        if self.events.mails:
+            self.events.mails.finish()
         self.events.record.count_octets(sender, receiver)
 
     def stop_when_idle(self) -> None:

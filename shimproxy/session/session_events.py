@@ -10,29 +10,49 @@ Invariants:
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from shimproxy.session.phase import SessionPhase
-from shimproxy.session.record import MOST_REPAIRS_KEPT, Repair
-from shimproxy.session.trace import OWN
+from shimproxy.session.record import MOST_REPAIRS_KEPT, LoginObserver, Repair
+from shimproxy.session.trace import OWN, Kind
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Command, Verb
 
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
     from shimproxy.session.closing import Closing
+    from shimproxy.session.mail_account import MailAccount
     from shimproxy.session.phase import Phase
     from shimproxy.session.record import Observer, SessionRecord
     from shimproxy.session.tracer import Tracer
     from shimproxy.smtp.reply import Reply
 
-# From their classes these take ten times as long, in Python 3.11.
-_WITHHELD: Final = SessionPhase.WITHHELD
-_AUTH: Final = Verb.AUTH
-_OTHER: Final = Verb.OTHER
-_OF_SECRETS: Final = (_AUTH, _OTHER)
+_WITHHELD: Final = SessionPhase.WITHHELD  # from the class it takes ten times as long, in Python 3.11
+_OF_SECRETS = (Verb.AUTH, Verb.OTHER)
+_MECHANISM: Final = re.compile(rb"AUTH[ \t]+([A-Z0-9_-]{1,20})[ \t\r]", re.IGNORECASE).match
+_MECHANISMS: Final = frozenset(
+    [
+        "ANONYMOUS",
+        "CRAM-MD5",
+        "DIGEST-MD5",
+        "EXTERNAL",
+        "GS2-KRB5",
+        "GSSAPI",
+        "LOGIN",
+        "NTLM",
+        "OAUTHBEARER",
+        "PLAIN",
+        "SCRAM-SHA-1",
+        "SCRAM-SHA-1-PLUS",
+        "SCRAM-SHA-256",
+        "SCRAM-SHA-256-PLUS",
+        "XOAUTH2",
+    ]
+)
+"""What may stand in a log: any other word may be a secret in the wrong place."""
 
 
 @attrs.define(eq=False)
@@ -47,9 +67,13 @@ class SessionEvents:
     """The word of the command that was withheld last."""
     tracer: Tracer | None = None
     """Who writes the session's trace, if it has one."""
+    mails: MailAccount | None = None
+    """What became of each mail, if that is wanted."""
     telling: bool = attrs.field(init=False)
     """Whether the dialogue is wanted: by the observer, or for a trace."""
     _observed: bool = attrs.field(init=False)
+    _mechanism: str = ""
+    """That of the last AUTH."""
     secret: bool = False
     """Whether what is said may belong to AUTH."""
 
@@ -57,19 +81,20 @@ class SessionEvents:
         self._observed = self.observer.wants_dialogue
         self.telling = self._observed or self.tracer is not None
         if self.tracer:
-            self.record.trace = self.tracer.notes
+            self.record.trace = self.tracer.trace
 
     def heard(self, command: Command) -> None:
         """The sender gave a command."""
         verb = command.verb
         hidden = command.refused or not command.forwardable
-        if verb is _AUTH or (hidden and verb is _OTHER):
+        if verb is Verb.AUTH or (hidden and verb is Verb.OTHER):
             self.secret = True
+            if verb is Verb.AUTH:
+                self._mechanism = _mechanism(command.line)
         hidden = hidden or (self.secret and verb in _OF_SECRETS)
         if self.tracer:
-            line = command.line
-            octets = None if command.violation else len(line)
-            self.tracer.sender.heard(_in_short(command) if hidden or verb is _AUTH else line, octets)
+            octets = None if command.violation else len(command.line)
+            self.tracer.sender.heard(Kind.COMMAND, _traced(command, hidden=hidden), octets)
         if command.violation:
             self.repaired(command.violation, **command.fault)
         if self.telling and self._observed:
@@ -79,7 +104,7 @@ class SessionEvents:
     def heard_response(self, response: Command) -> None:
         """The sender gave a response within AUTH, which nobody is told, but for what was wrong with it."""
         if self.tracer:
-            self.tracer.sender.heard(_in_short(response), None)
+            self.tracer.sender.heard(Kind.COMMAND, _traced(response, hidden=True), None)
         if response.violation:
             self.repaired(response.violation, verb="AUTH response", octets=response.octets)
 
@@ -91,9 +116,8 @@ class SessionEvents:
     def gives(self, command: Command) -> None:
         """The receiver is to be given a command, the sender's or the shim's own."""
         if self.tracer:
-            line, verb = command.line, command.verb
-            hidden = verb is _AUTH or (self.secret and verb is _OTHER)
-            self.tracer.receiver.gives(_in_short(command) if hidden else line, len(line))
+            line = _traced(command, hidden=self.secret and command.verb in _OF_SECRETS)
+            self.tracer.receiver.gives(Kind.COMMAND, line, len(command.line))
 
     def heard_mail_data(self, octets: int) -> None:
         """The sender gave mail data."""
@@ -102,18 +126,18 @@ class SessionEvents:
 
     def heard_reply(self, leg: Leg, reply: Reply, remark: str) -> None:
         """A receiver gave a reply; `remark` says what it answers. Called while `telling` alone."""
-        text = self._shown(reply) if self.secret else reply.octets
+        text = self._shown(reply)
         if self._observed:
             self.observer.said(self.record, "receiver", text)
         if self.tracer:
             octets = None if reply.violations else len(reply.octets)
-            self.tracer.legs[leg].heard(text, octets, remark)
+            self.tracer.of(leg).heard(Kind.REPLY, text, octets, remark)
 
     def heard_dropped(self, leg: Leg, reply: Reply, remark: str) -> None:
         """A receiver gave a reply that is dropped; those are told to the observer together, as a repair."""
         if self.tracer:
             octets = None if reply.violations else len(reply.octets)
-            self.tracer.legs[leg].heard(self._shown(reply), octets, remark)
+            self.tracer.of(leg).heard(Kind.REPLY, self._shown(reply), octets, remark)
 
     def said(self, reply: Reply) -> None:
         """The shim made a reply of its own, or of the receiver's."""
@@ -125,8 +149,8 @@ class SessionEvents:
         if own:
             self.said(reply)
         if self.tracer:
-            text = self._shown(reply) if self.secret and not own else reply.octets
-            self.tracer.sender.gives(text, len(reply.octets), OWN if own else "")
+            text = reply.octets if own else self._shown(reply)
+            self.tracer.sender.gives(Kind.REPLY, text, len(reply.octets), OWN if own else "")
 
     def _shown(self, reply: Reply) -> bytes:
         return b"%d ..." % reply.code if self.secret else reply.octets
@@ -151,6 +175,11 @@ class SessionEvents:
             self.tracer.repaired(repair)
         self.observer.repaired(record, repair)
 
+    def login_refused(self, reply: Reply) -> None:
+        """Tell an observer that wants to know of it that the receiver has refused AUTH."""
+        if isinstance(self.observer, LoginObserver):
+            self.observer.login_refused(self.record, self._mechanism, reply)
+
     def withheld(self, verb: str) -> None:
         """A command is for no receiver, although nothing is wrong with it."""
         self.phase, self._withheld = _WITHHELD, verb
@@ -167,6 +196,13 @@ class SessionEvents:
             self.record.ended_by, self.record.ended_in = by, self._label
 
 
-def _in_short(command: Command) -> bytes:
-    """What a trace says of a command that is hidden, whose octets it counts beside that."""
-    return command.word.encode() + b" ..."
+def _traced(command: Command, *, hidden: bool) -> bytes:
+    """What a trace says of a command, whose octets it counts beside that; of AUTH, whatever else is known, the verb."""
+    return command.word.encode() + b" ..." if hidden or command.verb is Verb.AUTH else command.line
+
+
+def _mechanism(line: bytes) -> str:
+    """The mechanism that AUTH names, if it is a known one; else "other"."""
+    found = _MECHANISM(line)
+    name = found[1].decode().upper() if found else ""
+    return name if name in _MECHANISMS else "other"

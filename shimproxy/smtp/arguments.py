@@ -11,6 +11,8 @@ _QUOTED = rb"\"(?:[^\"\\]|\\.)*\""
 _SIZE = re.compile(rb"(?:" + _QUOTED + rb"|[^\"])*?[ \t]SIZE=(\d{1,20})(?=[ \t\r])", re.IGNORECASE).match
 _PATH = re.compile(rb"[^:]*:[ \t]*<?[ \t]*((?:" + _QUOTED + rb"|[^\s>\"])*)").match
 
+_PLAIN_PATH = re.compile(rb"[^:]*+:<([^\s<>\"]*+)>").match  # nearly every one, without a way back
+
 
 def declared_octets(line: bytes) -> int | None:
     """The size of the mail that MAIL declares (RFC 1870 section 6), if it does."""
@@ -23,6 +25,14 @@ def domain(line: bytes) -> bytes:
     found = _PATH(line)
     _, at, name = (found[1] if found else b"").rpartition(b"@")
     return name.lower().rstrip(b".") if at else b""
+
+
+def address_of(line: bytes) -> bytes:
+    """The address of the path in a MAIL or RCPT command, as it stands there; empty for the null reverse-path."""
+    if plain := _PLAIN_PATH(line):
+        return plain[1]
+    found = _PATH(line)
+    return found[1] if found else b""
 
 
 def path(value: str) -> str:

@@ -14,7 +14,8 @@ def escaped(octets: bytes) -> str:
 
 def on_one_line(octets: bytes) -> str:
     """Lines, as `escaped` shows them, with a slash between two."""
-    return " / ".join(escaped(line) for line in octets.splitlines(keepends=True))
+    lines = octets.splitlines(keepends=True)
+    return escaped(octets) if len(lines) == 1 else " / ".join([escaped(line) for line in lines])
 
 
 def shortened(octets: bytes, most_octets: int = _MOST_SHOWN) -> str:

@@ -315,6 +315,6 @@ def test_a_program_that_never_leaves_the_block_ends_all_the_same() -> None:
 
 def test_a_program_without_a_log_is_told_nothing_on_standard_error() -> None:
     """Python would print the message of a warning there, without what it is about."""
-    program = "import logging, shimproxy.observe.log_output as output; output.log.warning('x')"
+    program = "import logging, shimproxy.observe.lossy as output; output.log.warning('x')"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=SECONDS)
     assert (ended.returncode, ended.stderr) == (0, b"")

@@ -21,7 +21,7 @@ from shimproxy.help.explain.words import words
 from shimproxy.help.text import Layout
 from shimproxy.observe.events import Event
 from shimproxy.observe.journal import Journal
-from shimproxy.observe.log_output import log
+from shimproxy.observe.lossy import log
 from shimproxy.session.trace import OWN
 from shimproxy.smtp.catalogue import Violation
 from tests.memory import Stage, staged, up_to_mail_data
@@ -153,7 +153,7 @@ def test_the_example_of_the_founding_case() -> None:
 
     assert "The rule: RFC 5321 4.2, 4.3.2" in text
     assert "- mox, commit 1c958766: 451 for the size, then a reset (its source)" in text
-    assert "    WARNING repair session=example repair=early-reply phase=draining code=552\n" in text
+    assert "    WARNING repair session=example sender=192.0.2.1:1 receiver=192.0.2.2:25\n" in text
     assert "|- RST ----------------------------->|\n" in text
     assert text.index("early (before the end") < text.index("* repair: early-reply") < text.index("|- QUIT")
     assert "Please read and discard the rest up to CRLF.CRLF" in " ".join(text.split())
@@ -263,7 +263,9 @@ def test_json_has_all_of_it() -> None:
     assert said["name"] == "oversize"
     assert said["kind"] == "violation"
     assert said["rule"] == "RFC 1870 6.1"
-    assert said["log"][0].startswith("WARNING repair session=example repair=oversize ")
+    assert said["log"][0].startswith(
+        "WARNING repair session=example sender=192.0.2.1:1 receiver=192.0.2.2:25 repair=oversize "
+    )
     replies = [each for each in said["dialogue"] if each["from"] == "shimproxy" and each["what"].startswith("552 ")]
     assert [each["to"] for each in replies] == ["Sender"]
     assert replies[0]["remark"] == OWN

@@ -45,10 +45,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Count and compare; 1 if a figure has grown by too much."""
     parser = argparse.ArgumentParser(prog="python -m tests.instructions", description=__doc__)
     parser.add_argument("--write", action="store_true", help="keep the figures of this build in figures.toml")
+    parser.add_argument("--log-level", help="count sessions that are logged at that level, and compare nothing")
     options = parser.parse_args(arguments)
     for what in What:
         if not shutil.which(what.value):
             raise SystemExit(f"{what.value} is not installed: apt-get install {what.value}")
+    if options.log_level:
+        for kind, count in of_sessions(What.INSTRUCTIONS, options.log_level).items():
+            print(f"{count:12,}  {kind}")
+        return 0
     kept = tomllib.loads(_FIGURES.read_text(encoding="utf-8"))
     figures, before = of_mail_data(), kept.get(build(), {})
     for what in What:

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -19,6 +20,7 @@ from bench.mail_data import small_mail
 from shimproxy.faulty.client import Dialogue
 from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import Talk
+from shimproxy.observe import log_output
 from tests.instructions.counting import Counted, What, counted
 
 if TYPE_CHECKING:
@@ -32,9 +34,9 @@ _MARK: Final = signal.SIGUSR1
 _MAIL: Final = small_mail(2048)
 
 
-def of_sessions(what: What) -> dict[str, int]:
-    """What a session with one mail of 2 KiB costs, and each further mail in a session."""
-    with FaultyReceiver(Talk.accept) as receiver, counted(what, __name__, str(receiver.port)) as run:
+def of_sessions(what: What, log: str = "") -> dict[str, int]:
+    """What a session with one mail of 2 KiB costs, and each further mail in a session; with a `log` at that level."""
+    with FaultyReceiver(Talk.accept) as receiver, counted(what, __name__, str(receiver.port), log) as run:
         pid, port = map(int, run.line().split())
         _count(run, pid, lambda: _session(port))
         with socket.create_connection((HOST, port)) as sock:
@@ -47,7 +49,11 @@ def of_sessions(what: What) -> dict[str, int]:
     assert len(totals) == 2 * _BATCHES, totals
     words = what.name.lower().replace("_", " ")
     session, mail = min(totals[1:_BATCHES]), min(totals[_BATCHES + 1 :])
-    return {f"{words} of a session": session // _TIMES, f"{words} of a further mail": mail // _TIMES}
+    with_log = f", log-level {log}" if log else ""
+    return {
+        f"{words} of a session{with_log}": session // _TIMES,
+        f"{words} of a further mail{with_log}": mail // _TIMES,
+    }
 
 
 def _count(run: Counted, pid: int, once: Callable[[], None]) -> None:
@@ -74,8 +80,11 @@ def _mail(dialogue: Dialogue) -> None:
     assert dialogue.reply().startswith(b"250")
 
 
-async def _serve(receiver_port: int) -> None:
+async def _serve(receiver_port: int, log: str) -> None:
     """Serve in this process, print its id and the port, and mark the count at each signal."""
+    if log:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: ASYNC230, SIM115 - for the whole process
+        log_output.set_up(log.upper(), "text")
     settings = shimproxy.Settings(listen=[f"{HOST}:0"], receiver=f"{HOST}:{receiver_port}")
     with trio.open_signal_receiver(_MARK, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
@@ -90,4 +99,4 @@ async def _serve(receiver_port: int) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(_serve, int(sys.argv[1]))
+    trio.run(_serve, int(sys.argv[1]), sys.argv[2])

@@ -5,6 +5,7 @@ The log is read back as a reader of it would: a line at a time, blank between fi
 
 from __future__ import annotations
 
+import ast
 import errno
 import itertools
 import json
@@ -16,14 +17,22 @@ import pytest
 import trio
 
 from shimproxy.net.address import address_text
-from shimproxy.observe import log_output
+from shimproxy.observe import log_output, lossy
+from shimproxy.observe.envelope import LogEnvelope
 from shimproxy.observe.events import Event
+from shimproxy.observe.formats import EcsFormatter, JsonFormatter, TextFormatter
 from shimproxy.observe.journal import Journal, SafeObserver
-from shimproxy.observe.log_output import JsonFormatter, TextFormatter
+from shimproxy.observe.keys import KEYS, REQUIRED
+from shimproxy.observe.mail_line import mail_text
 from shimproxy.observe.repeats import Repeats
+from shimproxy.session.mail_account import MailOutcome, MailSummary
 from shimproxy.session.record import Repair, SessionRecord
 from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.command import Command, Verb
+from shimproxy.smtp.reply import Reply
 from shimproxy.smtp.shown import escaped
+from tests.house import modules
+from tests.pages import SCHEMA, schema_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +77,7 @@ NASTY = {
     "percent": b"%s %d %(message)s {fields}",
 }
 
+WHOSE = ("session", "sender", "receiver")
 nasty = pytest.mark.parametrize("octets", [*NASTY.values()], ids=[*NASTY])
 
 _FIELD = r' ([a-z_0-9]+)=("(?:[^"\\]|\\.)*"|(?!")[^ ]*)'
@@ -81,16 +91,18 @@ class Lines(logging.Handler):
         super().__init__()
         self.text: list[str] = []
         self.json: list[str] = []
+        self.ecs: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         self.text.append(TextFormatter().format(record))
         self.json.append(JsonFormatter().format(record))
+        self.ecs.append(EcsFormatter().format(record))
 
 
 @pytest.fixture
 def lines() -> Iterator[Lines]:
     """The log's lines at DEBUG; the logger is afterwards as it was."""
-    log = log_output.log
+    log = lossy.log
     before = log.handlers[:], log.level, log.propagate
     handler = Lines()
     log.handlers[:] = [handler]
@@ -174,8 +186,8 @@ def test_what_a_peer_said_is_one_field_of_one_line(lines: Lines, octets: bytes) 
     Journal().said(record(), "sender", words + b"\r\n")
 
     (line,) = lines.text
-    assert names_of(line) == ["session", "sender"]
-    assert " DEBUG said session=1a2b-7 sender=" in line
+    assert names_of(line) == ["session", "from", "line"]
+    assert " DEBUG said session=1a2b-7 from=sender line=" in line
 
 
 @nasty
@@ -185,8 +197,8 @@ def test_what_a_repair_shows_is_one_field_of_one_line(lines: Lines, octets: byte
     Journal().repaired(record(), repair)
 
     (line,) = lines.text
-    assert names_of(line) == ["session", "repair", "phase", "octets_forwarded", "reply", "after"]
-    assert ' WARNING repair session=1a2b-7 repair=early-reply phase="mail data" octets_forwarded=17 reply=' in line
+    assert names_of(line) == [*WHOSE, "repair", "phase", "octets_forwarded", "reply", "after"]
+    assert ' repair=early-reply phase="mail data" octets_forwarded=17 reply=' in line
     assert line.endswith(' after="x y"')
 
 
@@ -215,8 +227,8 @@ def test_lines_said_at_once_are_lines_of_the_log(lines: Lines) -> None:
     Journal().said(record(), "receiver", b"250-mail.example\r\n250 SIZE\r\n")
 
     assert [fields_of(line)[1:] for line in lines.text] == [
-        [("receiver", "250-mail.example")],
-        [("receiver", '"250 SIZE"')],
+        [("from", "receiver"), ("line", "250-mail.example")],
+        [("from", "receiver"), ("line", '"250 SIZE"')],
     ]
     assert {dict(fields_of(line))["session"] for line in lines.text} == {"1a2b-7"}
 
@@ -226,7 +238,7 @@ def test_an_empty_line_is_said_too(lines: Lines) -> None:
     Journal().said(record(), "sender", b"\r\n")
 
     (line,) = lines.text
-    assert fields_of(line)[1] == ("sender", '""')
+    assert fields_of(line)[2] == ("line", '""')
 
 
 # -- the JSON form
@@ -241,7 +253,7 @@ def test_json_has_what_the_peer_sent_under_its_name(lines: Lines, octets: bytes)
     assert line.isascii()
     assert line.isprintable()
     found = json.loads(line)
-    assert [*found] == ["time", "level", "event", "session", "repair", "phase", "reply", "octets"]
+    assert [*found] == ["time", "level", "event", *WHOSE, "repair", "phase", "reply", "octets"]
     assert escaped(octets) == found["reply"]
     assert (
         found["level"],
@@ -260,7 +272,7 @@ def test_json_of_what_was_said(lines: Lines, octets: bytes) -> None:
 
     (line,) = lines.json
     assert line.isprintable()
-    assert [*json.loads(line)] == ["time", "level", "event", "session", "sender"]
+    assert [*json.loads(line)] == ["time", "level", "event", "session", "from", "line"]
 
 
 # -- sessions
@@ -404,7 +416,7 @@ def test_the_embedding_program_is_told_at_any_level(lines: Lines, level: int) ->
     """Of each session, once, whatever is logged."""
     told: list[SessionRecord] = []
     session = ended_record()
-    log_output.log.setLevel(level)
+    lossy.log.setLevel(level)
     sut = Journal()
     SafeObserver(sut, sut, told.append).ended(session)
     sut.flush()
@@ -416,7 +428,7 @@ def test_the_embedding_program_is_told_at_any_level(lines: Lines, level: int) ->
 def test_the_dialogue_is_wanted_at_debug_only(lines: Lines) -> None:
     """So that a session need not tell what nobody logs."""
     assert Journal().wants_dialogue
-    log_output.log.setLevel(logging.INFO)
+    lossy.log.setLevel(logging.INFO)
     assert not Journal().wants_dialogue
 
 
@@ -475,7 +487,7 @@ def test_the_log_goes_to_standard_error(
     if format_name == "json":
         assert json.loads(line)["repair"] == "early-reply"
     else:
-        assert names_of(line) == ["session", "repair", "phase"]
+        assert names_of(line) == [*WHOSE, "repair", "phase"]
 
 
 def test_the_time_is_utc(lines: Lines) -> None:
@@ -496,9 +508,9 @@ class Away(logging.Handler):
 
 def test_a_handler_that_raises_loses_its_line_and_nothing_else() -> None:
     """Neither the session, nor those whose lines wait with it, nor `serve`."""
-    before = log_output.log.handlers[:]
+    before = lossy.log.handlers[:]
     away = Away()
-    log_output.log.handlers[:] = [away]
+    lossy.log.handlers[:] = [away]
     try:
         sut = Journal()
         sut.ended(record())
@@ -507,7 +519,7 @@ def test_a_handler_that_raises_loses_its_line_and_nothing_else() -> None:
         sut.repaired(record(), Repair(Violation.NO_221, "QUIT", {}))
         sut.accept_failed(OSError(errno.EMFILE, "Too many open files"))
     finally:
-        log_output.log.handlers[:] = before
+        lossy.log.handlers[:] = before
 
 
 def test_an_observer_that_cannot_say_what_it_wants_is_told_no_dialogue(lines: Lines) -> None:
@@ -542,3 +554,217 @@ def test_every_event_has_a_token_of_one_word_and_a_meaning() -> None:
         assert re.fullmatch("[a-z]+(_[a-z]+)*", each.value)
         assert re.fullmatch(r"[A-Zs].*\.", each.meaning)
         assert each.level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
+
+
+# -- mails
+
+
+def a_mail(**changes: object) -> MailSummary:
+    """One with values of every kind."""
+    mail = MailSummary(record(), b"MAIL FROM:<a@example.org> SIZE=1\r\n", 1767225600.0)
+    mail.recipients.append((b"RCPT TO:<b@example.com>\r\n", b"250 2.1.5 Ok\r\n", True))
+    mail.recipient_count = mail.accepted_count = 1
+    mail.verdict, mail.verdict_code, mail.at = b"250 2.0.0 Ok: queued as 4XyZ\r\n", 250, "mail data"
+    mail.outcome, mail.receiver, mail.ended_at, mail.size = MailOutcome.ACCEPTED, "127.0.0.1:25", 1767225600.25, 17
+    for name, value in changes.items():
+        setattr(mail, name, value)
+    return mail
+
+
+def log_mail(mail: MailSummary, envelope: LogEnvelope = LogEnvelope.YES) -> None:
+    sut = Journal(envelope=envelope)
+    sut.mail_ended(mail)
+    sut.flush()
+
+
+def test_a_mail_is_one_line(lines: Lines) -> None:
+    """Which answers what became of it, and under which id its receiver knows it."""
+    log_mail(a_mail())
+
+    (line,) = lines.text
+    assert line.startswith("2026-01-01T00:00:00.250Z INFO mail session=1a2b-7 sender=192.0.2.1:4711 ")
+    assert dict(fields_of(line)) == {
+        "session": "1a2b-7",
+        "sender": "192.0.2.1:4711",
+        "receiver": "127.0.0.1:25",
+        "outcome": "accepted",
+        "at": '"mail data"',
+        "verdict_code": "250",
+        "verdict": '"250 2.0.0 Ok: queued as 4XyZ"',
+        "verdict_by": "receiver",
+        "size": "17",
+        "repairs": "none",
+        "seconds": "0.25",
+        "reverse_path": "<a@example.org>",
+        "recipient_count": "1",
+        "recipients_accepted": "1",
+        "recipient": "<b@example.com>",
+        "reply": '"250 2.1.5 Ok"',
+    }
+
+
+def test_a_mail_in_json_has_its_recipients_in_a_list(lines: Lines) -> None:
+    """And with LMTP each one's own verdict."""
+    mail = a_mail(verdicts=(b"250 one\r\n", b"552 two\r\n"), repairs={Violation.EARLY_REPLY: 2})
+    mail.recipients += [
+        (b"RCPT TO:<no@x>\r\n", b"550 no\r\n", False),
+        (b"RCPT TO:<c@x>\r\n", b"250-two\r\n250 lines\r\n", True),
+    ]
+    log_mail(mail)
+
+    found = json.loads(lines.json[0])
+    assert found["repairs"] == {"early-reply": 2}
+    assert found["recipients"] == [
+        {"recipient": "<b@example.com>", "reply": "250 2.1.5 Ok", "recipient_verdict": "250 one"},
+        {"recipient": "<no@x>", "reply": "550 no"},
+        {"recipient": "<c@x>", "reply": "250-two / 250 lines", "recipient_verdict": "552 two"},
+    ]
+
+
+NASTY_MAILS = {
+    "in MAIL": lambda octets: a_mail(command=b"MAIL FROM:<" + octets + b"@x>\r\n"),
+    "instead of MAIL": lambda octets: a_mail(command=octets),
+    "in RCPT": lambda octets: a_mail(recipients=[(b"RCPT TO:<" + octets + b">\r\n", b"250 ok\r\n", True)]),
+    "instead of RCPT": lambda octets: a_mail(recipients=[(octets, b"250 ok\r\n", True)]),
+    "in a reply": lambda octets: a_mail(recipients=[(b"RCPT TO:<a@b>\r\n", b"550 " + octets + b"\r\n", True)]),
+    "in the verdict": lambda octets: a_mail(verdict=b"250 " + octets + b"\r\n"),
+    "no line end": lambda octets: a_mail(verdict=b"250 " + octets),
+}
+
+
+@nasty
+@pytest.mark.parametrize("where", NASTY_MAILS)
+@pytest.mark.parametrize("envelope", LogEnvelope)
+def test_the_line_of_a_mail_is_the_same_however_it_is_made(
+    lines: Lines, octets: bytes, where: str, envelope: LogEnvelope
+) -> None:
+    """At once or of its fields: one line of the log's form, with no field that a peer has named."""
+    mail = NASTY_MAILS[where](octets)
+    log_mail(mail, envelope)
+
+    (line,) = lines.text
+    assert line.partition(" INFO mail ")[2] == mail_text(mail, envelope)
+    names = names_of(line)
+    assert set(names) <= {*KEYS, "recipient", "reply"}
+    assert len({*names}) == len(names)
+    assert json.loads(lines.json[0])["event"] == "mail"
+
+
+@pytest.mark.parametrize("socket_path", ["/run/x y", '/run/"x', "/run/a=b"])
+def test_a_sender_in_the_file_system_has_mails_too(lines: Lines, socket_path: str) -> None:
+    """Its path is one field."""
+    mail = a_mail()
+    mail.record.sender = address_text(socket_path)
+    log_mail(mail)
+
+    assert lines.text[0].partition(" INFO mail ")[2] == mail_text(mail, LogEnvelope.YES)
+    assert names_of(lines.text[0])[:3] == [*WHOSE]
+
+
+def test_values_of_a_mebibyte_make_lines_of_some_kilobytes(lines: Lines) -> None:
+    """Whatever a peer sends."""
+    huge = b"a@" * (1 << 19)
+    mail = MailSummary(record(), b"MAIL FROM:<%s>\r\n" % huge, 0.0)
+    for _ in range(100):
+        mail.take_recipient(Command(Verb.RCPT, b"RCPT TO:<%s>\r\n" % huge), Reply(250, b"250 %s\r\n" % huge), False)
+    mail.take_verdict(Reply(250, b"250 %s\r\n" % huge), False)
+    for envelope in LogEnvelope:
+        log_mail(mail, envelope)
+
+    assert max(map(len, lines.text)) < 64 * 1024
+
+
+def test_hashed_addresses_are_the_same_for_the_same_address(lines: Lines) -> None:
+    """In the envelope, and where a reply has them: nowhere as they are."""
+    hashed = "<b4c9a289323b21a0>"  # printf %s user@example.com | sha256sum | cut -c1-16
+    mail = a_mail(command=b"MAIL FROM:<User@Example.com>\r\n", verdict=b'550 <user@example.com>, "a b"@x: unknown\r\n')
+    log_mail(mail, LogEnvelope.HASHED)
+
+    fields = dict(fields_of(lines.text[0]))
+    assert fields["reverse_path"] == hashed
+    assert hashed in fields["verdict"]
+    assert not re.search("@|user", lines.text[0])
+
+
+def test_without_the_envelope_no_line_has_an_address(lines: Lines) -> None:
+    """Neither of a mail, nor of what was said, nor of a repair."""
+    log_mail(a_mail(verdict=b"250 kept for b@example.com\r\n"), LogEnvelope.NO)
+    sut = Journal(envelope=LogEnvelope.NO)
+    sut.said(record(), "sender", b"RCPT TO:<b@example.com>\r\n")
+    sut.repaired(record(), Repair(Violation.EARLY_REPLY, "mail data", {"reply": b"550 b@example.com: no\r\n"}))
+
+    assert len(lines.text) == 3
+    assert not [line for line in (*lines.text, *lines.json) if "@" in line.replace("@timestamp", "")]
+    assert '"550 ...: no"' in lines.text[2]
+
+
+def test_a_refused_login_is_a_warning_with_the_senders_address(lines: Lines) -> None:
+    """Without the receiver's words, which may have the secret in them."""
+    Journal().login_refused(record(), "PLAIN", Reply(535, b"535 5.7.8 no: UGFzc3dvcmQ6\r\n"))
+
+    assert " WARNING auth_refused " in lines.text[0]
+    assert dict(fields_of(lines.text[0])) == {
+        "session": "1a2b-7",
+        "sender": "192.0.2.1:4711",
+        "receiver": "127.0.0.1:25",
+        "mechanism": "PLAIN",
+        "code": "535",
+        "enhanced_code": "5.7.8",
+    }
+
+
+# -- keys
+
+
+def test_composites_are_objects_in_json(lines: Lines) -> None:
+    """So that no reader has to take words apart."""
+    log_session(ended_record())
+
+    found = json.loads(lines.json[0])
+    assert found["ended"] == {"by": "sender", "in": "QUIT"}
+    assert found["tls"] == {"sender": "TLSv1.3", "receiver": None}
+    assert found["repairs"] == {"early-reply": 1, "further-reply": 2}
+
+
+def keys_in_the_code() -> set[str]:
+    """The names that modules give to what they tell."""
+    found: set[str] = set()
+    for path in modules().values():
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+            if name in ("repaired", "repaired_a_habit") or (name == "tell" and path.parent.name != "daemon"):
+                assert isinstance(node, ast.Call)
+                found |= {each.arg for each in node.keywords if each.arg}
+    return found
+
+
+@pytest.mark.once
+def test_every_key_has_its_meaning() -> None:
+    """One, wherever it stands."""
+    assert keys_in_the_code() <= {*KEYS}
+    assert {name for names in REQUIRED.values() for name in names} <= {*KEYS}
+
+
+@pytest.mark.once
+def test_the_schema_is_that_of_the_code() -> None:
+    """`python -m tests.pages` writes it."""
+    assert SCHEMA.read_text(encoding="utf-8") == schema_text()
+
+
+def test_ecs_has_the_names_of_the_schema(lines: Lines) -> None:
+    """Of Elastic's; what that has no name for stands below `shimproxy`."""
+    log_mail(a_mail())
+    Journal().repaired(record(), Repair(Violation.EARLY_REPLY, "mail data", {"reply": b"550 x"}))
+    log_session(ended_record())
+    Journal().failed(record(), an_error())
+
+    mail, repair, session, bug = [json.loads(line) for line in lines.ecs]
+    assert (mail["@timestamp"], mail["log.level"]) == ("2026-01-01T00:00:00.250Z", "info")
+    assert mail["source"] == {"address": "192.0.2.1", "ip": "192.0.2.1", "port": 4711}
+    assert mail["email"] == {"from": {"address": ["a@example.org"]}, "to": {"address": ["b@example.com"]}}
+    assert mail["event"]["outcome"] == "success"
+    assert mail["event"]["duration"] == 250_000_000
+    assert mail["shimproxy"]["verdict"] == "250 2.0.0 Ok: queued as 4XyZ"
+    assert (repair["event"]["action"], repair["event"]["outcome"]) == ("repair", "failure")
+    assert session["destination"]["port"] == 25
+    assert "Traceback" in bug["error"]["stack_trace"]

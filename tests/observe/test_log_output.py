@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import queue
+import re
 import signal
 import socket
 import subprocess
@@ -14,13 +16,18 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 
+from shimproxy.config.listener import SettingsError
+from shimproxy.config.settings import Settings
 from shimproxy.faulty.receiving import FaultyReceiver
 from shimproxy.faulty.talk import SECONDS, Talk
 from shimproxy.observe import log_output
 from shimproxy.observe.events import Event
 from shimproxy.observe.journal import Journal
-from shimproxy.observe.log_output import LogUnusable, log
+from shimproxy.observe.log_output import LogUnusable
+from shimproxy.observe.lossy import log
+from shimproxy.observe.network_syslog import NetworkSyslog
 from shimproxy.observe.repeats import MOST_KINDS, WINDOW_SECONDS, Repeats
+from shimproxy.observe.text_lines import PipeHandler
 from shimproxy.session.record import Repair, SessionRecord
 from shimproxy.smtp.catalogue import Violation
 from tests.daemon.test_supervisor import Session, running, settings
@@ -28,6 +35,7 @@ from tests.daemon.test_supervisor import Session, running, settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
 
 @pytest.fixture
@@ -185,3 +193,112 @@ def test_repairs_are_told_by_their_number(caplog: pytest.LogCaptureFixture) -> N
     assert [line.getMessage() for line in caplog.records] == ["repair", "repair", "repeats"]
     fields = caplog.records[-1].__dict__["fields"]
     assert fields == {"repair": "early-reply", "receiver": "192.0.2.7:25", "count": 3}
+
+
+# -- a syslog server (RFC 5424)
+
+_RFC_5424 = re.compile(
+    rb"<(\d{1,3})>1 (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,6}Z) ([!-~]{1,255}) shimproxy (\d+) ([!-~]{1,32}) - (.*)",
+    re.DOTALL,
+)
+
+
+def of_rfc_5424(message: bytes) -> tuple[int, str, bytes]:
+    """PRI, MSGID and MSG."""
+    found = _RFC_5424.fullmatch(message)
+    assert found, message
+    return int(found[1]), found[5].decode(), found[6]
+
+
+def counted_message(stream: BinaryIO) -> bytes:
+    """The next message of a stream, as RFC 6587 section 3.4.1 frames it."""
+    length = b""
+    while (octet := stream.read(1)) != b" ":
+        assert octet.isdigit(), (length, octet)
+        length += octet
+    return stream.read(int(length))
+
+
+@pytest.mark.usefixtures("own_log")
+def test_lines_go_to_a_syslog_server_in_datagrams() -> None:
+    """With facility mail, a severity, and the event as MSGID."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(SECONDS)
+        log_output.set_up("INFO", "text", f"syslog:udp:127.0.0.1:{server.getsockname()[1]}")
+        Journal().repaired(
+            SessionRecord("1a2b-7", "-"),
+            Repair(Violation.EARLY_REPLY, "mail data", {"reply": b"550 \x1b\r\n<1>1 - - x"}),
+        )
+
+        number, event, words = of_rfc_5424(server.recv(10_000))
+    assert (number, event) == (2 << 3 | 4, "repair")
+    assert words.startswith(b"WARNING repair session=")
+    assert b"\n" not in words
+    assert b"\x1b" not in words
+
+
+@pytest.mark.usefixtures("own_log")
+def test_a_syslog_server_may_come_and_go() -> None:
+    """What it does not take is lost, and told of; its connection is made again."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        log_output.set_up("INFO", "json", f"syslog:tcp:127.0.0.1:{port}")
+        (handler,) = log.handlers
+        assert isinstance(handler, NetworkSyslog)
+        Journal().tell(Event.LISTENING_AGAIN, address="one")
+        connection, _ = server.accept()
+        connection.settimeout(SECONDS)
+        with connection, connection.makefile("rb") as stream:
+            assert b'"address": "one"' in of_rfc_5424(counted_message(stream))[2]
+    Journal().tell(Event.LISTENING_AGAIN, address="two")
+    handler.wait()
+    assert handler.lost == log_output.lines_lost() == 1
+
+    with socket.create_server(("127.0.0.1", port)) as server:
+        handler._not_before = 0.0  # as a second later
+        Journal().tell(Event.LISTENING_AGAIN, address="three")
+        connection, _ = server.accept()
+        connection.settimeout(SECONDS)
+        with connection, connection.makefile("rb") as stream:
+            first, second = (of_rfc_5424(counted_message(stream)) for _ in range(2))
+    assert first[1] == "lost"
+    assert b'"lines": 1' in first[2]
+    assert b'"address": "three"' in second[2]
+
+
+@pytest.mark.parametrize(
+    ("to", "words"),
+    [
+        ("syslog:udp:127.0.0.1", "has no port"),
+        ("syslog:tcp::514", "names no syslog server"),
+        ("syslog:tcp:unix:/x", "names no syslog server"),
+        ("syslog:sctp:127.0.0.1:514", "is none of stderr, syslog, syslog:/PATH, syslog:udp:HOST:PORT"),
+    ],
+)
+def test_a_place_that_is_none_is_refused_with_its_mend(to: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(words)):
+        Settings(log_to=to)
+
+
+def test_check_says_that_there_is_no_syslog_server() -> None:
+    """With its address, and what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(LogUnusable, match=rf"no syslog at 127\.0\.0\.1 port {port} \(tcp\): Connection refused"):
+        log_output.check_log(f"syslog:tcp:127.0.0.1:{port}")
+
+
+# -- lines of text that are taken at once
+
+
+@pytest.mark.usefixtures("own_log")
+def test_lines_that_no_reader_takes_are_counted_as_lines() -> None:
+    """Those of sessions are taken together."""
+    ours, theirs = os.pipe()
+    with os.fdopen(ours, "rb"), os.fdopen(theirs, "w") as stream:
+        handler = PipeHandler(stream)
+        handler._lines = queue.Queue(1)
+        handler._lines.put(b"")
+        handler.put("one\ntwo\nthree", 3)
+        assert handler.lost == 3

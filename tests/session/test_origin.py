@@ -18,8 +18,7 @@ from shimproxy.session.record import SessionRecord
 from shimproxy.session.session_events import SessionEvents
 from shimproxy.smtp.catalogue import Violation
 from tests.memory import MemoryObserver, MemorySocket
-from tests.net.ground import ground
-from tests.net.test_net import pair
+from tests.net.test_net import ground, pair
 
 if TYPE_CHECKING:
     from shimproxy.net.origin import Party

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -14,6 +16,10 @@ from shimproxy.session.tracer import Tracer
 from shimproxy.smtp.catalogue import Violation
 from tests.memory import MemoryObserver, Stage, staged, up_to_mail_data
 
+if TYPE_CHECKING:
+    from shimproxy.session.record import SessionRecord
+    from shimproxy.smtp.reply import Reply
+
 SECRET = base64.b64encode(b"\0user\0correct horse").decode()
 
 
@@ -22,7 +28,7 @@ def all_that_was_told(stage: Stage) -> str:
     repairs = [value for repair in stage.account.repairs for value in repair.detail.values()]
     assert stage.tracer
     assert stage.tracer.keeps_mail_data
-    assert len(stage.tracer.notes.trace().entries) > 1
+    assert len(stage.tracer.trace.entries) > 1
     return repr((stage.account.dialogue, repairs)) + record_text_of(stage.record)
 
 
@@ -264,3 +270,46 @@ def test_what_a_receiver_says_unasked_behind_auth_is_hidden(unasked: bytes, when
     assert stage.account.repairs
     assert "SECRET" not in all_that_was_told(stage)
     assert ("sender", b"MAIL FROM:<a@b>\r\n") in stage.account.dialogue
+
+
+# -- a refused login
+
+
+@attrs.define(eq=False)
+class WithLogins(MemoryObserver):
+    """An observer that wants to know of refused logins."""
+
+    logins: list[tuple[str, int]] = attrs.field(factory=list)
+
+    def login_refused(self, _record: SessionRecord, mechanism: str, reply: Reply) -> None:
+        self.logins.append((mechanism, reply.code))
+
+
+@pytest.mark.parametrize(
+    ("command", "mechanism"),
+    [
+        (b"AUTH LOGIN", "LOGIN"),
+        (b"auth plain " + SECRET.encode(), "PLAIN"),
+        (b"AUTH " + SECRET.encode(), "other"),
+        (b"AUTH HUNTER2", "other"),
+        (b"AUTH \xff\xff", "other"),
+        (b"AUTH " + b"X" * 400, "other"),
+        (b"AUTH", "other"),
+    ],
+)
+def test_a_refused_login_is_told_by_its_mechanism_alone(command: bytes, mechanism: str) -> None:
+    observer = WithLogins()
+
+    async def script(stage: Stage) -> None:
+        stage.session.events.observer = observer
+        await greeted(stage)
+        await stage.feed(stage.sender, command + b"\r\n")
+        if mechanism == "LOGIN":
+            await stage.feed(stage.receiver, b"334 VXNlcm5hbWU6\r\n")
+            await stage.feed(stage.sender, b"eA==\r\n")
+        await stage.feed(stage.receiver, b"535 5.7.8 no\r\n")
+        await stage.feed(stage.sender, b"AUTH PLAIN eA==\r\n")
+        await stage.feed(stage.receiver, b"235 2.7.0 in\r\n")
+
+    staged(script)
+    assert observer.logins == [(mechanism, 535)]

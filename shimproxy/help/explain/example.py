@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.help.explain.transcript import Transcript, play
+from shimproxy.observe.formats import TextFormatter
 from shimproxy.observe.journal import Journal
-from shimproxy.observe.log_output import TextFormatter, log
+from shimproxy.observe.lossy import log
 from shimproxy.records.ladder import Ladder, drawn
 from shimproxy.records.session_ladder import PARTIES, frames_of
 

@@ -24,6 +24,7 @@ from shimproxy.net.watch import Watch, Watchdog
 from shimproxy.session.connection_origin import ConnectionOrigin
 from shimproxy.session.limits import Deadlines, Limits
 from shimproxy.session.lingering_close import BackgroundCloser
+from shimproxy.session.mail_account import MailAccount
 from shimproxy.session.policy import Policy
 from shimproxy.session.record import Repair, SessionRecord
 from shimproxy.session.sender import Sender
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from shimproxy.net.driver import Watched
     from shimproxy.net.receivers import Route
     from shimproxy.session.connection_origin import OriginPolicy
+    from shimproxy.session.mail_account import MailSummary
     from shimproxy.smtp.catalogue import Violation
 
 AMPLE_OCTETS = 1 << 40
@@ -272,6 +274,9 @@ class Stage:
     earlier_receivers: list[MemorySocket] = attrs.field(factory=list)
     """Those of the connections before, where it was dialled more than once."""
     account: MemoryObserver = attrs.field(factory=MemoryObserver)
+    tells_mails: bool = True
+    mails: list[MailSummary] = attrs.field(factory=list)
+    """What became of each mail."""
     origin_policy: OriginPolicy | None = None
     """What has to be found out before the greeting: a PROXY header, unless it is where the sender wanted to go."""
     tracer: Tracer | None = attrs.field(factory=lambda: Tracer(keeps_mail_data=True))
@@ -290,8 +295,10 @@ class Stage:
             await self.nursery.start(self.runner.run, self.nursery)
         sock = cast("socket.socket", self.sender)
         leg = Leg("sender", sock, driver, watchdog.watch(), "192.0.2.1:1", never_short=self.never_short)
-        events = SessionEvents(SessionRecord("example", "192.0.2.1:1"), self.account, tracer=self.tracer)
+        record = SessionRecord("example", "192.0.2.1:1")
         policy = attrs.evolve(self.policy, deadlines=self.deadlines, limits=self.limits)
+        account = MailAccount(record, self.mails.append, policy.lmtp) if self.tells_mails else None
+        events = SessionEvents(record, self.account, tracer=self.tracer, mails=account)
         sender = Sender(leg, policy.command_reader(), events, self.deadlines, self.limits.farewell_octets)
 
         route = cast("Route", MemoryRoute(self, driver))

@@ -1,1 +1,0 @@
-nft delete table inet shimproxy
