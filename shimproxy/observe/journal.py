@@ -26,17 +26,15 @@ from shimproxy.observe.lossy import log
 from shimproxy.observe.mail_line import mail_fields, mail_text
 from shimproxy.observe.repeats import Repeats
 from shimproxy.observe.text_lines import lines_of_text
-from shimproxy.session.mail_account import MailObserver
 from shimproxy.session.policy import SenderTls
-from shimproxy.session.record import LoginObserver, SessionRecord
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.shown import escaped, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from shimproxy.session.mail_account import MailSummary
-    from shimproxy.session.record import Observer, Repair
+    from shimproxy.session.record import Repair, SessionRecord
     from shimproxy.smtp.reply import Reply
 
 _Fields = dict[str, int | str | float | Counts | Pairs | Sides]
@@ -57,82 +55,6 @@ def error_name(error: OSError) -> str:
 
 
 @attrs.define(eq=False)
-class SafeObserver:
-    """An observer whose errors are logged and end no session; whoever wants to is told of them."""
-
-    _observer: Observer
-    _journal: Journal
-    _on_session: Callable[[SessionRecord], None] | None = None
-    _keep: Callable[[SessionRecord], None] | None = None
-    _on_error: Callable[[BaseException], None] | None = None
-    _mail_observer: MailObserver | None = attrs.field(init=False)
-    """The observer, if it is to be told of mails: to find that out costs more than to tell it."""
-
-    def __attrs_post_init__(self) -> None:
-        self._mail_observer = self._observer if isinstance(self._observer, MailObserver) else None
-
-    @property
-    def wants_dialogue(self) -> bool:
-        """What the observer wants."""
-        try:
-            return self._observer.wants_dialogue
-        except Exception as error:
-            self._failed("-", error)
-            return False
-
-    def said(self, record: SessionRecord, who: str, octets: bytes) -> None:
-        """Pass it on."""
-        self._tell(record, self._observer.said, record, who, octets)
-
-    def repaired(self, record: SessionRecord, repair: Repair) -> None:
-        """Pass it on."""
-        self._tell(record, self._observer.repaired, record, repair)
-
-    @property
-    def wants_mails(self) -> bool:
-        """What the observer wants."""
-        try:
-            return self._mail_observer is not None and self._mail_observer.wants_mails
-        except Exception as error:
-            self._failed("-", error)
-            return False
-
-    def mail_ended(self, mail: MailSummary) -> None:
-        """Pass it on."""
-        assert self._mail_observer is not None
-        self._tell(mail.record, self._mail_observer.mail_ended, mail)
-
-    def login_refused(self, record: SessionRecord, mechanism: str, reply: Reply) -> None:
-        """Pass it on."""
-        if isinstance(self._observer, LoginObserver):
-            self._tell(record, self._observer.login_refused, record, mechanism, reply)
-
-    def ended(self, record: SessionRecord) -> None:
-        """Pass it on, and to whoever wants the session's end alone."""
-        self._tell(record, self._observer.ended, record)
-        for tell in (self._keep, self._on_session):
-            if tell:
-                self._tell(record, tell, record)
-
-    def failed(self, record: SessionRecord, error: BaseException) -> None:
-        """Pass it on."""
-        self._tell(record, self._observer.failed, record, error)
-        if self._on_error:
-            self._on_error(error)
-
-    def _tell(self, record: SessionRecord, tell: Callable[..., None], *arguments: object) -> None:
-        try:
-            tell(*arguments)
-        except Exception as error:
-            self._failed(record.id, error)
-
-    def _failed(self, session: str, error: Exception) -> None:
-        self._journal.observer_failed(session, error)
-        if self._on_error:
-            self._on_error(error)
-
-
-@attrs.define(eq=False)
 class Journal:
     """Tells the log of everything, in its order; a handler that raises loses its line and no more.
 
@@ -145,7 +67,8 @@ class Journal:
     envelope: LogEnvelope = LogEnvelope.YES
     _leads_to_explanations: bool = False
     """Whether the next repair is to say what explains it, as the first one of a process does."""
-    _waiting: list[SessionRecord | MailSummary] = attrs.field(factory=list)
+    _waiting: list[tuple[SessionRecord, None] | tuple[None, MailSummary]] = attrs.field(factory=list)
+    """Sessions and mails, in the order of their ends."""
     _turned_away: dict[str, tuple[int, object]] = attrs.field(factory=dict)
     """Limit -> how many connections above it were refused, and the last of their peers' addresses."""
 
@@ -177,7 +100,7 @@ class Journal:
 
     def ended(self, record: SessionRecord) -> None:
         """Log a session, presently."""
-        self._waiting.append(record)
+        self._waiting.append((record, None))
         if len(self._waiting) >= _MOST_WAITING:
             self.flush()
 
@@ -188,7 +111,7 @@ class Journal:
 
     def mail_ended(self, mail: MailSummary) -> None:
         """Log a mail, presently."""
-        self._waiting.append(mail)
+        self._waiting.append((None, mail))
         if len(self._waiting) >= _MOST_WAITING:
             self.flush()
 
@@ -269,19 +192,20 @@ class Journal:
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             if lines := lines_of_text():
-                lines.take([self._text(each) for each in waiting])
+                lines.take([self._text(record, mail) for record, mail in waiting])
                 return
-            for each in waiting:
-                if isinstance(each, SessionRecord):
-                    _write(Event.SESSION, _of_session(each), at=each.ended_at)
-                else:
-                    _write(Event.MAIL, {**mail_fields(each, self.envelope)}, at=each.ended_at)
+            for record, mail in waiting:
+                if mail is not None:
+                    _write(Event.MAIL, {**mail_fields(mail, self.envelope)}, at=mail.ended_at)
+                elif record is not None:
+                    _write(Event.SESSION, _of_session(record), at=record.ended_at)
 
-    def _text(self, each: SessionRecord | MailSummary) -> str:
+    def _text(self, record: SessionRecord | None, mail: MailSummary | None) -> str:
         """The line of a session or of a mail, as text."""
-        if isinstance(each, SessionRecord):
-            return f"{time_text(each.ended_at)} INFO session {field_words(_of_session(each))}"
-        return f"{time_text(each.ended_at)} INFO mail {mail_text(each, self.envelope)}"
+        if mail is not None:
+            return f"{time_text(mail.ended_at)} INFO mail {mail_text(mail, self.envelope)}"
+        assert record is not None
+        return f"{time_text(record.ended_at)} INFO session {field_words(_of_session(record))}"
 
 
 def _whose(record: SessionRecord) -> _Fields:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 from shimproxy.observe.composites import Counts, Pairs, quoted
 from shimproxy.observe.envelope import LogEnvelope
 from shimproxy.observe.formats import field_words
-from shimproxy.session.mail_account import AT_MAIL_DATA
 from shimproxy.smtp.shown import on_one_line
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 # Of these, the log shows each octet as it is, a path without quotes and words within.
 _words: Final = re.compile(rb"([ !#-\[\]-~]++)\r\n").fullmatch
 _path: Final = re.compile(rb"[ -9;-~]*+:<([!#-;=?-\[\]-~]*+)>").match
-_QUOTED_AT: Final = f'"{AT_MAIL_DATA}"'
 _REPLIES_KEPT: Final = 64
 _YES: Final = LogEnvelope.YES
 _NO: Final = LogEnvelope.NO
@@ -73,7 +71,7 @@ def _usual_text(mail: MailSummary) -> str:
         return ""
     return (
         f"session={record.id} sender={sender} receiver={receiver} outcome={mail.outcome}"
-        f" at={mail.at if mail.at != AT_MAIL_DATA else _QUOTED_AT} verdict_code={mail.verdict_code}"
+        f" at={quoted(mail.at)} verdict_code={mail.verdict_code}"
         f' verdict="{verdict[1].decode()}"'
         f" verdict_by={'shimproxy' if mail.verdict_is_own else 'receiver'} size={mail.size} repairs=none"
         f" seconds={round(mail.seconds, 3)} reverse_path=<{path[1].decode()}> recipient_count=1"

@@ -18,8 +18,9 @@ from shimproxy.net.leg import Leg
 from shimproxy.net.listen import Spare, accept_forever, descriptors_left, prepare, turn_away
 from shimproxy.net.origin import Origin, party
 from shimproxy.net.watch import Watchdog
-from shimproxy.observe.journal import Journal, SafeObserver
+from shimproxy.observe.journal import Journal
 from shimproxy.observe.repeats import Repeats
+from shimproxy.observe.safe_observer import SafeObserver
 from shimproxy.records.files import RecordFiles
 from shimproxy.service.admission import DESCRIPTORS, AdmissionControl
 from shimproxy.service.preflight import check_block, check_capabilities, check_loops, check_receivers, check_records

@@ -348,7 +348,7 @@ def test_the_log_level_and_the_number_of_workers_are_changed_by_a_reload(
         with Session(run.ports[0]) as session:
             session.say(b"NOOP", b"250")
             session.say(b"QUIT", b"221")
-        run.logged("sender=NOOP")
+        run.logged("from=sender line=NOOP")
 
 
 # -- crash, upgrade, stop

@@ -21,10 +21,11 @@ from shimproxy.observe import log_output, lossy
 from shimproxy.observe.envelope import LogEnvelope
 from shimproxy.observe.events import Event
 from shimproxy.observe.formats import EcsFormatter, JsonFormatter, TextFormatter
-from shimproxy.observe.journal import Journal, SafeObserver
+from shimproxy.observe.journal import Journal
 from shimproxy.observe.keys import KEYS, REQUIRED
 from shimproxy.observe.mail_line import mail_text
 from shimproxy.observe.repeats import Repeats
+from shimproxy.observe.safe_observer import SafeObserver
 from shimproxy.session.mail_account import MailOutcome, MailSummary
 from shimproxy.session.record import Repair, SessionRecord
 from shimproxy.smtp.catalogue import Violation
