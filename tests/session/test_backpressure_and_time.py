@@ -11,6 +11,7 @@ from shimproxy.smtp.catalogue import Violation
 from tests.memory import Stage, offered, staged, up_to_mail_data
 
 LINE = b"sixteen octets\r\n"
+QUIT = b"QUIT\r\n"
 
 
 def test_a_receiver_that_takes_nothing_can_still_refuse_and_frees_the_sender() -> None:
@@ -645,3 +646,27 @@ def test_a_receiver_that_has_said_much_unasked_as_the_sender_leaves_is_heard_and
 
     stage = staged(script)
     assert stage.repaired == [Violation.CLOSED_WITHOUT_QUIT, Violation.EXTRA_REPLY]
+
+
+@pytest.mark.parametrize("insists", [False, True])
+def test_a_receiver_that_does_not_take_quit_is_reset_in_time_or_at_a_stop(insists: bool) -> None:
+    """QUIT was refused and the sender has disconnected, so it is shimproxy's own."""
+
+    async def script(stage: Stage) -> None:
+        await offered(stage)
+        stage.receiver.room_octets = len(QUIT)
+        await stage.feed(stage.sender, QUIT)
+        await stage.feed(stage.receiver, b"502 not now\r\n")
+        stage.sender.feed_fin()
+        await stage.settle()
+        assert not stage.receiver.closed
+        if insists:
+            stage.session.stop_now()
+            await stage.settle()
+        else:
+            await stage.pass_time(stage.deadlines.linger_idle + 1)
+        assert stage.receiver.got_rst
+
+    stage = staged(script)
+    assert bytes(stage.receiver.written).endswith(QUIT)
+    assert stage.repaired == ([] if insists else [Violation.NO_CLOSE])
