@@ -56,7 +56,7 @@ class Stage(stage.Stage):
 
     def check_trace(self) -> None:
         """Once the session is over, its trace is whole, and its text can be read back."""
-        if self.over and self.record.trace and self.session.events.telling:
+        if self.over and self.record.is_traced and self.session.events.telling:
             check_octets(self.record)
             text = record_text_of(self.record)
             assert record_text_of(read(text)) == text

@@ -15,6 +15,7 @@ import logging
 import re
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,12 +26,14 @@ from bench.figures import FIGURES
 from bench.hostile_attacks import ATTACKS
 from shimproxy.config.options import OPTIONS
 from shimproxy.help.explain.words import strings_below
+from shimproxy.help.files import READY_FILES, text_of
 from shimproxy.observe.events import Event
 from shimproxy.observe.keys import KEYS, json_schema
 from shimproxy.observe.metrics import FAMILIES
 from shimproxy.session.limits import Deadlines, Limits
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import DIALOGUE, NextRead, ReplyTo, Verdict
+from tests.completion import write_completion
 from tests.house import MAY_IMPORT, reason
 from tests.peers import packages
 
@@ -43,7 +46,7 @@ DOCS: Final = Path(shimproxy.__file__).parent / "docs"
 SCHEMA: Final = DOCS / "log.schema.json"
 README: Final = DOCS.parents[1] / "README.md"
 _BLOCK: Final = re.compile(
-    r"(^ *<!-- (made|measured): ([\w-]+) -->\n)(.*?)(^ *<!-- end -->$)", re.MULTILINE | re.DOTALL
+    r"(^ *<!-- (made|measured): ([\w.-]+) -->\n)(.*?)(^ *<!-- end -->$)", re.MULTILINE | re.DOTALL
 )
 
 
@@ -194,11 +197,57 @@ def rooms() -> str:
     return table(["room", "what it is for", "imports"], rows)
 
 
+FILE_BLOCKS: Final = {
+    "shimproxy.socket": "ini unit-socket",
+    "shimproxy-devices.socket": "ini unit-devices",
+    "shimproxy.service": "ini unit-service",
+    "shimproxy.toml": "toml unit-settings",
+    "shimproxy-tproxy.socket": "ini socket-tproxy",
+    "gateway.conf": "ini unit-gateway",
+    "shimproxy.sysusers": "text",
+    "user.conf": "ini unit-user",
+    "compose.yaml": "yaml compose",
+    "kubernetes.yaml": "yaml kubernetes",
+    "kubernetes-podmonitor.yaml": "yaml unrun: tests take it from `shimproxy files`",
+    "redirect.nft": "nft redirect-nftables",
+    "redirect-nft-undo.sh": "sh redirect-nftables-undo",
+    "redirect-iptables.sh": "sh redirect-iptables",
+    "redirect-iptables-undo.sh": "sh redirect-iptables-undo",
+    "tproxy-routes.sh": "sh tproxy-routes",
+    "tproxy-routes-undo.sh": "sh tproxy-routes-undo",
+    "tproxy.nft": "nft tproxy-nftables",
+    "tproxy-nft-undo.sh": "sh tproxy-nftables-undo",
+    "tproxy-iptables.sh": "sh tproxy-iptables",
+    "tproxy-iptables-undo.sh": "sh tproxy-iptables-undo",
+    "redirect-output.nft": "nft redirect-output-nftables",
+    "redirect-output-nft-undo.sh": "sh redirect-output-nftables-undo",
+    "redirect-output-iptables.sh": "sh redirect-output-iptables",
+    "redirect-output-iptables-undo.sh": "sh redirect-output-iptables-undo",
+    "prometheus.yml": "yaml unrun: tests take it from `shimproxy files`",
+}
+"""A file of `shimproxy files` that stands on a page -> the line of its fence: its language, and its name for tests."""
+
+
+def file_block(name: str) -> str:
+    """A file of the package, fenced."""
+    return f"```{FILE_BLOCKS[name]}\n{text_of(name)}```\n"
+
+
+def files() -> str:
+    """Every file of `shimproxy files`."""
+    rows = (
+        (f"`{each.name}`", each.group, each.about, f"`{each.place}`" if each.place else "")
+        for each in READY_FILES.values()
+    )
+    return table(["file", "for", "what it is", "its place"], rows)
+
+
 MADE: Final[dict[str, Callable[[], str]]] = {
     "attacks": attacks,
     "deadlines": deadlines,
     "dialogue": dialogue,
     "figures": figures,
+    "files": files,
     "events": events,
     "limits": limits,
     "log-keys": log_keys,
@@ -207,6 +256,7 @@ MADE: Final[dict[str, Callable[[], str]]] = {
     "rooms": rooms,
     "settings": settings,
     "violations": violations,
+    **{name: partial(file_block, name) for name in FILE_BLOCKS},
 }
 
 
@@ -223,7 +273,9 @@ def rewritten(text: str, made: Mapping[str, str]) -> str:
 
     def block(found: re.Match[str]) -> str:
         begin, _, name, inside, end = found.groups()
-        return begin + (f"\n{made[name].strip(chr(10))}\n\n" if name in made else inside) + end
+        indent = begin[: len(begin) - len(begin.lstrip())]
+        text = textwrap.indent(made.get(name, "").strip("\n"), indent)
+        return begin + (f"\n{text}\n\n" if name in made else inside) + end
 
     return _BLOCK.sub(block, text)
 
@@ -245,6 +297,12 @@ def main() -> int:
     SCHEMA.write_text(schema_text(), encoding="utf-8")
     for page in write({name: make() for name, make in MADE.items()}):
         print(f"{page.name}: written anew")
+    try:
+        for name in write_completion():
+            print(f"{name}: written anew")
+    except ImportError:
+        print("completion is not written: pip install -e '.[test]' installs shtab", file=sys.stderr)
+        return 1
     return 0
 
 

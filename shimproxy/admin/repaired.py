@@ -26,7 +26,7 @@ def repaired_session(record: SessionRecord) -> RepairedSession:
         for repair in record.first_repairs
     ]
     ended = f"{record.ended_by}/{record.ended_in}"
-    text = record_text.record_text_of(record) if record.trace else ""
+    text = record_text.record_text_of(record) if record.is_traced else ""
     if len(text) > MOST_OCTETS:
         text = ""
     return RepairedSession(

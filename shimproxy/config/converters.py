@@ -19,6 +19,7 @@ from shimproxy.net.origin import Allowed
 from shimproxy.observe.log_output import STANDARD_ERROR, SYSLOG, server_of
 from shimproxy.smtp.ehlo import HiddenKeyword
 from shimproxy.smtp.reply import ReplyReader
+from shimproxy.smtp.rewrite import Rewrite
 from shimproxy.smtp.tidy import is_possible_name
 
 if TYPE_CHECKING:
@@ -183,6 +184,22 @@ def hidden(value: Sequence[HiddenKeyword | str] | HiddenKeyword | str) -> tuple[
     for each in chain.from_iterable([one] if isinstance(one, HiddenKeyword) else one.split(",") for one in several):
         try:
             found[HiddenKeyword.parse(str(each))] = None
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise SettingsError(*problems)
+    return tuple(found)
+
+
+def rewrites(value: Sequence[Rewrite | str] | Rewrite | str) -> tuple[Rewrite, ...]:
+    """One or several. Raises SettingsError."""
+    mend = "is not a rule; write one in quotes, as in 'end-of-data: 451 .* too large => 552 5.3.4', or a list of such"
+    several: tuple[Rewrite | str, ...] = all_of(value, (Rewrite,), str, mend)
+    found: list[Rewrite] = []
+    problems: list[str] = []
+    for each in several:
+        try:
+            found.append(each if isinstance(each, Rewrite) else Rewrite.parse(each))
         except ValueError as error:
             problems.append(str(error))
     if problems:

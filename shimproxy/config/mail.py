@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from shimproxy.smtp.ehlo import HiddenKeyword
+    from shimproxy.smtp.rewrite import Rewrite
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -73,6 +74,20 @@ class MailSettings:
             "the reply to mail data that the receiver accepted before the end",
             metavar="REPLY",
             after="resume",
+        ),
+    )
+
+    rewrite: tuple[Rewrite, ...] = attrs.field(
+        default=(),
+        converter=converters.rewrites,
+        metadata=setting(
+            "rewrite",
+            Group.MAIL,
+            "correct a refusal of the receiver: 'end-of-data: 451 .* too (large|big) => 552 5.3.4'; PLACE may also be "
+            "mail, rcpt or data; the first rule that matches counts; 2yz replies and 421 stay as they are",
+            metavar="'PLACE: PATTERN => REPLY'",
+            after="early-success",
+            lines=True,
         ),
     )
 

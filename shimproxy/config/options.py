@@ -44,6 +44,8 @@ class Option:
     choices: tuple[str, ...]
     many: bool
     """Whether it takes any number of texts; of any other the last one counts."""
+    lines: bool
+    """Of several texts, whether each is a line in the environment: they have blanks in them."""
     switch: bool
     """Whether it is on or off."""
     numeric: bool
@@ -93,6 +95,7 @@ def _made(field: attrs.Attribute[Any], declared: Setting) -> Option:
         metavar=declared.metavar,
         choices=choices,
         many=declared.many or table is not None or kind.startswith("tuple["),
+        lines=declared.lines,
         switch=kind in _SWITCHES,
         numeric=kind in _NUMBERS and not declared.read,
         secret=declared.secret,

@@ -200,7 +200,8 @@ class Sources:
                 continue
             if option := _BY_VARIABLE.get(variable):
                 if text.strip():  # to leave it empty is a container's way to leave it away
-                    self.given[option.name] = Given(tuple(text.split()) if option.many else (text.strip(),), variable)
+                    texts = text.split("\n") if option.lines else text.split() if option.many else [text]
+                    self.given[option.name] = Given(tuple(each.strip() for each in texts if each.strip()), variable)
             elif near := nearest(rest, _VARIABLES, _NEAR_VARIABLE_RATIO):
                 near = near.replace("did you mean ", f"did you mean {prefix}_")
                 self.problems.append(f"{variable}: there is no such setting{near}")

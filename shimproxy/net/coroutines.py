@@ -16,13 +16,16 @@ from __future__ import annotations
 
 import types
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
 import trio
 
+from shimproxy.net.trio_turn import TrioTurn
+
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator
 
 WOKEN: Final = cast("Any", object())
 """What a wait ends with, in place of trio's outcome of None: that is an object for each, and 3 % of a session."""
@@ -61,14 +64,14 @@ class RunningCoroutine:
             while wants is not None:
                 if wants is _TASK:
                     self.in_task = True
-                    self._runner.nursery.start_soon(self._run_in_task, name=self.name)
+                    self._runner.start_task(self._run_in_task, self.name)
                     return
                 wants = self.coroutine.throw(AssertionError("an operation of trio's outside of Watch.in_task()"))
         except StopIteration:
             self._end()
         except BaseException as error:
             self._end()
-            self._runner.nursery.start_soon(_raise, error)
+            self._runner.start_task(partial(_raise, error), self.name)
 
     def _end(self) -> None:
         self._is_over = True
@@ -135,7 +138,7 @@ class RunningCoroutine:
         except (StopIteration, trio.Cancelled):
             pass
         except BaseException as error:
-            self._runner.nursery.start_soon(_raise, error)
+            self._runner.start_task(partial(_raise, error), self.name)
 
 
 async def _raise(error: BaseException) -> None:
@@ -146,6 +149,7 @@ async def _raise(error: BaseException) -> None:
 class CoroutineRunner:
     """Steps the sessions of a process; `run` is its one task."""
 
+    turn: TrioTurn = attrs.field(factory=TrioTurn)
     held: bool = False
     """Whether those that are woken wait for `release`."""
     woken: deque[RunningCoroutine] = attrs.field(factory=deque)
@@ -161,6 +165,11 @@ class CoroutineRunner:
         running = RunningCoroutine(self, coroutine, name)
         self.running[running] = None
         return running
+
+    def start_task(self, run: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Start a task of trio's."""
+        self.turn.due = True
+        self.nursery.start_soon(run, name=name)
 
     def release(self) -> None:
         """Step those that were woken while they were held; from now on each is stepped as soon as it is woken."""
@@ -180,6 +189,7 @@ class CoroutineRunner:
     def pause(self, running: RunningCoroutine) -> None:
         """Resume it after a turn of trio's loop."""
         self._paused.append(running)
+        self.turn.due = True
         task = self._resting
         if task is not None:
             self._resting = None
@@ -197,6 +207,7 @@ class CoroutineRunner:
                 if not self._paused:
                     self._resting = trio.lowlevel.current_task()
                     await trio.lowlevel.wait_task_rescheduled(self._abandon)
+                self.turn.due = True
                 await trio.lowlevel.checkpoint()
                 paused, self._paused = self._paused, []
                 for running in paused:

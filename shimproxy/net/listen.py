@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BACKLOG = 1024
 # Whatever accept() reports is one connection's misfortune, or passes: the listener goes on.
-_PAUSE_SECONDS = 0.1
+PAUSE_SECONDS = 0.1
 _ACCEPTED_AT_A_TIME = 8  # then others get their turn: each starts its session at once
 
 File = tuple[int, int]
@@ -246,30 +246,37 @@ def turn_away(sock: socket.socket, octets: bytes) -> None:
     sock.close()
 
 
+def accept_some(listener: socket.socket, take: Take, refuse: Take, spare: Spare) -> bool:
+    """Accept a few connections, and have each taken with its peer's address; whether there may be more.
+
+    For want of file descriptors, each is refused instead. Raises what else accept() does.
+    """
+    for _ in range(_ACCEPTED_AT_A_TIME):
+        try:
+            sock, peer = listener.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in OUT_OF_DESCRIPTORS and spare.accept(listener, refuse):
+                continue
+            raise
+        sock.setblocking(False)
+        take(sock, peer)
+    return True
+
+
 async def accept_forever(
     listener: socket.socket, take: Take, refuse: Take, spare: Spare, trouble: Callable[[OSError], None]
 ) -> None:
-    """Accept connections, as many at a time as there are, and have each taken with its peer's address.
+    """Accept connections as `accept_some` does, until cancelled.
 
-    For want of file descriptors, each is refused instead. Ends when cancelled. What else accept() reports is told to
-    `trouble`; want of memory, or of even the spare descriptor, makes a pause.
+    What it raises is told to `trouble`; want of memory, or of even the spare descriptor, makes a pause.
     """
     while True:
         await trio.lowlevel.wait_readable(listener)
-        for _ in range(_ACCEPTED_AT_A_TIME):
-            try:
-                try:
-                    sock, peer = listener.accept()
-                except OSError as error:
-                    if error.errno in OUT_OF_DESCRIPTORS and spare.accept(listener, refuse):
-                        continue
-                    raise
-            except BlockingIOError:
-                break
-            except OSError as error:
-                trouble(error)
-                if error.errno in OUT_OF_MEANS:
-                    await trio.sleep(_PAUSE_SECONDS)
-                break
-            sock.setblocking(False)
-            take(sock, peer)
+        try:
+            accept_some(listener, take, refuse, spare)
+        except OSError as error:
+            trouble(error)
+            if error.errno in OUT_OF_MEANS:
+                await trio.sleep(PAUSE_SECONDS)

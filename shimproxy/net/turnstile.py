@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 import trio
 
+from shimproxy.net.trio_turn import TrioTurn
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -49,6 +51,7 @@ class Turnstile:
 
     look: Callable[[], None] = _nothing_new
     """Has the driver wake those for whom there is something."""
+    turn: TrioTurn = attrs.field(factory=TrioTurn)
     has_room: bool = True
     """Whether a busy one may have its turn at once in this round, if none waits."""
     turns_alone: int = _LONG_ALONE
@@ -89,6 +92,7 @@ class Turnstile:
         task = self._resting
         if task is not None:
             self._resting = None
+            self.turn.due = True
             trio.lowlevel.reschedule(task)
 
     def leave(self, watch: Busy) -> bool:
@@ -106,6 +110,7 @@ class Turnstile:
                 self.turns_of_others = 0
             if not self.has_room:
                 # Who has had its turn at once was woken in this round: the next one is another's.
+                self.turn.due = True
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 self.has_room = True
                 self.look()
@@ -124,6 +129,7 @@ class Turnstile:
                     watch, _ = queue.popitem(last=False)
                     watch.let_in()
             # Those who wait here end it when they are cancelled: see Driver.run.
+            self.turn.due = True
             await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _abandon(self, _: object) -> trio.lowlevel.Abort:

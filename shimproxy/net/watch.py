@@ -110,8 +110,12 @@ class Watch:
         if self._coroutine and not self._coroutine.in_task:
             self._resume, self._message = self._coroutine.resume, None
         else:
-            self._resume = partial(_reschedule, trio.lowlevel.current_task(), WOKEN)
+            self._resume = partial(self._wake_task, trio.lowlevel.current_task())
             self._message = _message_of_waiting(self)
+
+    def _wake_task(self, task: trio.lowlevel.Task) -> None:
+        self._turnstile.turn.due = True
+        _reschedule(task, WOKEN)
 
     def run(self, coroutine: Coroutine[Any, Any, None], runner: CoroutineRunner, name: str) -> None:
         """Start a coroutine that waits by this watch alone; it has no task."""
@@ -257,6 +261,8 @@ class Watchdog:
     """Those that are not closed, in the order in which they were made: it is the order in which they expire."""
     turnstile: Turnstile = attrs.field(factory=Turnstile)
     """Where the busy ones wait for a turn."""
+    _clock: Callable[[], float] = trio.current_time
+    """What trio.current_time asks, once this is at work: that asks it by way of two others."""
 
     def has_passed(self, deadline: float) -> bool:
         """Whether `deadline` has passed for certain."""
@@ -270,19 +276,20 @@ class Watchdog:
 
     def catch_up(self) -> None:
         """Take note of the time, if this process has stood still for longer than a tick."""
-        now = trio.current_time()
+        now = self._clock()
         if now > self.now:
             self.now = now + self.tick_seconds
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Expire what is late, once a tick, and let in who is busy, until cancelled."""
-        self.now = trio.current_time() + self.tick_seconds
+        self._clock = trio.lowlevel.current_clock().current_time
+        self.now = self._clock() + self.tick_seconds
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.turnstile.run)
             task_status.started()
             while True:
                 await trio.sleep(self.tick_seconds)
-                self.now = trio.current_time() + self.tick_seconds
+                self.now = self._clock() + self.tick_seconds
                 for watch in list(self.watches):
                     if self.has_passed(watch.deadline):
                         watch.expire()

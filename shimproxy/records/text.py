@@ -165,8 +165,8 @@ class _Reader:
         record = self._read_header()
         for line in ("", _COLUMNS, ""):
             self._expect(line)
-        record.trace = self._read_entries()
-        count = f"end of record: {len(record.trace.entries)} entries"
+        record.trace = trace = self._read_entries()
+        count = f"end of record: {len(trace.entries)} entries"
         self._expect(count, "entries are missing")
         if self._number < len(self._lines) or self._rest:
             self._number += 1

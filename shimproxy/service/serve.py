@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,12 @@ import attrs
 import trio
 
 from shimproxy.config.listener import Listener, SettingsError
+from shimproxy.net.acceptor import Acceptor
 from shimproxy.net.address import Address, BoundAddress, address_text
 from shimproxy.net.block import Block
 from shimproxy.net.driver import Driver
 from shimproxy.net.leg import Leg
-from shimproxy.net.listen import Spare, accept_forever, descriptors_left, prepare, turn_away
+from shimproxy.net.listen import Spare, descriptors_left, prepare, turn_away
 from shimproxy.net.origin import Origin, party
 from shimproxy.net.watch import Watchdog
 from shimproxy.observe.journal import Journal
@@ -133,7 +135,8 @@ class _Sessions:
             return
         peer = address_text(sockaddr)
         settings, policy = self.settings, context.policy
-        tracer = Tracer(settings.record_mail_data) if settings.trace or settings.record else None
+        traced = settings.trace or settings.record
+        tracer = Tracer(settings.record_mail_data, clock=time.perf_counter) if traced else None
         record = SessionRecord(f"{self._process}-{next(self._ids)}", peer)
         mails = MailAccount(record, self._tell_of_mail, policy.lmtp) if self.observer.wants_mails else None
         events = SessionEvents(record, self.observer, tracer=tracer, mails=mails)
@@ -303,15 +306,16 @@ async def serve_on(
             sessions = _Sessions(settings, told, driver, watchdog, closer, admission, journal, metrics)
             if metrics:
                 metrics.phases = sessions.phases
-            with trio.CancelScope() as accepting:
-                async with trio.open_nursery() as listening:
-                    for sock, context in found.items():
-                        begin = partial(sessions.begin, context)
-                        refuse = partial(sessions.refuse, context)
-                        listening.start_soon(accept_forever, sock, begin, refuse, spare, journal.accept_failed)
-                    task_status.started([BoundAddress.of(sock.getsockname()) for sock in sockets])
-                    await stop.closing()
-                    accepting.cancel()
+            acceptors = []
+            for sock, context in found.items():
+                begin, refuse = partial(sessions.begin, context), partial(sessions.refuse, context)
+                acceptor = Acceptor(sock, driver, watchdog.watch(), begin, refuse, spare, journal.accept_failed)
+                acceptor.start()
+                acceptors.append(acceptor)
+            task_status.started([BoundAddress.of(sock.getsockname()) for sock in sockets])
+            await stop.closing()
+            for acceptor in acceptors:
+                acceptor.close()
             close_sockets(sockets)
             stop.has_closed()
             await _let_retire(sessions, stop)

@@ -79,6 +79,7 @@ def _policy(settings: Settings) -> Policy:
         fails_over=len(settings.endpoints) > 1,
         sizes=settings.sizes,
         hidden=Hidden.of(settings.hide),
+        rewrites=settings.rewrite,
         helo_name=settings.helo_name_used.encode(),
         sender_tls=settings.sender_tls_used,
         receiver_security=settings.receiver_security(),

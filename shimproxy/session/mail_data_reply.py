@@ -16,6 +16,7 @@ import attrs
 
 from shimproxy.net.tap import Ended
 from shimproxy.session.closing import Closing, SessionEnded
+from shimproxy.session.correction import END_OF_DATA, corrected
 from shimproxy.session.phase import SessionPhase
 from shimproxy.session.record import DroppedReplies
 from shimproxy.session.replies import MAIL_UNANSWERED, TOO_BIG
@@ -139,7 +140,7 @@ class MailDataReply:
         if verdict is RELAY:  # which it is nearly always
             refusal = receiver.transaction.chunk_refusal
             if refusal is None or reply.kind != 2:
-                return [reply]
+                return [self._corrected(reply)]
             # It takes for commands what it has of the chunks behind the refused one.
             self.events.repaired(Violation.IMPLAUSIBLE_REPLY, reply=reply.octets)
             receiver.drop()
@@ -248,7 +249,11 @@ class MailDataReply:
         success = next((reply for reply in decided if not reply.refuses), None)
         if success:
             events.repaired(Violation.EARLY_SUCCESS, code=success.code, reply=success.octets, **figures)
-        return self._for_all([reply if reply.refuses else self.policy.early_success for reply in decided])
+        return self._for_all([self._corrected(each) if each.refuses else self.policy.early_success for each in decided])
+
+    def _corrected(self, reply: Reply) -> Reply:
+        """A verdict of the receiver's as the operator has it corrected."""
+        return corrected(reply, END_OF_DATA, self.policy, self.sender) if self.policy.rewrites else reply
 
     def _how_it_went(self) -> Violation:
         reset = self.earlier.receiver.leg.ended is Ended.RST

@@ -17,6 +17,7 @@ import attrs
 
 from shimproxy.session.answered_hello import AnsweredHello
 from shimproxy.session.closing import Closing, SessionEnded
+from shimproxy.session.correction import PLACES, corrected
 from shimproxy.session.mail_data_reply import MailDataReply
 from shimproxy.session.replies import BYE, COMMAND_UNANSWERED, MAIL_UNANSWERED
 from shimproxy.smtp.catalogue import Violation
@@ -141,6 +142,8 @@ class PendingReplies:
         if receiver.answered_hello and not self.hello and verb in HELLOS:
             reply = receiver.answered_hello.instead_of(reply, verb)
         if reply.code >= 400:
+            if self.policy.rewrites:
+                reply = corrected(reply, PLACES.get(verb), self.policy, self.sender)
             transaction.has_refusal = True
         if reply.code >= 500:
             self.has_refused = True

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shimproxy.net.tls import ReceiverSecurity
     from shimproxy.smtp.ehlo import Hidden
     from shimproxy.smtp.reply import LocalReply
+    from shimproxy.smtp.rewrite import Rewrite
 
 
 class SenderTls(enum.StrEnum):
@@ -184,6 +185,8 @@ class Policy(SessionSettings):
     fails_over: bool = False
     """Whether a sender whose receiver has gone finds a fresh leg before its first MAIL: there are other receivers."""
     sizes: Sizes | None = None
+    rewrites: tuple[Rewrite, ...] = ()
+    """The rules by which refusals of the receiver are corrected."""
     hidden: Hidden | None = None
     """What of the receiver's EHLO reply its senders are not offered."""
     helo_name: bytes = b"localhost"

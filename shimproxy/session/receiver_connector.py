@@ -131,7 +131,7 @@ class ReceiverConnector:
             replies = ReplyReader(self.policy.limits.reply_octets)
             receiver = self.receiver = Receiver(leg, replies, events, deadlines, self.closer)
         if events.tracer:
-            events.tracer.follow_receiver(leg, partial(_unread_octets, receiver.replies))
+            events.tracer.follow_receiver(leg, partial(getattr, receiver.replies, "unread"))
         if not await self.security.secure_at_once(leg):
             raise NoReceiver(RECEIVER_NOT_SECURE)
         # The sender waits as long as this for a greeting, too: where there are others, there is no time for each.
@@ -293,7 +293,3 @@ class ReceiverConnector:
         else:
             reason = f"reply to {hello.verb}" if reply else f"lost at {hello.verb}"
             self.events.repaired(Violation.NOT_AS_BEFORE, reason=reason, said=said)
-
-
-def _unread_octets(replies: ReplyReader) -> int:
-    return len(replies.unread)

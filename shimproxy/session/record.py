@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 import attrs
 
 from shimproxy.session.counter import counter
+from shimproxy.session.trace import TraceNotes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,8 +130,25 @@ class SessionRecord:
     """When it was over, in seconds since 1970."""
     via: str = ""
     """The address of the proxy that has said who the sender is, if one did."""
-    trace: Trace | None = None
-    """What went over both legs, frame by frame; None unless it was asked for."""
+    _trace: Trace | TraceNotes | None = attrs.field(default=None, alias="trace")
+
+    @property
+    def trace(self) -> Trace | None:
+        """What went over both legs, frame by frame; None unless it was asked for.
+
+        It is made with each use, as it is by then.
+        """
+        trace = self._trace
+        return trace.trace() if isinstance(trace, TraceNotes) else trace
+
+    @trace.setter
+    def trace(self, trace: Trace | TraceNotes | None) -> None:
+        self._trace = trace
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether it has a trace, which is not made for that."""
+        return self._trace is not None
 
     @property
     def is_remarkable(self) -> bool:

@@ -17,7 +17,7 @@ import attrs
 
 from shimproxy.session.phase import SessionPhase
 from shimproxy.session.record import MOST_REPAIRS_KEPT, LoginObserver, Repair
-from shimproxy.session.trace import OWN, Kind
+from shimproxy.session.trace import OWN
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Command, Verb
 
@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from shimproxy.session.tracer import Tracer
     from shimproxy.smtp.reply import Reply
 
-_WITHHELD: Final = SessionPhase.WITHHELD  # from the class it takes ten times as long, in Python 3.11
-_OF_SECRETS = (Verb.AUTH, Verb.OTHER)
+# From their classes these take ten times as long, in Python 3.11.
+_WITHHELD: Final = SessionPhase.WITHHELD
+_AUTH: Final = Verb.AUTH
+_OTHER: Final = Verb.OTHER
+_OF_SECRETS: Final = (_AUTH, _OTHER)
 _MECHANISM: Final = re.compile(rb"AUTH[ \t]+([A-Z0-9_-]{1,20})[ \t\r]", re.IGNORECASE).match
 _MECHANISMS: Final = frozenset(
     [
@@ -81,20 +84,21 @@ class SessionEvents:
         self._observed = self.observer.wants_dialogue
         self.telling = self._observed or self.tracer is not None
         if self.tracer:
-            self.record.trace = self.tracer.trace
+            self.record.trace = self.tracer.notes
 
     def heard(self, command: Command) -> None:
         """The sender gave a command."""
         verb = command.verb
         hidden = command.refused or not command.forwardable
-        if verb is Verb.AUTH or (hidden and verb is Verb.OTHER):
+        if verb is _AUTH or (hidden and verb is _OTHER):
             self.secret = True
-            if verb is Verb.AUTH:
+            if verb is _AUTH:
                 self._mechanism = _mechanism(command.line)
         hidden = hidden or (self.secret and verb in _OF_SECRETS)
         if self.tracer:
-            octets = None if command.violation else len(command.line)
-            self.tracer.sender.heard(Kind.COMMAND, _traced(command, hidden=hidden), octets)
+            line = command.line
+            octets = None if command.violation else len(line)
+            self.tracer.sender.heard(_in_short(command) if hidden or verb is _AUTH else line, octets)
         if command.violation:
             self.repaired(command.violation, **command.fault)
         if self.telling and self._observed:
@@ -104,7 +108,7 @@ class SessionEvents:
     def heard_response(self, response: Command) -> None:
         """The sender gave a response within AUTH, which nobody is told, but for what was wrong with it."""
         if self.tracer:
-            self.tracer.sender.heard(Kind.COMMAND, _traced(response, hidden=True), None)
+            self.tracer.sender.heard(_in_short(response), None)
         if response.violation:
             self.repaired(response.violation, verb="AUTH response", octets=response.octets)
 
@@ -116,8 +120,9 @@ class SessionEvents:
     def gives(self, command: Command) -> None:
         """The receiver is to be given a command, the sender's or the shim's own."""
         if self.tracer:
-            line = _traced(command, hidden=self.secret and command.verb in _OF_SECRETS)
-            self.tracer.receiver.gives(Kind.COMMAND, line, len(command.line))
+            line, verb = command.line, command.verb
+            hidden = verb is _AUTH or (self.secret and verb is _OTHER)
+            self.tracer.receiver.gives(_in_short(command) if hidden else line, len(line))
 
     def heard_mail_data(self, octets: int) -> None:
         """The sender gave mail data."""
@@ -126,18 +131,18 @@ class SessionEvents:
 
     def heard_reply(self, leg: Leg, reply: Reply, remark: str) -> None:
         """A receiver gave a reply; `remark` says what it answers. Called while `telling` alone."""
-        text = self._shown(reply)
+        text = self._shown(reply) if self.secret else reply.octets
         if self._observed:
             self.observer.said(self.record, "receiver", text)
         if self.tracer:
             octets = None if reply.violations else len(reply.octets)
-            self.tracer.of(leg).heard(Kind.REPLY, text, octets, remark)
+            self.tracer.legs[leg].heard(text, octets, remark)
 
     def heard_dropped(self, leg: Leg, reply: Reply, remark: str) -> None:
         """A receiver gave a reply that is dropped; those are told to the observer together, as a repair."""
         if self.tracer:
             octets = None if reply.violations else len(reply.octets)
-            self.tracer.of(leg).heard(Kind.REPLY, self._shown(reply), octets, remark)
+            self.tracer.legs[leg].heard(self._shown(reply), octets, remark)
 
     def said(self, reply: Reply) -> None:
         """The shim made a reply of its own, or of the receiver's."""
@@ -149,8 +154,8 @@ class SessionEvents:
         if own:
             self.said(reply)
         if self.tracer:
-            text = reply.octets if own else self._shown(reply)
-            self.tracer.sender.gives(Kind.REPLY, text, len(reply.octets), OWN if own else "")
+            text = self._shown(reply) if self.secret and not own else reply.octets
+            self.tracer.sender.gives(text, len(reply.octets), OWN if own else "")
 
     def _shown(self, reply: Reply) -> bytes:
         return b"%d ..." % reply.code if self.secret else reply.octets
@@ -196,9 +201,9 @@ class SessionEvents:
             self.record.ended_by, self.record.ended_in = by, self._label
 
 
-def _traced(command: Command, *, hidden: bool) -> bytes:
-    """What a trace says of a command, whose octets it counts beside that; of AUTH, whatever else is known, the verb."""
-    return command.word.encode() + b" ..." if hidden or command.verb is Verb.AUTH else command.line
+def _in_short(command: Command) -> bytes:
+    """What a trace says of a command that is hidden, whose octets it counts beside that."""
+    return command.word.encode() + b" ..."
 
 
 def _mechanism(line: bytes) -> str:

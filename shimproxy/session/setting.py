@@ -52,6 +52,8 @@ class Setting:
     """The default as an operator would write it; None if that follows from the field's default."""
     many: bool
     """Whether it takes any number of texts although its field is not a tuple."""
+    lines: bool
+    """Of several texts, whether each is a line in the environment: they have blanks in them."""
     after: str
     """The name of the setting that it follows on the pages, if not the one that is declared before it."""
     of_listener: bool
@@ -72,6 +74,7 @@ def setting(
     read: Read | None = None,
     default: str | None = None,
     many: bool = False,
+    lines: bool = False,
     after: str = "",
     of_listener: bool | None = None,
     secret: bool = False,
@@ -87,6 +90,7 @@ def setting(
         read=read,
         default=default,
         many=many,
+        lines=lines,
         after=after,
         of_listener=group.of_listener if of_listener is None else of_listener,
         secret=secret,

@@ -1,7 +1,7 @@
 """The trace of a session: what went over both legs, in order, frame by frame, and where something was repaired.
 
-The number of entries is bounded: the first and the last of them stay, and the repairs. What is written into one is
-tracer.py's.
+While the session runs, notes are taken; entries are made of them when the trace is read, as most traces never are.
+The number of notes is bounded: the first and the last of them stay, and the repairs. What is noted is tracer.py's.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ RECEIVER: Final = "receiver"
 
 FIRST_ENTRIES: Final = 100
 MOST_ENTRIES: Final = 400
+MOST_NOTES: Final = MOST_ENTRIES + 100
+"""Before any are left out: the look for what may be takes its time."""
+TEXT_OCTETS: Final = 512
+"""What is kept of a line or a reply: as much as RFC 5321 4.5.3.1.5 lets a reply line have."""
 
 EARLY: Final = "early (before the end of mail data)"
 UNASKED: Final = "answers nothing"
@@ -76,23 +80,75 @@ class Trace:
 
     entries: list[Entry] = attrs.field(factory=list)
     first_entries: int = FIRST_ENTRIES
-    """Behind so many, others may have been left out, but no repair while anything else can be."""
+    """After so many, others may have been left out, but no repair while anything else can be."""
     left_out: int = 0
     """How many entries."""
     left_out_octets: int = 0
     """What these had on the wire, both legs and directions together."""
 
-    def add(self, entry: Entry, before: Entry | None = None) -> None:
-        """Put an entry at the end, or before another one that came earlier than it was understood."""
-        entries = self.entries
-        place = len(entries)
-        if before is not None:
-            found = (index for index in range(place - 1, -1, -1) if entries[index] is before)
-            if (found_place := next(found, None)) is not None:  # else it is left out by now
-                place, entry.seconds = found_place, before.seconds
-        entries.insert(place, entry)
-        if len(entries) > MOST_ENTRIES:
-            inner = range(self.first_entries, MOST_ENTRIES)
-            place = next((index for index in inner if entries[index].kind is not Kind.REPAIR), self.first_entries)
-            self.left_out += 1
-            self.left_out_octets += entries.pop(place).octets
+
+Way = tuple[str, str, int]
+"""Who speaks to whom, and on which connection to the receiver."""
+Note = tuple[float, Way, Kind, int, bytes, str]
+"""What an entry is to have: the time as the clock tells it, the way, the kind, the octets, the text as it was said, and
+the remark. An Entry of twelve fields takes ten times as long to make."""
+
+
+@attrs.define(eq=False)
+class TraceNotes:
+    """What is noted of one session, for its trace."""
+
+    started: float = 0.0
+    """When the session began, as the clock tells it; an entry's seconds count from there."""
+    first_entries: int = FIRST_ENTRIES
+    """As in Trace."""
+    notes: list[Note | Entry] = attrs.field(factory=list)
+    """In order. An entry that is made already may still grow, or is a repair. Whoever adds some calls `bound`."""
+    _left_out: int = 0
+    _left_out_octets: int = 0
+
+    def trace(self) -> Trace:
+        """The trace as it is by now."""
+        self._leave_out()
+        entries = [note if isinstance(note, Entry) else self._entry(note) for note in self.notes]
+        return Trace(entries, self.first_entries, self._left_out, self._left_out_octets)
+
+    def _entry(self, note: Note) -> Entry:
+        moment, (who, whom, connection), kind, octets, text, remark = note
+        return Entry(moment - self.started, who, whom, kind, octets, kept_of(text), remark, connection=connection)
+
+    def insert(self, note: Note, before: Note) -> None:
+        """Put a note before another one that came earlier than it was understood, unless that was left out."""
+        self._leave_out()
+        notes = self.notes
+        place = next((index for index in range(len(notes) - 1, -1, -1) if notes[index] is before), None)
+        if place is None:
+            notes.append(note)
+        else:
+            notes.insert(place, (before[0], *note[1:]))
+
+    def bound(self) -> None:
+        """Leave out what is too much, if that is worth the time."""
+        if len(self.notes) > MOST_NOTES:
+            self._leave_out()
+
+    def _leave_out(self) -> None:
+        """Leave out what is too much, each as if that had been done when the next one came."""
+        notes = self.notes
+        while len(notes) > MOST_ENTRIES:
+            place = self.first_entries
+            while place < MOST_ENTRIES and _is_repair(notes[place]):
+                place += 1
+            left_out = notes.pop(place if place < MOST_ENTRIES else self.first_entries)
+            self._left_out += 1
+            self._left_out_octets += left_out.octets if isinstance(left_out, Entry) else left_out[3]
+
+
+def _is_repair(note: Note | Entry) -> bool:
+    return isinstance(note, Entry) and note.kind is Kind.REPAIR
+
+
+def kept_of(text: bytes) -> bytes:
+    """As much of a line or a reply as an entry has."""
+    text = text.removesuffix(b"\r\n")
+    return text if len(text) <= TEXT_OCTETS else text[:TEXT_OCTETS] + b" ..."

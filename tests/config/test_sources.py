@@ -77,6 +77,14 @@ def test_each_of_several_problems_of_a_setting_names_its_place() -> None:
     assert [problem.partition(" is ")[0] for problem in problems] == ["--hide: 'DATA'", "--hide: 'x y'"]
 
 
+def test_rules_are_lines_in_the_environment() -> None:
+    """There are blanks in them."""
+    rules = ["data: 451 a b => 552", "mail: 552 => 451 4.3.0 try again"]
+    found = gathered(NEEDED, {"SHIMPROXY_REWRITE": f" {rules[0]}\n\n{rules[1]} \n"}).settings()
+    assert [str(rule) for rule in found.rewrite] == rules
+    assert found.rewrite == gathered({**NEEDED, "rewrite": rules}).settings().rewrite
+
+
 def test_the_environment_may_name_the_file(file: Path) -> None:
     file.write_text(IN_A_FILE)
     assert gathered(environment={"SHIMPROXY_CONFIG": str(file)}).settings().receiver == (Address("mail.example", 25),)
@@ -134,6 +142,11 @@ BAD_TEXTS = [
     ("max-size", ["\u0661MiB"], "write a size"),
     ("hide", ["CHUNKING,"], "'' is not a keyword; write one, as in CHUNKING, or one parameter, as in AUTH:XOAUTH2"),
     ("hide", ["DATA"], "'DATA' is a command that every receiver has"),
+    (
+        "rewrite",
+        ["data: 451 => 250"],
+        "'250' is not a reply that a rule may make; write a 4yz or 5yz code other than 421",
+    ),
     ("record-what", ["some"], "choose from all, repaired"),
     ("record-most", ["many"], "write a size as in 10MiB, 500KiB or 1000"),
     ("record-most", ["example.com=1MiB"], "write a size"),
@@ -293,7 +306,10 @@ def given_as(form: str, texts: Mapping[str, list[str]], file: Path) -> Sources:
     if form == "flag":
         return gathered(dict(texts))
     if form == "variable":
-        return gathered(environment={options[name].variable: " ".join(given) for name, given in texts.items()})
+        between = {name: "\n" if options[name].lines else " " for name in texts}
+        return gathered(
+            environment={options[name].variable: between[name].join(given) for name, given in texts.items()}
+        )
     lines = []
     for name, given in texts.items():
         option = options[name]
@@ -323,10 +339,11 @@ def test_a_text_that_cannot_be_used_is_named_with_its_place_and_the_mend(
         sources = Sources.gather({**NEEDED, name: texts}, {})
         begins = f"--{name}:"
     else:
-        if (option.many and any(" " in text for text in texts)) or not all(texts):
+        if (option.many and not option.lines and any(" " in text for text in texts)) or not all(texts):
             pytest.skip("blanks part the values there, and an empty one is none")
         sources = Sources.gather(
-            {key: NEEDED[key] for key in NEEDED if key != name}, {option.variable: " ".join(texts)}
+            {key: NEEDED[key] for key in NEEDED if key != name},
+            {option.variable: ("\n" if option.lines else " ").join(texts)},
         )
         begins = f"{option.variable}:"
     (problem,) = problems_of(sources)

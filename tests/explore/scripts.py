@@ -143,7 +143,11 @@ def cases() -> tuple[Case, ...]:
         steps = _steps(transcript.lines)
         given: Any = SimpleNamespace(limits=Limits(), policy=Policy(), origin_policy=None)
         decide(given, transcript.given)
-        if given.origin_policy is None and sum(len(step.octets) for step in steps) < _MOST_OCTETS:
+        if (
+            given.origin_policy is None
+            and not given.policy.rewrites
+            and sum(len(step.octets) for step in steps) < _MOST_OCTETS
+        ):
             case = Case(
                 f"transcript:{transcript.name}",
                 (),

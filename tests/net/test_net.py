@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
-import os
-import resource
 import select
 import socket
 import threading
 from typing import TYPE_CHECKING
 
-import attrs
 import pytest
 import trio
 import trio.testing
@@ -25,36 +21,14 @@ from shimproxy.net.driver import Driver
 from shimproxy.net.errors import DialFailed, ListenFailed, NoMeans
 from shimproxy.net.leg import Leg
 from shimproxy.net.lingering import Parted, part
-from shimproxy.net.listen import Spare, accept_forever, close_listener, open_unix_listener, prepare, turn_away
+from shimproxy.net.listen import close_listener, open_unix_listener
 from shimproxy.net.places import Places
 from shimproxy.net.receivers import Receivers, Route
 from shimproxy.net.tap import Ended
-from shimproxy.net.watch import Watchdog
+from tests.net.ground import Ground, ground, no_descriptor_left
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
-
-
-@attrs.frozen
-class Ground:
-    """What legs stand on."""
-
-    driver: Driver
-    watchdog: Watchdog
-
-
-@contextlib.asynccontextmanager
-async def ground(tick_seconds: float = 0.05) -> AsyncIterator[Ground]:
-    """A driver and a watchdog, at work."""
-    driver, watchdog = Driver(), Watchdog(tick_seconds)
-    with trio.fail_after(SECONDS):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(driver.run)
-            await nursery.start(watchdog.run)
-            yield Ground(driver, watchdog)
-            nursery.cancel_scope.cancel()
-    driver.close()
 
 
 async def pair(on: Ground) -> tuple[Leg, socket.socket]:
@@ -287,90 +261,6 @@ async def test_a_look_up_that_takes_too_long_is_given_up(monkeypatch: pytest.Mon
 
 
 # -- accepting
-
-
-@contextlib.contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    """Up to the limit that this process has now, all descriptors are taken."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    top = max(int(each) for each in os.listdir("/proc/self/fd"))
-    held: list[int] = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (top + 1, hard))
-    try:
-        with contextlib.suppress(OSError):
-            while True:
-                held.append(os.open(os.devnull, os.O_RDONLY))
-        yield
-    finally:
-        for descriptor in held:
-            os.close(descriptor)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-async def test_without_a_descriptor_left_connections_are_refused_with_the_spare_one() -> None:
-    taken: list[socket.socket] = []
-    refused: list[object] = []
-    troubles: list[OSError] = []
-
-    def refuse(sock: socket.socket, peer: object) -> None:
-        turn_away(sock, b"421 no\r\n")
-        refused.append(peer)
-
-    with trio.fail_after(SECONDS), socket.create_server(("127.0.0.1", 0)) as listener:
-        spare = Spare()
-        prepare(listener)
-        peers = [socket.create_connection(listener.getsockname()) for _ in range(3)]
-        async with trio.open_nursery() as nursery:
-            with no_descriptor_left():
-                nursery.start_soon(
-                    accept_forever, listener, lambda sock, _: taken.append(sock), refuse, spare, troubles.append
-                )
-                while len(refused) < len(peers):
-                    await trio.lowlevel.checkpoint()
-            assert refused == [peer.getsockname() for peer in peers]
-            assert [peer.recv(100) for peer in peers] == [b"421 no\r\n"] * 3
-            assert [peer.recv(100) for peer in peers] == [b""] * 3
-            peers.append(socket.create_connection(listener.getsockname()))
-            while not taken:
-                await trio.lowlevel.checkpoint()
-            nursery.cancel_scope.cancel()
-        spare.close()
-        for sock in (*peers, *taken):
-            sock.close()
-    assert troubles == []
-
-
-async def test_without_even_the_spare_one_it_says_so_waits_and_goes_on() -> None:
-    taken: list[socket.socket] = []
-    troubles: list[OSError] = []
-    paused = trio.Event()
-
-    async def sleep(_seconds: float) -> None:
-        paused.set()
-        await trio.lowlevel.checkpoint()
-
-    with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as listener:
-        patch.setattr("shimproxy.net.listen.trio.sleep", sleep)
-        prepare(listener)
-        with trio.fail_after(SECONDS), socket.create_connection(listener.getsockname()):
-            async with trio.open_nursery() as nursery:
-                with no_descriptor_left():
-                    spare = Spare()
-                    nursery.start_soon(
-                        accept_forever,
-                        listener,
-                        lambda sock, _: taken.append(sock),
-                        lambda sock, _: sock.close(),
-                        spare,
-                        troubles.append,
-                    )
-                    await paused.wait()
-                while not taken:
-                    await trio.lowlevel.checkpoint()
-                nursery.cancel_scope.cancel()
-    spare.close()
-    taken[0].close()
-    assert troubles[0].errno == errno.EMFILE
 
 
 async def test_a_dial_without_a_descriptor_left_is_not_the_receivers_fault() -> None:

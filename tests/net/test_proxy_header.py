@@ -29,7 +29,8 @@ from shimproxy.net.proxy_header import (
     parse,
     read_header,
 )
-from tests.net.test_net import Ground, ground, pair
+from tests.net.ground import Ground, ground
+from tests.net.test_net import pair
 from tests.peers.postfix import postfix
 from tests.peers.processes import START_SECONDS, free_port, need, poll, started
 

@@ -38,6 +38,7 @@ PROGRAMS: Final = {
     "perl": "perl",
     "postconf": "postfix",
     "postfix": "postfix",
+    "promtool": "prometheus",
     "sendmail": "postfix",
     "setpriv": "util-linux",
     "smtp-sink": "postfix",
@@ -45,9 +46,11 @@ PROGRAMS: Final = {
     "strace": "strace",
     "swaks": "swaks",
     "systemd-analyze": "systemd",
+    "systemd-sysusers": "systemd",
     "systemd-socket-activate": "systemd",
     "unshare": "util-linux",
     "valgrind": "valgrind",
+    "zsh": "zsh",
 }
 """What tests run -> the packages that have it, with blanks between."""
 

@@ -18,7 +18,8 @@ from shimproxy.session.record import SessionRecord
 from shimproxy.session.session_events import SessionEvents
 from shimproxy.smtp.catalogue import Violation
 from tests.memory import MemoryObserver, MemorySocket
-from tests.net.test_net import ground, pair
+from tests.net.ground import ground
+from tests.net.test_net import pair
 
 if TYPE_CHECKING:
     from shimproxy.net.origin import Party

@@ -28,7 +28,7 @@ def all_that_was_told(stage: Stage) -> str:
     repairs = [value for repair in stage.account.repairs for value in repair.detail.values()]
     assert stage.tracer
     assert stage.tracer.keeps_mail_data
-    assert len(stage.tracer.trace.entries) > 1
+    assert len(stage.tracer.notes.trace().entries) > 1
     return repr((stage.account.dialogue, repairs)) + record_text_of(stage.record)
 
 

@@ -26,7 +26,8 @@ from shimproxy.session.policy import Policy, ReceiverTls, SenderTls
 from tests.config.test_settings import settings
 from tests.faulty.test_fault_table import check
 from tests.memory import Stage, offered, staged
-from tests.net.test_net import Ground, ground, pair
+from tests.net.ground import Ground, ground
+from tests.net.test_net import pair
 from tests.peers.exim import exim
 from tests.peers.mail import SMALL
 from tests.peers.postfix import MAILBOX_DOMAIN, Postfix, postfix

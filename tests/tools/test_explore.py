@@ -53,6 +53,8 @@ def test_a_case_without_a_fault_keeps_every_guarantee_in_every_segmentation(case
         "one-mail narrow pause-after-deadline@R0.out.123 says-5yz-in-lines@R0.in.83",
         # An error of the oracle: a receiver that takes back its refusal of DATA has the next command in the mail.
         "one-mail calm says-data@S.in.92 says-code-alone@R0.in.42",
+        # An error of the oracle: what comes behind a 421 is nobody's, also where the sender resets as it takes that.
+        "chunks narrow says-421@R0.in.27 reset@S.in.93",
     ],
 )
 def test_what_was_broken_once_is_so_no_more(dialogue: str) -> None:

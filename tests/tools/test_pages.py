@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import re
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import pytest
@@ -110,7 +111,7 @@ def test_what_is_made_from_the_code_stands_there(page: Path) -> None:
     """Each block is what the code prints; `python -m tests.pages` writes it there."""
     for name, (kind, inside) in blocks(page.read_text(encoding="utf-8")).items():
         if kind == "made":
-            assert inside.strip("\n") == MADE[name]().strip("\n"), "run python -m tests.pages"
+            assert dedent(inside).strip("\n") == MADE[name]().strip("\n"), "run python -m tests.pages"
 
 
 def test_every_block_that_is_made_stands_in_a_page() -> None:
@@ -130,6 +131,14 @@ def test_a_block_is_written_between_its_markers() -> None:
 
     assert new == text.replace("old\n", "\nnew\n\n")
     assert rewritten(new, {"one": "new\n"}) == new
+
+
+def test_a_block_in_a_list_is_indented_as_its_markers_are() -> None:
+    text = "- a\n\n  <!-- made: a.conf -->\n  <!-- end -->\n"
+
+    new = rewritten(text, {"a.conf": "one\n\n two\n"})
+
+    assert new == "- a\n\n  <!-- made: a.conf -->\n\n  one\n\n   two\n\n  <!-- end -->\n"
 
 
 def test_a_block_without_markers_is_told() -> None:

@@ -14,8 +14,8 @@ them. A line begins with who and which way:
     repairs: a, b    the repairs so far, by name, in any order
     ended: who/phase the session is over and its record says so
     #           a comment; the first one says what the dialogue shows
-    # with NAME = VALUE    a decision of the operator, named as in `Policy` or `Limits`, or `max_size`, `hide`, `login`,
-                           `trusted` or `destinations`
+    # with NAME = VALUE    a decision of the operator, named as in `Policy` or `Limits`, or `max_size`, `hide`,
+                           `rewrite`, `login`, `trusted` or `destinations`
     # with NAME   that switch of the policy is on; # without NAME: it is off
     # in one piece    what a peer says at once comes at once: cut elsewhere, it would be another dialogue
     # unreachable    no connection to the receiver comes about
@@ -38,6 +38,7 @@ from shimproxy.session.limits import Limits
 from shimproxy.session.policy import EarlyTalk, Login, Policy, ReceiverTls, SenderTls, Sizes
 from shimproxy.smtp.ehlo import Hidden, HiddenKeyword
 from shimproxy.smtp.newlines import Newlines
+from shimproxy.smtp.rewrite import Rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -175,6 +176,8 @@ def decide(stage: Stage, given: dict[str, str]) -> None:
         match name:
             case "max_size":
                 decided["sizes"] = Sizes(int(text))
+            case "rewrite":
+                decided["rewrites"] = (Rewrite.parse(text),)
             case "hide":
                 decided["hidden"] = Hidden.of([HiddenKeyword.parse(each) for each in text.split(",")])
             case "login":

@@ -90,6 +90,30 @@ class RepliesToMailData:
     Example: repeated-354
     """
 
+    REWRITTEN_REPLY = CatalogueEntry(
+        "rewritten-reply",
+        by="receiver",
+        rule="RFC 5321 4.2.1",
+        repair="a rule of the operator's says that this refusal means another one: the sender gets that (--rewrite)",
+    )
+    """The receiver refused with a code that the operator corrects.
+
+    A 4yz says that the sender may try again, and a 5yz that it must not. Some receivers say one and mean the other. The
+    sender then tries for days, or gives up a mail that would be accepted later. A rule of `--rewrite` matched the
+    reply: `rule` names it, `reply` is what the receiver said, and `given` is what the sender got.
+
+    Programs:
+    - mox, commit 1c958766: 451 to what is too large (its source)
+
+    Tell the vendor of the receiver:
+    Your server refuses for good with 4yz, or for now with 5yz (RFC 5321 section 4.2.1). A sender tries a mail again for
+    days after 4yz, and returns it at once after 5yz. Please reply 552 5.3.4 to a mail that is larger than your limit.
+
+    No peer: it depends on a rule of the operator's; `mox-451-rst` gives a reply for which there may be one.
+
+    Example: rewrite
+    """
+
     CLOSED_IN_DATA = CatalogueEntry(
         "closed-in-data",
         by="receiver",
