@@ -100,6 +100,8 @@ KEYS: Final[dict[str, Key]] = {
     "code": _count("The code of the reply."),
     "reply": _text("The reply, escaped."),
     "said": _text("What the peer said, escaped."),
+    "rule": _text("The rule that has corrected a reply."),
+    "given": _text("The corrected reply that the sender was given, escaped."),
     "first": _text("The first of several such replies, escaped."),
     "octets": _count("The length of what the repair is about."),
     "octets_forwarded": _count("Mail data that the receiver took."),

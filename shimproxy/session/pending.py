@@ -256,10 +256,9 @@ class PendingReplies:
 
     def answer_earlier(self, but: int = 0) -> None:
         """Answer what a receiver that was given up leaves unanswered, all `but` the last."""
-        outstanding = self.outstanding
         self.replacement = None
-        while len(outstanding) > but:
-            entry = outstanding.pop(0)
+        while len(self.outstanding) > but:
+            entry = self.outstanding.pop(0)
             if isinstance(entry, MailDataReply):
                 self._answer_owed(entry, self._verdict_unheard(entry))
             else:
