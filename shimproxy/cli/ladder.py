@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def _ladder(options: argparse.Namespace) -> Callable[[], int]:
-    return partial(ladder_command.run, ladder_command.read_all(options.files, one=options.svg), svg=options.svg)
+    form = ladder_command.Form(options.form)
+    return partial(ladder_command.run, ladder_command.read_all(options.files, form), form)
 
 
 def add(commands: Subcommands) -> None:
@@ -32,4 +33,12 @@ def add(commands: Subcommands) -> None:
     command.add_argument(
         "files", nargs="+", metavar="FILE", help="a file from --record's directory; - for standard input"
     )
-    command.add_argument("--svg", action="store_true", help="write one session as SVG to standard output")
+    command.set_defaults(form=ladder_command.Form.TEXT)
+    forms = command.add_mutually_exclusive_group()
+    for form, text in (
+        (ladder_command.Form.SVG, "write one session as SVG to standard output"),
+        (ladder_command.Form.MERMAID, "write one session as a sequence diagram of Mermaid to standard output"),
+        (ladder_command.Form.JSON, "write an object of JSON for each session"),
+        (ladder_command.Form.PCAPNG, "write packets for Wireshark and tshark to standard output: both legs as TCP"),
+    ):
+        forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=text)

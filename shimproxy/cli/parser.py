@@ -16,7 +16,19 @@ if TYPE_CHECKING:
     Subcommands = argparse._SubParsersAction["Parser"]
 
 EXIT_UNUSABLE: Final = 2
-COMMANDS: Final = ("run", "check", "health", "demo", "probe", "ladder", "explain", "misbehave", "files", "help")
+COMMANDS: Final = (
+    "run",
+    "check",
+    "health",
+    "demo",
+    "probe",
+    "records",
+    "ladder",
+    "explain",
+    "misbehave",
+    "files",
+    "help",
+)
 """In the order of --help; each is a module beside this one, with `add`."""
 
 

@@ -5,14 +5,15 @@
 #    source ~/.local/share/bash_completion/shimproxy
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_shimproxy_subparsers=(run check health demo probe ladder explain misbehave files help)
+_shtab_shimproxy_subparsers=(run check health demo probe records ladder explain misbehave files help)
 
 _shtab_shimproxy_run_option_strings=(-h --help --config --listen --receiver --balance --receiver-rest --source --spoof-sender --no-spoof-sender --allow-destination --trust --send-proxy --xclient --no-xclient --lmtp --no-lmtp --early-talk --newlines --max-size --tidy --no-tidy --helo-name --pipelining --no-pipelining --hide --resume --no-resume --early-success --rewrite --sender-tls --cert --key --receiver-tls --receiver-name --receiver-ca --receiver-fingerprint --receiver-verify --no-receiver-verify --allow-clear --no-allow-clear --login --login-secret-file --login-in-clear --no-login-in-clear --deadline --limit --sessions --sessions-per-network --connections-per-minute --ipv4-prefix --ipv6-prefix --workers --admin --admin-name --grace --log-level --log-format --log-to --log-envelope --log-repeats --record --record-what --record-most --record-days --record-mail-data --no-record-mail-data)
 _shtab_shimproxy_check_option_strings=(-h --help --config --listen --receiver --balance --receiver-rest --source --spoof-sender --no-spoof-sender --allow-destination --trust --send-proxy --xclient --no-xclient --lmtp --no-lmtp --early-talk --newlines --max-size --tidy --no-tidy --helo-name --pipelining --no-pipelining --hide --resume --no-resume --early-success --rewrite --sender-tls --cert --key --receiver-tls --receiver-name --receiver-ca --receiver-fingerprint --receiver-verify --no-receiver-verify --allow-clear --no-allow-clear --login --login-secret-file --login-in-clear --no-login-in-clear --deadline --limit --sessions --sessions-per-network --connections-per-minute --ipv4-prefix --ipv6-prefix --workers --admin --admin-name --grace --log-level --log-format --log-to --log-envelope --log-repeats --record --record-what --record-most --record-days --record-mail-data --no-record-mail-data)
 _shtab_shimproxy_health_option_strings=(-h --help --config --admin --ready --receiver)
 _shtab_shimproxy_demo_option_strings=(-h --help --receiver --serve --patience --octets --svg --from --to)
 _shtab_shimproxy_probe_option_strings=(-h --help --lmtp --tls --receiver-name --receiver-ca --receiver-fingerprint --yes --from --to --octets --patience --helo-name --json)
-_shtab_shimproxy_ladder_option_strings=(-h --help --svg)
+_shtab_shimproxy_records_option_strings=(-h --help --since --until --repair --to --json)
+_shtab_shimproxy_ladder_option_strings=(-h --help --svg --mermaid --json --pcapng)
 _shtab_shimproxy_explain_option_strings=(-h --help --json)
 _shtab_shimproxy_misbehave_option_strings=(-h --help --list --json --as --listen --seed --delay --segments --cert --key --sender --to --octets --from --recipient --lmtp --patience)
 _shtab_shimproxy_files_option_strings=(-h --help)
@@ -34,6 +35,7 @@ _shtab_shimproxy_check___record_COMPGEN=_shtab_compgen_dirs
 _shtab_shimproxy_health___config_COMPGEN=_shtab_compgen_files
 _shtab_shimproxy_demo___svg_COMPGEN=_shtab_compgen_files
 _shtab_shimproxy_probe___receiver_ca_COMPGEN=_shtab_compgen_files
+_shtab_shimproxy_records_pos_0_COMPGEN=_shtab_compgen_dirs
 _shtab_shimproxy_ladder_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_shimproxy_misbehave___cert_COMPGEN=_shtab_compgen_files
 _shtab_shimproxy_misbehave___key_COMPGEN=_shtab_compgen_files
@@ -62,7 +64,7 @@ _shtab_shimproxy_probe___tls_choices=(off auto starttls implicit)
 _shtab_shimproxy_explain_pos_0_choices=(auth-too-long auth_refused bare-newline bug chunk-of-no-size closed-in-data closed-while-idle closed-with-commands-open closed-without-quit cut-off data-without-354 destination-refused early-reply early-success early-talk empty-line extra-reply further-reply greeting-then-close implausible-reply impossible-name limit-reached listener listening_again log_moved login-refused long-line lost mail missing-text mixed-codes no-221 no-close no-greeting no-reply not-a-reply not-as-before not-smtp observer outrun oversize plaintext-behind-starttls proxy-header records reload_failed reloaded repair repeats reply-bare-newline reply-long-line reset-in-data rewritten-reply said sender-stalled session settings_unusable stalled-in-data start stopping tls-failed tls-refused unknown-octets unoffered-pipelining unreachable untidy-path upgrade_failed upgrade_unfinished upgrading vanished-in-data verdict-unread withheld-command worker_ended worker_killed worker_not_started worker_unreadable xclient-refused)
 _shtab_shimproxy_files_pos_0_choices=(shimproxy.service shimproxy.socket shimproxy-devices.socket shimproxy.toml shimproxy-tproxy.socket gateway.conf shimproxy.sysusers user.conf compose.yaml kubernetes.yaml kubernetes-podmonitor.yaml redirect.nft redirect-nft-undo.sh redirect-iptables.sh redirect-iptables-undo.sh tproxy-routes.sh tproxy-routes-undo.sh tproxy.nft tproxy-nft-undo.sh tproxy-iptables.sh tproxy-iptables-undo.sh redirect-output.nft redirect-output-nft-undo.sh redirect-output-iptables.sh redirect-output-iptables-undo.sh prometheus.yml prometheus-rules.yml grafana-dashboard.json shimproxy.bash _shimproxy shimproxy.1)
 _shtab_shimproxy_help_pos_0_choices=(install gateway receivers identity tls newlines sessions settings limits operate log records metrics violations security probe misbehave atlas embed testing benchmark guarantees design contributing adding changes run check health demo ladder explain files help)
-_shtab_shimproxy_pos_0_choices=(run check health demo probe ladder explain misbehave files help)
+_shtab_shimproxy_pos_0_choices=(run check health demo probe records ladder explain misbehave files help)
 
 _shtab_shimproxy_run__h_nargs=0
 _shtab_shimproxy_run___help_nargs=0
@@ -120,10 +122,16 @@ _shtab_shimproxy_probe___help_nargs=0
 _shtab_shimproxy_probe___lmtp_nargs=0
 _shtab_shimproxy_probe___yes_nargs=0
 _shtab_shimproxy_probe___json_nargs=0
+_shtab_shimproxy_records__h_nargs=0
+_shtab_shimproxy_records___help_nargs=0
+_shtab_shimproxy_records___json_nargs=0
 _shtab_shimproxy_ladder_pos_0_nargs=+
 _shtab_shimproxy_ladder__h_nargs=0
 _shtab_shimproxy_ladder___help_nargs=0
 _shtab_shimproxy_ladder___svg_nargs=0
+_shtab_shimproxy_ladder___mermaid_nargs=0
+_shtab_shimproxy_ladder___json_nargs=0
+_shtab_shimproxy_ladder___pcapng_nargs=0
 _shtab_shimproxy_explain_pos_0_nargs='*'
 _shtab_shimproxy_explain__h_nargs=0
 _shtab_shimproxy_explain___help_nargs=0

@@ -26,6 +26,16 @@ def put(text: str) -> None:
             lost_output()
 
 
+def put_octets(octets: bytes) -> None:
+    """Write octets to standard output, for a program that reads them; as `put`."""
+    if sys.stdout is not None:
+        try:
+            sys.stdout.buffer.write(octets)
+            sys.stdout.buffer.flush()
+        except OSError:
+            lost_output()
+
+
 def lost_output(error: OSError | None = None) -> OSError | None:
     """Why what was printed has nowhere to go, if it has not; then no more of it is written, not even at the end.
 

@@ -24,6 +24,7 @@ import trio
 
 from shimproxy.observe.events import Event
 from shimproxy.observe.journal import error_name
+from shimproxy.records.listing import RECORD_NAME
 from shimproxy.records.recording import RecordWhat
 from shimproxy.records.text import FIRST_LINE, began_at, record_text_of
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from shimproxy.session.record import SessionRecord
 
 _SUFFIX: Final = ".session.txt"
-_NAME = re.compile(r"(\d{8}T\d{6})\.\d{3}Z-[0-9a-z-]+\.session\.txt", re.ASCII).fullmatch
 _PART = re.compile(r"\.(.+)\.part").fullmatch
 _DAY_SECONDS: Final = 86_400.0
 _LEFT_BEHIND_SECONDS: Final = 3600.0
@@ -127,7 +127,7 @@ class RecordFiles:
         with contextlib.suppress(OSError), os.scandir(self.recording.directory) as found:
             for each in found:
                 part = _PART(each.name)
-                if not _NAME(part[1] if part else each.name):
+                if not RECORD_NAME(part[1] if part else each.name):
                     continue
                 with contextlib.suppress(OSError):  # somebody else's process may delete it, too
                     status = each.stat(follow_symlinks=False)

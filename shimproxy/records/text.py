@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 FIRST_LINE: Final = "shimproxy session record 1"
 _COLUMNS: Final = "   seconds  from          to             octets  what"
-_COUNTS: Final = {
+COUNTS: Final = {
     "transactions": "transactions",
     "accepted": "accepted",
     "resumed": "resumed",
@@ -97,7 +97,7 @@ def _header(record: SessionRecord) -> Iterator[tuple[str, str]]:
     yield "seconds", f"{record.seconds:.6f}"
     yield "sender", shown_address(record.sender)
     yield "receiver", shown_address(record.receiver)
-    for name, field in _COUNTS.items():
+    for name, field in COUNTS.items():
         yield name, str(getattr(record, field))
     yield "TLS", f"{record.sender_tls}/{record.receiver_tls}"
     yield "repairs", ",".join(f"{each}:{count}" for each, count in record.repairs.items()) or "none"
@@ -149,6 +149,19 @@ def read(text: str) -> SessionRecord:
     return record
 
 
+def read_head(text: str) -> SessionRecord:
+    """What stands before the trace, of a record of which no more need be here. Raises NotARecord."""
+    *lines, rest = text.split("\n")
+    return _Reader(lines or [rest], "").head()
+
+
+def moment_of(second: str) -> float:
+    """A second as the name of a file has it, in seconds since 1970. Raises ValueError."""
+    from calendar import timegm
+
+    return timegm(strptime(second, "%Y%m%dT%H%M%S"))
+
+
 @attrs.define(eq=False)
 class _Reader:
     """Takes a text apart, line by line."""
@@ -159,10 +172,13 @@ class _Reader:
     _number: int = 0
     """Of the line that was read last, from 1 on."""
 
-    def record(self) -> SessionRecord:
+    def head(self) -> SessionRecord:
         self._expect(FIRST_LINE, "expected at the beginning of a record; is this a file from --record?")
         self._expect("")
-        record = self._read_header()
+        return self._read_header()
+
+    def record(self) -> SessionRecord:
+        record = self.head()
         for line in ("", _COLUMNS, ""):
             self._expect(line)
         record.trace = trace = self._read_entries()
@@ -203,7 +219,7 @@ class _Reader:
         seconds = self._number_of(self._value("seconds"))
         record = SessionRecord(session, self._text(self._value("sender")), self._text(self._value("receiver")))
         record.seconds, record.ended_at = seconds, began + seconds
-        for name, field in _COUNTS.items():
+        for name, field in COUNTS.items():
             setattr(record, field, int(self._number_of(self._value(name))))
         record.sender_tls, record.receiver_tls = self._pair(self._value("TLS"))
         record.repairs = self._repairs(self._value("repairs"))

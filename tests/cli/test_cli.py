@@ -261,7 +261,7 @@ def test_what_is_proposed_is_taken(arguments: list[str], capsys: pytest.CaptureF
 def test_the_nearest_flag_is_one_of_the_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A flag of another command would be refused."""
     flags = set(_commands(parser_of(COMMANDS))[command]._option_string_actions)
-    positional = {"probe": ["a:25"], "ladder": ["x"], "explain": [], "help": []}.get(command, [])
+    positional = {"probe": ["a:25"], "ladder": ["x"], "records": ["x"], "explain": [], "help": []}.get(command, [])
     for option in OPTIONS:
         if f"--{option.name}" not in flags:
             with pytest.raises(SystemExit):

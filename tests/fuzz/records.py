@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +11,9 @@ from shimproxy.records import session_ladder
 from shimproxy.records import text as record_text
 from shimproxy.records.files import name_of
 from shimproxy.records.ladder import drawn
+from shimproxy.records.mermaid import mermaid
+from shimproxy.records.pcapng import pcapng
+from shimproxy.records.record_json import record_as_json
 from shimproxy.records.text import NotARecord, read, record_text_of
 from shimproxy.session.record import SessionRecord
 from shimproxy.session.trace import Entry, Kind, Trace
@@ -95,6 +99,11 @@ def check(octets: bytes, pieces: Sequence[bytes]) -> None:
     for line in drawn(session_ladder.ladder_of(record), 80):
         assert line.isprintable() or not line, line
     name_of(record)
+    for line in mermaid(record):
+        assert line.isascii(), line
+        assert line.isprintable(), line
+    json.dumps(record_as_json(record))
+    assert len(b"".join(pcapng([record]))) % 4 == 0
 
 
 def _run(pieces: Sequence[bytes]) -> None:

@@ -48,6 +48,7 @@ PROGRAMS: Final = {
     "systemd-analyze": "systemd",
     "systemd-sysusers": "systemd",
     "systemd-socket-activate": "systemd",
+    "tshark": "tshark",
     "unshare": "util-linux",
     "valgrind": "valgrind",
     "zsh": "zsh",

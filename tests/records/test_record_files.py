@@ -417,8 +417,8 @@ def test_bad_files_are_one_line_and_exit_status_2(tmp_path: Path, capsys: pytest
         (cut, "line 21: the record is cut off here"),
         (image, "line 1: these characters cannot be in a record"),
         (huge, "larger than any record"),
-        (tmp_path, "Is a directory"),
-        (tmp_path / "none", "No such file or directory"),
+        (tmp_path, "a directory; `shimproxy records DIR` lists the files in it"),
+        (tmp_path / "none", "No such file or directory; `shimproxy records DIR` lists what is there"),
     ):
         assert main(["ladder", str(path)]) == 2
         told = capsys.readouterr()
