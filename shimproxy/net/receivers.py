@@ -20,6 +20,7 @@ from shimproxy.net.address import Address, ip_address
 from shimproxy.net.balance import REST_SECONDS, Balance
 from shimproxy.net.dial import dial
 from shimproxy.net.errors import DialFailed, SenderUnusable
+from shimproxy.net.loops import Loops
 from shimproxy.net.origin import NOBODY, Origin
 from shimproxy.net.places import Places
 from shimproxy.net.resting import Resting
@@ -51,6 +52,8 @@ class Receivers:
     """The PROXY header that they begin with."""
     own_legs: OwnLegs | None = None
     """Where they are noted, if connections may come back."""
+    loops: Loops = attrs.field(factory=Loops)
+    """Of those that every session has in common."""
     resting: Resting = attrs.field(init=False)
     _turn: int = 0
 
@@ -128,9 +131,21 @@ class Route:
 
     def was_of_use(self) -> None:
         """The receiver that was dialled last does serve."""
-        resting = self._receivers.resting
-        if resting.some and self._last:
-            resting.was_of_use(self._last[1], _host(self.origin))
+        receivers = self._receivers
+        if self._last:
+            receivers.loops.greeted(self._last[1])
+            if receivers.resting.some:
+                receivers.resting.was_of_use(self._last[1], _host(self.origin))
+
+    @property
+    def loops(self) -> Loops:
+        """What is known of connections that come back here."""
+        return self._receivers.loops
+
+    def waits_for_greeting(self, leg: Leg) -> None:
+        """The leg that was dialled last does."""
+        if self._last and self._receivers.places:  # else each session has one place to go to
+            self._receivers.loops.waits(self._last[1], leg)
 
     def _did_not_answer(self, place: Place) -> None:
         """A place could not be reached; from the sender's own address, perhaps from there alone."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.net.address import is_in
+from shimproxy.net.loops import Loops
 from shimproxy.net.origin import OwnLegs
 from shimproxy.net.places import Places
 from shimproxy.net.receivers import Receivers
@@ -43,7 +44,7 @@ def listener_contexts(
     settings: Settings, sockets: Mapping[socket.socket, Listener], driver: Readiness
 ) -> dict[socket.socket, ListenerContext]:
     """The context of each listening socket. Raises TlsUnusable."""
-    own_legs = OwnLegs()
+    own_legs, loops = OwnLegs(), Loops()
     addresses = [sock.getsockname() for sock in sockets]
     ports = frozenset(address[1] for address in addresses if isinstance(address, tuple))
     common: tuple[Policy, Receivers] | None = None
@@ -53,9 +54,9 @@ def listener_contexts(
             continue
         its = settings.of(listener)
         if listener.own:
-            policy, receivers = _policy(its), _receivers(its, driver, own_legs)
+            policy, receivers = _policy(its), _receivers(its, driver, own_legs, loops)
         else:
-            policy, receivers = common = common or (_policy(its), _receivers(its, driver, own_legs))
+            policy, receivers = common = common or (_policy(its), _receivers(its, driver, own_legs, loops))
         policy = attrs.evolve(
             policy, lf_only_devices=listener.lf_only_devices, sender_context=its.sender_context(listener)
         )
@@ -88,7 +89,7 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
-def _receivers(settings: Settings, driver: Readiness, own_legs: OwnLegs) -> Receivers:
+def _receivers(settings: Settings, driver: Readiness, own_legs: OwnLegs, loops: Loops) -> Receivers:
     return Receivers(
         driver=driver,
         places=[Places(endpoint) for endpoint in settings.endpoints],
@@ -98,4 +99,5 @@ def _receivers(settings: Settings, driver: Readiness, own_legs: OwnLegs) -> Rece
         spoofs=settings.spoof_sender,
         header=settings.send_proxy,
         own_legs=own_legs if settings.goes_to_original else None,
+        loops=loops,
     )

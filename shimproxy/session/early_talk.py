@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shimproxy.net.errors import LegBroken
+from shimproxy.session.closing import Closing, SessionEnded
 from shimproxy.session.policy import EarlyTalk
 from shimproxy.session.replies import NOT_SMTP, SPOKE_EARLY
 from shimproxy.smtp.catalogue import Violation
@@ -49,19 +51,27 @@ async def instead_of_tls(sender: Sender, events: SessionEvents, policy: Policy) 
 async def while_unanswered(sender: Sender, events: SessionEvents, receiver: Leg) -> LocalReply | None:
     """Wait until the receiver speaks; what answers a sender that says what is none of SMTP's meanwhile.
 
-    A receiver may let it wait for minutes. Raises DeadlinePassed, Interrupted.
+    A receiver may let it wait for minutes, and is reset when the sender resets its own connection. Raises SessionEnded
+    then, or LegBroken if the sender has said something, and DeadlinePassed, Interrupted.
     """
     leg = sender.leg
-    has_spoken = False
-    while not (receiver.readable or leg.secured):  # what came inside TLS can't be looked at and left there
+    was_readable = has_spoken = False
+    while not receiver.readable:
         if leg.readable:
-            has_spoken = True
-            if (octets := leg.peek(_MOST_OCTETS)) and foreign(octets):
+            # What came inside TLS can't be looked at and left there.
+            octets = None if leg.secured else leg.peek(_MOST_OCTETS)
+            has_spoken = has_spoken or bool(octets)
+            if leg.driver.standing(leg).over:
+                receiver.reset()  # as a proxy that leads back here has what it dialled end, too
+                if has_spoken:
+                    raise LegBroken(leg.name, "reset before the greeting")
+                raise SessionEnded(Closing.BY_SENDER)
+            if octets and foreign(octets):
                 sender.commands.feed(leg.look() or b"")
                 return _instead_of_commands(sender, events)
-            leg.readable = False  # until more comes
+            was_readable, leg.readable = True, False  # until more comes
         await receiver.speaks_or(leg)
-    leg.readable = leg.readable or has_spoken
+    leg.readable = leg.readable or was_readable
     return None
 
 

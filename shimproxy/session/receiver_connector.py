@@ -20,6 +20,7 @@ import attrs
 
 from shimproxy.net.errors import DeadlinePassed, DialFailed, NoMeans, SenderUnusable
 from shimproxy.session.closing import Closing
+from shimproxy.session.coming_back import after_trial, instead_of_dialling
 from shimproxy.session.early_talk import while_unanswered
 from shimproxy.session.in_step import ask_receiver
 from shimproxy.session.receiver import Receiver
@@ -85,9 +86,11 @@ class ReceiverConnector:
     async def greeting(self) -> Reply:
         """Dial the receiver, and take its greeting; of several, from the first one that serves.
 
-        Raises NoReceiver, Interrupted.
+        Raises NoReceiver, SessionEnded, LegBroken, Interrupted.
         """
         route = self.route
+        if self.receiver is None and (refusal := await instead_of_dialling(self.security.sender, self.events, route)):
+            raise NoReceiver(refusal, Closing.BY_SHIM)
         while True:
             try:
                 greeting = await self._greeting_of_next()
@@ -98,6 +101,9 @@ class ReceiverConnector:
                 if not route.has_more:
                     raise
             else:
+                if greeting is None:
+                    route.go_back()
+                    continue
                 if greeting.severity == 2:
                     route.was_of_use()
                     return greeting
@@ -108,7 +114,8 @@ class ReceiverConnector:
             if self.receiver:
                 self.receiver.give_up()
 
-    async def _greeting_of_next(self) -> Reply:
+    async def _greeting_of_next(self) -> Reply | None:
+        """The greeting of the next receiver; None if the same one has to be dialled again."""
         events, deadlines = self.events, self.policy.deadlines
         try:
             leg = await self.route.dial(self.watch, deadlines.connect)
@@ -137,6 +144,7 @@ class ReceiverConnector:
         # The sender waits as long as this for a greeting, too: where there are others, there is no time for each.
         seconds = min(deadlines.connect, deadlines.greeting) if self.route.has_more else deadlines.greeting
         self.watch.allow(seconds, "the greeting")
+        self.route.waits_for_greeting(leg)
         waited_for = ""
         try:
             # Once there was a greeting, or another receiver, what the sender has said is its commands.
@@ -146,6 +154,11 @@ class ReceiverConnector:
         except DeadlinePassed as late:
             reply = None
             waited_for = late.what
+        if reply is None and (trial := self.route.loops.trial_of(leg)):
+            leg.reset()
+            if refusal := await after_trial(trial, self.security.sender, events, leg):
+                raise NoReceiver(refusal, Closing.BY_SHIM)
+            return None
         if reply is None and leg.secured and not (leg.octets_in or waited_for):
             self.security.note_lost_inside(leg)
             receiver.give_up()

@@ -34,6 +34,7 @@ NO_SERVICE = LocalReply.make(421, "4.3.2", "the receiver gave no greeting, try a
 NO_CONNECTION = LocalReply.make(421, "4.4.1", "the receiver cannot be reached, try again later")
 SENDER_UNUSABLE = LocalReply.make(421, "4.4.1", "link-local sender addresses are not served here, closing connection")
 DESTINATION_REFUSED = LocalReply.make(421, "4.7.1", "destination not allowed through this proxy, closing connection")
+LOOP = LocalReply.make(421, "4.4.6", "mail loop: the receiver's address leads back here, closing connection")
 RECEIVER_NOT_SECURE = LocalReply.make(421, "4.7.4", "no TLS with the receiver, closing connection")
 NOT_AS_BEFORE = LocalReply.make(421, "4.4.1", "the receiver's capabilities have changed, closing connection")
 NOT_INTRODUCED = LocalReply.make(421, "4.7.0", "the receiver rejected the client's identity, closing connection")

@@ -138,23 +138,25 @@ REDIRECT, _, TPROXY, _ = RULES
 
 
 @contextlib.contextmanager
-def shim(gateway: Gateway, folder: Path, *arguments: str, capability: str = "") -> Iterator[Run]:
-    """`shimproxy run` at the gateway."""
+def shim(gateway: Gateway, folder: Path, *arguments: str, capability: str = "", where: str = GATEWAY) -> Iterator[Run]:
+    """`shimproxy run` at the gateway, or at another of the hosts."""
     log_file = folder / "log"
     with log_file.open("w") as log:
-        process = begun(gateway, folder, *arguments, capability=capability, log=log.fileno())
+        process = begun(gateway, folder, *arguments, capability=capability, log=log.fileno(), where=where)
     with attended(Run(Path(), log_file, process)) as run:
         yield run
 
 
-def begun(gateway: Gateway, folder: Path, *arguments: str, capability: str, log: int) -> subprocess.Popen[str]:
+def begun(
+    gateway: Gateway, folder: Path, *arguments: str, capability: str, log: int, where: str = GATEWAY
+) -> subprocess.Popen[str]:
     """`shimproxy run` as a user who may not be allowed to read where the interpreter of the tests is."""
     root = folder / "root"
     root.mkdir()
     command = [sys.executable, "-m", "shimproxy", "run", "--grace", "0", *arguments]
     first = ["exec", "chroot", str(root), *as_user(USER, USER, capability), *command]
     script = "\n".join(["set -e", *map(shlex.join, [*root_of(root, shown_from()), first])])
-    with gateway.at(GATEWAY):
+    with gateway.at(where):
         return subprocess.Popen(
             [need("unshare"), "--mount", "sh", "-c", script],
             env=os.environ | {"PYTHONPATH": str(TOP)},

@@ -9,6 +9,7 @@ import attrs
 
 from shimproxy.net.errors import DialFailed
 from shimproxy.net.leg import Leg
+from shimproxy.net.loops import Loops
 from shimproxy.net.origin import Origin
 from shimproxy.net.turnstile import Busy, Turnstile
 from shimproxy.net.watch import Watch, Watchdog
@@ -334,6 +335,7 @@ class Route:
     world: World
     tells_sender: bool = False
     origin: Origin = attrs.field(factory=lambda: Origin(("192.0.2.1", 1), ("192.0.2.3", 25)))
+    loops: Loops = attrs.field(factory=Loops)
 
     async def dial(self, watch: Watch, _connect_seconds: float) -> Leg:
         return self.world.dial(watch)
@@ -349,6 +351,9 @@ class Route:
     def go_back(self) -> None:
         if self.world.case.fails_over:
             self.world._next_dial -= 1
+
+    def waits_for_greeting(self, leg: Leg) -> None:
+        """It comes back nowhere."""
 
     def was_of_no_use(self, *, told: bool = False) -> None:
         """Others are not asked here."""

@@ -19,6 +19,7 @@ from shimproxy.net.coroutines import CoroutineRunner
 from shimproxy.net.driver import Standing
 from shimproxy.net.errors import DialFailed
 from shimproxy.net.leg import Leg
+from shimproxy.net.loops import Loops
 from shimproxy.net.origin import Origin
 from shimproxy.net.watch import Watch, Watchdog
 from shimproxy.session.connection_origin import ConnectionOrigin
@@ -221,6 +222,19 @@ class MemoryObserver:
         raise error
 
 
+class LoopOfOne(Loops):
+    """As if the sender were shimproxy itself."""
+
+    @property
+    def some_wait(self) -> bool:
+        """One does."""
+        return True
+
+    def has_come_back(self, _: socket.socket) -> bool:
+        """That one has."""
+        return True
+
+
 @attrs.define(eq=False)
 class MemoryRoute:
     """The way to the receiver of a stage."""
@@ -243,6 +257,14 @@ class MemoryRoute:
             stage.receiver = MemorySocket()
         sock = cast("socket.socket", stage.receiver)
         return Leg("receiver", sock, self.driver, watch, "192.0.2.2:25", never_short=stage.never_short)
+
+    @property
+    def loops(self) -> Loops:
+        """What is known of connections that come back."""
+        return self.stage.loops
+
+    def waits_for_greeting(self, leg: Leg) -> None:
+        """It comes back nowhere."""
 
     def begin_anew(self) -> None:
         """There is but one receiver."""
@@ -279,6 +301,7 @@ class Stage:
     """What became of each mail."""
     origin_policy: OriginPolicy | None = None
     """What has to be found out before the greeting: a PROXY header, unless it is where the sender wanted to go."""
+    loops: Loops = attrs.field(factory=Loops)
     tracer: Tracer | None = attrs.field(factory=lambda: Tracer(keeps_mail_data=True))
     watchdog: Watchdog | None = None
     """Whose watches it has, if it is not alone: it runs already, and so does the `runner`."""

@@ -14,8 +14,13 @@ them. A line begins with who and which way:
     repairs: a, b    the repairs so far, by name, in any order
     ended: who/phase the session is over and its record says so
     #           a comment; the first one says what the dialogue shows
+<<<<<<< HEAD
     # with NAME = VALUE    a decision of the operator, named as in `Policy` or `Limits`, or `max_size`, `hide`,
                            `rewrite`, `login`, `trusted` or `destinations`
+=======
+    # with NAME = VALUE    a decision of the operator, named as in `Policy` or `Limits`, or `max_size`, `hide`, `login`,
+                           `trusted`, `destinations` or `loop`
+>>>>>>> 76e12e3 (net, session: connections that come back here are called a loop)
     # with NAME   that switch of the policy is on; # without NAME: it is off
     # in one piece    what a peer says at once comes at once: cut elsewhere, it would be another dialogue
     # unreachable    no connection to the receiver comes about
@@ -31,7 +36,7 @@ import attrs
 import trio
 import trio.testing
 
-from shimproxy.help.explain.stage import Stage
+from shimproxy.help.explain.stage import LoopOfOne, Stage
 from shimproxy.net.errors import TlsFailed
 from shimproxy.session.connection_origin import OriginPolicy
 from shimproxy.session.limits import Limits
@@ -186,6 +191,8 @@ def decide(stage: Stage, given: dict[str, str]) -> None:
                 stage.origin_policy = OriginPolicy()
             case "destinations":
                 stage.origin_policy = OriginPolicy(original=True, tproxy=True)
+            case "loop":
+                stage.loops = LoopOfOne()
             case _ if name in _LIMITS:
                 stage.limits = attrs.evolve(stage.limits, **{name: int(text)})
             case _ if name in _VALUES:

@@ -62,6 +62,26 @@ class ReceiversOpening:
     Example: unreachable
     """
 
+    LOOP = CatalogueEntry(
+        "loop",
+        by="receiver",
+        rule="RFC 5321 6.3",
+        repair="connections to the receiver come back to shimproxy: 421 4.4.6 as greeting, close",
+    )
+    """The receiver's address leads back to shimproxy.
+
+    The receiver is a proxy that sends all mail to shimproxy, or NAT turns its address. Each connection would open
+    another one without end. shimproxy has broken the loop, and the connection ended with it. The sender gets 421 4.4.6.
+
+    Tell the operator of the receiver:
+    Connections to your mail server come back to the proxy that made them (RFC 5321 section 6.3). Please give the proxy
+    the address of the mail server itself. Please see to it that no NAT rule turns what the proxy sends there.
+
+    No peer: it takes two proxies that lead to each other.
+
+    Example: loop
+    """
+
     XCLIENT_REFUSED = CatalogueEntry(
         "xclient-refused",
         by="receiver",

@@ -1,0 +1,173 @@
+"""Receivers that lead back to shimproxy, as no setting shows: another shimproxy, and NAT on this host or before it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import pytest
+import trio
+
+from shimproxy.faulty.receiving import HOST
+from shimproxy.faulty.talk import SECONDS
+from shimproxy.smtp.catalogue import Violation
+from tests.daemon.test_gateway import SHIM_PORT, shim
+from tests.daemon.test_supervisor import Run, running
+from tests.peers.gateway import CLIENT, GATEWAY, IPV4, SMTP_PORT, Gateway, gateway
+from tests.peers.processes import need, poll
+from tests.peers.shim import shim as served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.once  # about the kernel
+LOOP: Final = "421 mail loop: the receiver's address leads back here, closing connection\r\n"
+NO_GREETING: Final = "421 the receiver gave no greeting, try again later\r\n"
+"""Of a connection that the other shimproxy has broken."""
+MOST_SESSIONS: Final = 400
+"""Without a bound, one sender made 9,994 of them."""
+
+
+def greeting_of(host: str, port: int) -> str:
+    with socket.create_connection((host, port), SECONDS) as sock, sock.makefile("rb") as file:
+        return file.readline().decode()
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def sessions(run: Run) -> int:
+    return run.log.count(" session session=")
+
+
+def loops(run: Run) -> int:
+    return len(re.findall(r" WARNING repair session=.* repair=loop ", run.log))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_two_that_point_at_each_other(tmp_path: Path, workers: int) -> None:
+    """Senders get 421, one alone and several at once, and no descriptor is kept; whichever worker has what part."""
+    with socket.create_server((HOST, 0)) as free:
+        port = free.getsockname()[1]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with running(tmp_path / "b", f'listen = "{HOST}:0"\nreceiver = "{HOST}:{port}"\nworkers = {workers}\n') as second:
+        settings = f'listen = "{HOST}:{port}"\nreceiver = "{HOST}:{second.ports[0]}"\nworkers = {workers}\n'
+        with running(tmp_path / "a", settings) as first:
+            taken = {pid: descriptors(pid) for pid in first.workers}
+            assert greeting_of(HOST, port) in (LOOP, NO_GREETING)
+            poll(lambda: loops(first) + loops(second) > 0, "a loop logged")
+            assert sessions(first) + sessions(second) < MOST_SESSIONS
+            with ThreadPoolExecutor(8) as pool:
+                said = {*pool.map(lambda _: greeting_of(HOST, port), range(8))}
+            assert LOOP in said
+            assert said <= {LOOP, NO_GREETING}
+            poll(lambda: all(descriptors(pid) <= before + 4 for pid, before in taken.items()), "descriptors free")
+
+
+@attrs.define(eq=False)
+class Late:
+    """A receiver that greets nobody before one of its connections is reset, and then everybody."""
+
+    listener: socket.socket
+    accepted: int = 0
+    was_tried: bool = False
+    changed: threading.Semaphore = attrs.field(factory=lambda: threading.Semaphore(0))
+
+    def serve(self) -> None:
+        waiting: list[socket.socket] = []
+        greeted: list[socket.socket] = []
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):  # the listener is closed
+            while True:
+                for sock in select.select([self.listener, *waiting, *greeted], [], [])[0]:
+                    if sock is self.listener:
+                        waiting.append(stack.enter_context(sock.accept()[0]))
+                        self.accepted += 1
+                        self.changed.release()
+                    elif sock in waiting:  # it says nothing before it is greeted, so it has ended
+                        waiting.remove(sock)
+                        self.was_tried = True
+                        self.changed.release()
+                    else:
+                        greeted.remove(sock)
+                for sock in waiting if self.was_tried else ():
+                    with contextlib.suppress(OSError):  # it has ended, too
+                        sock.sendall(b"220 mail.example ESMTP\r\n")
+                        greeted.append(sock)
+                waiting = [] if self.was_tried else waiting
+
+
+def test_a_receiver_beside_it_that_sends_too_is_no_loop() -> None:
+    """Its senders have its own address, and many come while it greets none of them: each is served in the end."""
+
+    async def script() -> None:
+        async with served(listener.getsockname()[1]) as shim:
+            with contextlib.ExitStack() as stack:
+                senders: list[socket.socket] = []
+                while not late.was_tried:
+                    sock = await trio.to_thread.run_sync(socket.create_connection, (HOST, shim.port), SECONDS)
+                    senders.append(stack.enter_context(sock))
+                    while late.accepted < len(senders) and not late.was_tried:
+                        assert await trio.to_thread.run_sync(late.changed.acquire, True, SECONDS)
+                for sock in senders:
+                    said = await trio.to_thread.run_sync(sock.recv, 100)
+                    assert said == b"220 mail.example ESMTP\r\n"
+            assert len(senders) > 16
+            assert not [each for each in shim.watcher.repairs if each.violation is Violation.LOOP]
+
+    with socket.create_server((HOST, 0), backlog=100) as listener:
+        late = Late(listener)
+        threading.Thread(target=late.serve, daemon=True).start()
+        trio.run(script)
+
+
+# -- NAT
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Gateway]:
+    with gateway() as made:
+        need("nft")
+        yield made
+
+
+def test_nat_on_this_host_is_met_with_the_first_connection(made: Gateway, tmp_path: Path) -> None:
+    made.load(
+        "table ip turned { chain out { type nat hook output priority -100;\n"
+        f"ip daddr {IPV4.server} tcp dport {SMTP_PORT} dnat to {IPV4.wan}:{SHIM_PORT}\n}}\n}}\n"
+    )
+    arguments = ("--listen", f"{IPV4.wan}:{SHIM_PORT}", "--receiver", f"{IPV4.server}:{SMTP_PORT}")
+    with shim(made, tmp_path, *arguments) as run:
+        with made.connected(IPV4.wan, SHIM_PORT, seconds=SECONDS) as sock, sock.makefile("rb") as file:
+            assert file.readline().decode() == LOOP
+        poll(lambda: sessions(run) == 2, f"two sessions: {run.log}")
+        assert loops(run) == 1
+    made.run(GATEWAY, "nft delete table ip turned")
+
+
+def test_nat_before_it_that_hides_the_sender(made: Gateway, tmp_path: Path) -> None:
+    """A router leads the receiver's public address back, and puts its own in the place of the sender's."""
+    made.load(
+        "table ip hairpin { chain pre { type nat hook prerouting priority -100;\n"
+        f"ip daddr {IPV4.server} tcp dport {SMTP_PORT} dnat to {IPV4.client}:{SHIM_PORT}\n}}\n"
+        f"chain post {{ type nat hook postrouting priority 100;\nip daddr {IPV4.client} masquerade\n}}\n}}\n"
+    )
+    arguments = ("--listen", f"{IPV4.client}:{SHIM_PORT}", "--receiver", f"{IPV4.server}:{SMTP_PORT}")
+    with shim(made, tmp_path, *arguments, where=CLIENT) as run:
+        with (
+            made.connected(IPV4.client, SHIM_PORT, where=GATEWAY, seconds=SECONDS) as sock,
+            sock.makefile("rb") as file,
+        ):
+            assert file.readline().decode() == LOOP
+        poll(lambda: loops(run) > 0, f"a loop logged: {run.log}")
+        assert sessions(run) < MOST_SESSIONS
+    made.run(GATEWAY, "nft delete table ip hairpin")

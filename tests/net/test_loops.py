@@ -1,0 +1,244 @@
+"""Connections that come back: what is under suspicion, what is tried, and what is called a loop."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING, cast
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from shimproxy.help.explain.stage import MemoryDriver, MemorySocket
+from shimproxy.net.driver import Driver
+from shimproxy.net.leg import Leg
+from shimproxy.net.loops import Loops, Trial
+from shimproxy.net.watch import Watchdog
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from shimproxy.net.places import Place
+
+PLACE: Place = (socket.AF_INET, ("192.0.2.2", 25))
+SUSPICIOUS = 16
+
+
+@attrs.define(eq=False)
+class World:
+    """A receiver with legs that wait for its greeting, and connections that come meanwhile."""
+
+    nursery: trio.Nursery
+    dog: Watchdog = attrs.field(factory=Watchdog)
+    loops: Loops = attrs.field(factory=Loops)
+    legs: list[Leg] = attrs.field(factory=list)
+
+    def leg(self) -> Leg:
+        sock = cast("socket.socket", MemorySocket())
+        return Leg("receiver", sock, MemoryDriver(), self.dog.watch(), readable=True)
+
+    def dial(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.legs.append(self.leg())
+            self.loops.waits(PLACE, self.legs[-1])
+
+    def come(self, seen: list[bool]) -> MemorySocket:
+        """A connection comes, and waits as long as it has to; whether it may dial then is added to `seen`."""
+        leg = self.leg()
+
+        async def held() -> None:
+            seen.append(await self.loops.hold(leg, lambda _: None))
+
+        self.nursery.start_soon(held)
+        return cast("MemorySocket", leg.sock)
+
+    def shut(self) -> list[Leg]:
+        """The legs that a trial has shut since the last time; their sessions reset them."""
+        shut = [leg for leg in self.legs if cast("MemorySocket", leg.sock).got_fin]
+        self.legs = [leg for leg in self.legs if leg not in shut]
+        for leg in shut:
+            leg.reset()
+        return shut
+
+    async def trial(self) -> Trial:
+        """Let the calm pass, and take the trial that is made then."""
+        await trio.sleep(0.3)
+        trials = {self.loops.trial_of(leg) for leg in self.shut()}
+        (trial,) = trials
+        assert trial
+        return trial
+
+
+def played(script: Callable[[World], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await script(World(nursery))
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_few_legs_that_wait_are_under_no_suspicion() -> None:
+    async def script(world: World) -> None:
+        world.dial(SUSPICIOUS - 1)
+        assert not world.loops.suspects
+        world.dial()
+        assert world.loops.suspects
+
+    played(script)
+
+
+def test_what_has_ended_does_not_count() -> None:
+    async def script(world: World) -> None:
+        world.dial(SUSPICIOUS - 1)
+        world.legs[0].close()
+        world.dial()
+        assert not world.loops.suspects
+
+    played(script)
+
+
+def test_many_that_come_at_once_do_not_wait() -> None:
+    """Their greetings are on the way."""
+
+    async def script(world: World) -> None:
+        world.dial(SUSPICIOUS)
+        seen: list[bool] = []
+        world.come(seen)
+        await trio.testing.wait_all_tasks_blocked()
+        assert seen == [True]
+
+    played(script)
+
+
+def test_a_greeting_lets_all_go_on_at_once() -> None:
+    async def script(world: World) -> None:
+        world.dial(SUSPICIOUS)
+        await trio.sleep(0.1)
+        seen: list[bool] = []
+        for _ in range(3):
+            world.come(seen)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not seen
+        world.loops.greeted(PLACE)
+        await trio.testing.wait_all_tasks_blocked()
+        assert seen == [True, True, True]
+        assert world.shut() == []
+
+    played(script)
+
+
+@pytest.mark.parametrize("how", ["FIN", "RST"])
+def test_a_connection_that_ends_with_what_was_shut_is_a_loop_the_second_time(how: str) -> None:
+    async def script(world: World) -> None:
+        seen: list[bool] = []
+        for proven in (False, True):
+            world.dial(SUSPICIOUS)
+            await trio.sleep(0.1)
+            came, other = world.come(seen), world.come(seen)
+            trial = await world.trial()
+            for sock in (came, other):
+                sock.feed_fin() if how == "FIN" else sock.feed_rst()
+            await trial.over.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            assert trial.proven is proven
+        assert seen == [False] * 4
+        assert not world.loops.suspects
+
+    played(script)
+
+
+def test_a_receiver_that_only_takes_its_time_is_no_loop() -> None:
+    """Also where its senders have its own address: that is not looked at. It is not tried again for four times that."""
+
+    async def script(world: World) -> None:
+        world.dial(SUSPICIOUS)
+        await trio.sleep(0.1)
+        seen: list[bool] = []
+        world.come(seen)
+        trial = await world.trial()
+        world.dial(SUSPICIOUS)  # the sessions of those that were shut
+        await trial.over.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert seen == [True]
+        assert not trial.proven
+        world.dial(3 * SUSPICIOUS - 1)
+        assert not world.loops.suspects
+        world.dial()
+        assert world.loops.suspects
+        world.loops.greeted(PLACE)
+        world.dial(SUSPICIOUS)
+        assert world.loops.suspects, "after a greeting it begins again"
+
+    played(script)
+
+
+def test_a_sender_that_comes_to_a_loop_leaves_the_suspicion() -> None:
+    """It stays, but another connection ends with what was shut: that one is a part of the loop."""
+
+    async def script(world: World) -> None:
+        world.dial(SUSPICIOUS)
+        await trio.sleep(0.1)
+        seen: list[bool] = []
+        world.come(seen)
+        await trio.testing.wait_all_tasks_blocked()
+        part = world.come(seen)
+        trial = await world.trial()
+        part.feed_fin()
+        await trial.over.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(seen) == [False, True]
+        world.dial(SUSPICIOUS)
+        assert world.loops.suspects
+
+    played(script)
+
+
+def test_a_connection_that_ends_by_itself_proves_nothing() -> None:
+    """As a balancer's check does, which connects and closes."""
+
+    async def script(world: World) -> None:
+        world.dial(SUSPICIOUS)
+        await trio.sleep(0.1)
+        seen: list[bool] = []
+        world.come(seen).feed_fin()
+        await trio.sleep(1)
+        assert seen == [False]
+        assert world.shut() == []
+
+    played(script)
+
+
+def test_what_a_sender_says_meanwhile_stays_to_be_read() -> None:
+    async def script(world: World) -> None:
+        world.dial(SUSPICIOUS)
+        await trio.sleep(0.1)
+        seen: list[bool] = []
+        came = world.come(seen)
+        came.feed(b"HELO device.example\r\n")
+        await trio.sleep(2)
+        assert seen == [True]
+        assert came.recv(100) == b"HELO device.example\r\n"
+
+    played(script)
+
+
+def test_a_connection_that_no_rule_has_turned_does_not_come_from_here() -> None:
+    """Its ends alone say nothing: a sender on this host may have the port of one of the legs, towards another host."""
+
+    async def script(world: World) -> None:
+        with (
+            contextlib.closing(Driver()) as driver,
+            socket.create_server(("127.0.0.1", 0)) as server,
+            socket.create_connection(server.getsockname()) as sender,
+            server.accept()[0] as accepted,
+        ):
+            world.loops.waits(
+                (socket.AF_INET, server.getsockname()), Leg("receiver", sender, driver, world.dog.watch())
+            )
+            assert world.loops.some_wait
+            assert not world.loops.has_come_back(accepted)
+
+    played(script)

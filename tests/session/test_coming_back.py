@@ -1,0 +1,98 @@
+"""What a session does where its receiver may lead back here; what is tried for that is in tests/net/test_loops.py."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, cast
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from shimproxy.net.loops import Loops, Trial
+from shimproxy.smtp.catalogue import Violation
+from tests.memory import Stage
+
+LOOP = b"421 mail loop: the receiver's address leads back here, closing connection\r\n"
+
+
+@attrs.define(eq=False)
+class Given(Loops):
+    """Loops that were looked for elsewhere."""
+
+    trial: Trial | None = None
+    """What the first leg was shut for."""
+    stays: bool = True
+
+    async def hold(self, *_: object) -> bool:
+        return self.stays
+
+    def trial_of(self, _: object) -> Trial | None:
+        trial, self.trial = self.trial, None
+        return trial
+
+
+def played(loops: Loops, *, sender_ends: bool = False, greets: bool = False) -> Stage:
+    """A session whose first leg was shut; afterwards the sender disconnects, or the receiver greets on another one."""
+    clock = trio.testing.MockClock()
+
+    async def main() -> Stage:
+        async with trio.open_nursery() as nursery:
+            stage = Stage(nursery, clock, loops=loops)
+            await stage.start()
+            if sender_ends:
+                stage.sender.feed_fin()
+                await stage.settle()
+            stage.receiver.feed_fin()
+            await stage.settle()
+            if isinstance(loops, Given) and greets:
+                await stage.feed(stage.receiver, b"220 mail.example\r\n")
+            stage.sender.feed_fin()
+            await stage.settle()
+            nursery.cancel_scope.cancel()
+        return stage
+
+    return trio.run(main, clock=clock)
+
+
+def over(*, proven: bool) -> Trial:
+    trial = Trial(proven=proven)
+    trial.over.set()
+    return trial
+
+
+def test_a_sender_whose_leg_belonged_to_a_loop_gets_421() -> None:
+    stage = played(Given(trial=over(proven=True)))
+
+    assert stage.sender.written == LOOP
+    assert stage.repaired == [Violation.LOOP]
+    assert stage.receiver.got_rst
+
+
+def test_it_is_dialled_for_again_if_there_was_no_loop() -> None:
+    stage = played(Given(trial=over(proven=False)), greets=True)
+
+    assert stage.sender.written == b"220 mail.example\r\n"
+    assert len(stage.earlier_receivers) == 1
+    assert stage.earlier_receivers[0].got_rst
+    assert Violation.LOOP not in stage.repaired
+
+
+@pytest.mark.parametrize("proven", [True, False])
+def test_a_part_of_the_loop_ends_without_a_word(*, proven: bool) -> None:
+    """Its sender was another part, and has ended."""
+    stage = played(Given(trial=over(proven=proven)), sender_ends=True)
+
+    assert stage.sender.written == b""
+    assert stage.repaired == []
+    assert stage.record.ended_by == "sender"
+
+
+def test_one_that_has_ended_while_it_was_held_is_not_dialled_for() -> None:
+    loops = Given(stays=False)
+    loops.suspects[socket.AF_INET, ("192.0.2.2", 25)] = cast("Any", None)
+    stage = played(loops)
+
+    assert stage.receiver.leg is None
+    assert stage.record.ended_by == "sender"
