@@ -145,11 +145,13 @@ def test_the_log_has_a_line_a_repair_and_a_line_a_session_and_never_a_secret(lis
     assert "c2VjcmV0" not in log
     assert "\x1b" not in log
     lines = [json.loads(line) for line in log.splitlines()]
-    assert [(line["event"], line["repair"]) for line in lines if line["level"] == "WARNING"] == [
-        ("repair", "bare-newline")
+    assert [(line["event"], line.get("repair")) for line in lines if line["level"] == "WARNING"] == [
+        ("repair", "bare-newline"),
+        ("auth_refused", None),
     ]
     (record,) = [line for line in lines if line["event"] == "session"]
-    assert (record["level"], record["ended"], record["repairs"]) == ("INFO", "sender/QUIT", "bare-newline:1")
+    assert (record["level"], record["repairs"]) == ("INFO", {"bare-newline": 1})
+    assert record["ended"] == {"by": "sender", "in": "QUIT"}
 
 
 @pytest.mark.parametrize(
