@@ -39,7 +39,7 @@ _OF_REPLIES: Final = (
     Defect(
         "an early 250 is believed",
         "session/mail_data_reply.py",
-        "return self._for_all([reply if reply.refuses else self.policy.early_success for reply in decided])",
+        "return self._for_all([self._corrected(each) if each.refuses else self.policy.early_success for each in decided])",
         "return self._for_all([*decided])",
     ),
     Defect(
