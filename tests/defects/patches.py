@@ -39,8 +39,8 @@ _OF_REPLIES: Final = (
     Defect(
         "an early 250 is believed",
         "session/mail_data_reply.py",
-        "return self._for_all([self._corrected(each) if each.refuses else self.policy.early_success for each in decided])",
-        "return self._for_all([*decided])",
+        "[self._corrected(each) if each.refuses else self.policy.early_success for each in decided]",
+        "[*decided]",
     ),
     Defect(
         "a 250 that overtakes mail data on their way is believed",
