@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from shimproxy.admin.last_hour import LastHour
-from shimproxy.observe.series import MOST_RECEIVERS, OTHER, Series, add_figures, series
+from shimproxy.observe.series import MOST_RECEIVERS, OTHER, Series, add_figures
 from shimproxy.smtp.catalogue import Violation
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ MOST_KEPT: Final = 200
 """Repaired sessions that are kept, to be searched."""
 _MOST_SEEN: Final = 100 * len(Violation)
 _OF_SENDERS: Final = frozenset(violation.value for violation in Violation if violation.by == "sender")
+_OF_RECEIVER: Final = re.compile(r'(.*[{,]receiver=")((?:[^"\\]|\\.)*)("[,}].*)').fullmatch
 _REPAIRS: Final = re.compile(r'repairs_total\{violation="([^"]*)",receiver="((?:[^"\\]|\\.)*)"\}').fullmatch
 
 
@@ -136,13 +137,13 @@ class Totals:
         """With no more receivers than a worker has, however many workers there were."""
         others: Series = {}
         for name, value in figures.items():
-            found = _REPAIRS(name)
+            found = _OF_RECEIVER(name)
             if found is None or found[2] in self._receivers or len(self._receivers) < MOST_RECEIVERS:
                 if found:
                     self._receivers.add(found[2])
                 yield name, value
             else:
-                add_figures(others, {series("repairs_total", violation=found[1], receiver=OTHER): value})
+                add_figures(others, {f"{found[1]}{OTHER}{found[3]}": value})
         yield from others.items()
 
     def figures(self, reports: Iterable[Mapping[str, float]]) -> Series:

@@ -10,6 +10,7 @@ It does not know when others are adopted: that is the supervisor's.
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ from shimproxy.service.sockets import check_passed, close_sockets, make_all_tran
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterable
 
     import trio
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from shimproxy.config.sources import Sources
     from shimproxy.daemon.workers import Workers
     from shimproxy.observe.journal import Journal
+    from shimproxy.observe.series import Series
     from shimproxy.service.sockets import ListeningSockets
 
 
@@ -53,6 +56,10 @@ class SettingsInForce:
     sources: Sources = attrs.field(init=False)
     """What the settings were read from, once there are any."""
     listening: ListeningSockets = attrs.field(factory=dict)
+    adopted_at: float = 0.0
+    """When these settings were, in seconds since 1970."""
+    last_change_failed: bool = False
+    """Whether a reload or an upgrade has failed since."""
     admin: Admin | None = None
     _former_admin: Admin | None = None
     """Another that may still be about to close."""
@@ -88,6 +95,17 @@ class SettingsInForce:
     def receivers(self) -> str:
         """Which receivers there are, in words."""
         return ", ".join(map(str, self.settings.receivers_of_all)) if self.settings else "unknown"
+
+    def figures(self, workers: Iterable[int]) -> Series:
+        """Those that no worker has: of the settings, and of all processes together."""
+        from shimproxy.admin.own_figures import certificate_figures, process_figures
+
+        return {
+            "config_last_reload_successful": not self.last_change_failed,
+            "config_last_reload_success_timestamp_seconds": self.adopted_at,
+            **process_figures(workers),
+            **(certificate_figures(self.settings) if self.settings else {}),
+        }
 
     async def adopt(self, sources: Sources) -> None:
         """Go over to these settings. Raises what makes them unusable, and changes nothing then."""
@@ -130,6 +148,7 @@ class SettingsInForce:
                 if name in listening:
                     self._journal.tell(Event.LISTENING_AGAIN, address=name.rpartition(" ")[0])
         self.sources, self.settings, self.listening = sources, settings, listening
+        self.adopted_at, self.last_change_failed = time.time(), False
         if admin is not self.admin:
             if self.admin:
                 self._close_soon(self.admin)

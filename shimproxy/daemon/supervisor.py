@@ -164,7 +164,7 @@ class Supervisor:
     async def status(self) -> Status:
         """What is so, and what was done."""
         await self._workers.heard()
-        figures = self._workers.figures()
+        figures = self._workers.figures() | self._in_force.figures(worker.pid for worker in self._workers.all)
         hour = self._workers.history.hour
         hour.note(figures, time.time())
         return Status(
@@ -221,6 +221,7 @@ class Supervisor:
 
     def _complain(self, event: Event, what: str, problems: str) -> None:
         self._trouble = f"{what}: {problems}"
+        self._in_force.last_change_failed = event is not Event.LOG_MOVED
         for problem in problems.splitlines():
             self._journal.tell(event, message=f"{what}: {problem}")
 

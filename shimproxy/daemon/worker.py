@@ -67,7 +67,7 @@ class Reports:
 
     def figures(self, **more: object) -> None:
         """Say the figures."""
-        self.say(counted=self.metrics.counted, gauges=self.metrics.gauges(), **more)
+        self.say(counted=self.metrics.totals(), gauges=self.metrics.gauges(), **more)
 
     async def run(self) -> None:
         """Say what is to be said, until cancelled or until nobody is there to hear it."""
@@ -93,7 +93,7 @@ class Reports:
     async def say_the_last(self) -> None:
         """Say the figures of a worker that is about to end."""
         with trio.move_on_after(_LAST_SECONDS):
-            await self._write({"counted": self.metrics.counted, "gauges": {}})
+            await self._write({"counted": self.metrics.totals(), "gauges": {}})
 
 
 async def work(control: trio.SocketStream) -> None:

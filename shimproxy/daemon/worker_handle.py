@@ -48,6 +48,8 @@ class Worker:
     """The beginning of a line that it has not said to its end."""
     heard_at: float = attrs.field(factory=trio.current_time)
     """When it said something last."""
+    killed: bool = False
+    """Whether its supervisor has killed it."""
     reported: int = 0
     """Which question it has answered last."""
     status: int = 0
@@ -86,6 +88,7 @@ class Worker:
 
     def kill(self) -> None:
         """End it at once."""
+        self.killed = True
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 

@@ -30,6 +30,7 @@ from shimproxy.config.listener import SettingsError
 from shimproxy.daemon.worker_handle import Worker
 from shimproxy.observe.events import Event
 from shimproxy.observe.journal import error_name
+from shimproxy.observe.series import series
 from shimproxy.service.sockets import ListeningSockets, sockets_of
 
 if TYPE_CHECKING:
@@ -171,7 +172,11 @@ class Workers:
             nursery.cancel_scope.cancel()
         self.all.discard(worker)
         del self.children[worker.pid]
+        reason = "killed" if worker.killed else "retired" if worker.retiring else "stopped"
+        if not (worker.killed or worker.retiring or self._stopping):
+            reason = "crashed"
         self.history.over(worker.counted)
+        self.history.over({series("worker_exits_total", reason=reason): 1})
         self._answered.unpark_all()
         if worker in self.current:
             await self._replace(worker)

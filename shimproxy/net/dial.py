@@ -60,8 +60,12 @@ async def dial(
     )
     begun: dict[Leg, Place] = {}
 
-    def give_up(place: Place, reason: str) -> None:
+    kind = "other"
+
+    def give_up(place: Place, reason: str, why: str) -> None:
+        nonlocal kind
         reasons.append(reason)
+        kind = why
         if failed:
             failed(place)
 
@@ -76,7 +80,7 @@ async def dial(
                 except NoMeans:
                     raise
                 except DialFailed as error:
-                    give_up(place, str(error))
+                    give_up(place, str(error), error.kind)
                     continue
                 if leg.writable:
                     return _chosen(leg, place, begun, failed)
@@ -86,7 +90,7 @@ async def dial(
                 await _wait(begun, may_be_short=bool(waiting))
             except DeadlinePassed:
                 for leg, place in begun.items():
-                    give_up(place, _late(leg.peer, connect_seconds))
+                    give_up(place, _late(leg.peer, connect_seconds), "timeout")
                     leg.close()
                 begun.clear()
                 continue
@@ -96,12 +100,12 @@ async def dial(
                 if code := leg.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     del begun[leg]
                     leg.close()
-                    give_up(place, f"{leg.peer}: {os.strerror(code)}")
+                    give_up(place, f"{leg.peer}: {os.strerror(code)}", DialFailed.kind_of(code))
                     continue
                 del begun[leg]
                 leg.wanted = 0
                 return _chosen(leg, place, begun, failed)
-        raise DialFailed("; ".join(reasons[-_MOST_REASONS:]))
+        raise DialFailed("; ".join(reasons[-_MOST_REASONS:]), kind)
     finally:
         for leg in begun:
             leg.close()
@@ -147,7 +151,9 @@ async def _begin_with_room(
                 with trio.move_on_after(pause_seconds):
                     await watch.wait()
         except DeadlinePassed:
-            raise DialFailed(f"{_late(address_text(place[1]), connect_seconds)}: its queue is full") from None
+            raise DialFailed(
+                f"{_late(address_text(place[1]), connect_seconds)}: its queue is full", "timeout"
+            ) from None
         pause_seconds = min(2 * pause_seconds, _NEXT_SECONDS)
     return leg
 
@@ -199,4 +205,4 @@ def _begin(place: Place, driver: Readiness, watch: Watch, source: Source, *, spe
 
 def _failed(where: str, error: OSError) -> DialFailed:
     kind = NoMeans if error.errno in OUT_OF_MEANS else DialFailed
-    return kind(f"{where}: {error.strerror}")
+    return kind(f"{where}: {error.strerror}", DialFailed.kind_of(error.errno))

@@ -11,6 +11,16 @@ OUT_OF_MEANS: Final = (*OUT_OF_DESCRIPTORS, errno.ENOBUFS, errno.ENOMEM, errno.E
 """What this machine lacks, and no peer is at fault for; ENOSPC is epoll's word for too many watches."""
 
 
+_KINDS: dict[int | None, str] = {
+    errno.ECONNREFUSED: "refused",
+    errno.ECONNRESET: "reset",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENETUNREACH: "unreachable",
+    errno.ENOENT: "no_socket",
+    errno.ETIMEDOUT: "timeout",
+}
+
+
 class NetError(Exception):
     """Base of everything that net/ raises."""
 
@@ -45,7 +55,16 @@ class LegBroken(NetError):
 
 
 class DialFailed(NetError):
-    """No connection to the receiver could be made."""
+    """No connection to the receiver could be made; `kind` is why, in a word for figures."""
+
+    def __init__(self, what: str, kind: str = "other") -> None:
+        super().__init__(what)
+        self.kind = kind
+
+    @staticmethod
+    def kind_of(code: int | None) -> str:
+        """The word for an error number."""
+        return _KINDS.get(code, "other")
 
 
 class NoMeans(DialFailed):

@@ -46,6 +46,11 @@ class Places:
     _looking: bool = False
 
     @property
+    def name(self) -> str:
+        """The receiver as the operator wrote it."""
+        return str(self.endpoint)
+
+    @property
     def host(self) -> str:
         """Whom a certificate of this receiver must name, unless the operator says otherwise."""
         return self.endpoint.host if isinstance(self.endpoint, Address) else "localhost"
@@ -82,10 +87,10 @@ async def look_up(address: Address, seconds: float) -> list[Place]:
         with trio.fail_after(seconds):
             found = await trio.socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise DialFailed(f"unknown host {host!r}; check the name, or give an address") from error
+        raise DialFailed(f"unknown host {host!r}; check the name, or give an address", "name") from error
     except trio.TooSlowError:
         raise DialFailed(
-            f"the resolver gave no answer about host {host!r} within {seconds:g} s; check the resolver"
+            f"the resolver gave no answer about host {host!r} within {seconds:g} s; check the resolver", "name"
         ) from None
     return _by_turns([(family, sockaddr) for family, _, _, _, sockaddr in found])
 

@@ -23,6 +23,7 @@ from shimproxy.net.errors import DialFailed, SenderUnusable
 from shimproxy.net.loops import Loops
 from shimproxy.net.origin import NOBODY, Origin
 from shimproxy.net.places import Places
+from shimproxy.net.receiver_state import ReceiverStates
 from shimproxy.net.resting import Resting
 from shimproxy.net.source import ANYWHERE, Source
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
     from shimproxy.net.origin import OwnLegs, Party
     from shimproxy.net.places import Place
+    from shimproxy.net.receiver_state import ReceiverState
     from shimproxy.net.watch import Watch
 
 
@@ -54,6 +56,8 @@ class Receivers:
     """Where they are noted, if connections may come back."""
     loops: Loops = attrs.field(factory=Loops)
     """Of those that every session has in common."""
+    states: ReceiverStates = attrs.field(factory=ReceiverStates)
+    """Those of the receivers, of other listeners too."""
     resting: Resting = attrs.field(init=False)
     _turn: int = 0
 
@@ -92,6 +96,8 @@ class Route:
     """Whom the session is with, where that matters."""
     _last: tuple[Places, Place] | None = None
     """The receiver of the last leg, and where it was found."""
+    _state: ReceiverState | None = None
+    """That of the receiver that was dialled last."""
 
     def aim(self, destination: Party) -> None:
         """Go there and nowhere else."""
@@ -129,8 +135,20 @@ class Route:
             sender = _host(self.origin) if told or self.tells_sender else ""
             self._receivers.let_rest(self._last[1], sender)
 
+    @property
+    def receiver(self) -> str:
+        """The receiver that was dialled last, as the operator wrote it."""
+        return self._state.name if self._state else "-"
+
+    def note_failure(self, kind: str) -> None:
+        """The receiver that was dialled last has not greeted with 2yz, for a reason of that kind."""
+        if self._state:
+            self._state.fails(kind)
+
     def was_of_use(self) -> None:
         """The receiver that was dialled last does serve."""
+        if self._state:
+            self._state.serves()
         receivers = self._receivers
         if self._last:
             receivers.loops.greeted(self._last[1])
@@ -160,6 +178,7 @@ class Route:
         if self._left is None:
             self._left = receivers.in_order(self.origin)
         receiver = self._left.pop(0)
+        self._state = receivers.states.of(receiver.name)
         if receiver.is_settled:
             places = receiver.known
         else:

@@ -15,14 +15,18 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from shimproxy.observe.series import MOST_RECEIVERS, OTHER, Series, series
+from shimproxy.observe.log_output import lines_lost
+from shimproxy.observe.series import LATEST, MOST_RECEIVERS, OTHER, Series, series
 from shimproxy.session.counter import counters_of
 from shimproxy.session.phase import SessionPhase
 from shimproxy.session.record import SessionRecord
+from shimproxy.session.reply_times import KINDS, REPLY_SECONDS, ReplyTimes
 from shimproxy.smtp.catalogue import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from shimproxy.net.receiver_state import ReceiverState
 
 _RECEIVER: Final = "receiver"
 SECONDS: Final = (0.01, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0)
@@ -50,11 +54,44 @@ FAMILIES: Final = {
     ),
     "sessions_total": Family("counter", "Sessions that have ended."),
     **{each.family: Family("counter", each.about, each.labels) for each in _COUNTED.values()},
+    "receiver_up": Family("gauge", "Whether the last connection to a receiver was greeted with 2yz.", (_RECEIVER,)),
+    "receiver_connect_failures_total": Family(
+        "counter",
+        "Connections to a receiver that were not made, or not greeted with 2yz, by the reason.",
+        (_RECEIVER, "reason"),
+    ),
+    "reply_seconds": Family("histogram", "How long receivers took for a reply, by what it answers.", ("answers", "le")),
+    "log_lines_lost_total": Family("counter", "Lines of the log that its reader did not take."),
+    "record_failures_total": Family("counter", "Records of sessions that could not be written."),
+    "certificate_expiry_timestamp_seconds": Family(
+        "gauge", "When a certificate for senders expires, in seconds since 1970.", ("certificate",)
+    ),
+    "config_last_reload_successful": Family("gauge", "Whether the last reload, or the start, was successful."),
+    "config_last_reload_success_timestamp_seconds": Family(
+        "gauge", "When settings were last read with success, in seconds since 1970."
+    ),
+    "worker_exits_total": Family("counter", "Workers that have ended, by the reason.", ("reason",)),
     "limits_reached_total": Family(
         "counter", "Connections and sessions that shimproxy refused or ended at a limit, by the limit.", ("limit",)
     ),
     "session_seconds": Family("histogram", "The duration of sessions.", ("le",)),
+    "process_cpu_seconds_total": Family("counter", "User and system CPU time of the supervisor and all workers."),
+    "process_resident_memory_bytes": Family("gauge", "Resident memory of the supervisor and all workers."),
+    "process_open_fds": Family("gauge", "Open file descriptors of the supervisor and all workers."),
+    "process_start_time_seconds": Family("gauge", "When the supervisor started, in seconds since 1970."),
 }
+_LIMITS: Final = (
+    "sessions",
+    "sessions-per-network",
+    "connections-per-minute",
+    "descriptors",
+    "session-seconds",
+    "transactions",
+    "commands-without-mail",
+    "bad-commands",
+)
+EXITS: Final = ("retired", "stopped", "killed", "crashed")
+"""Why workers end: told to with a reload or a stop, killed by the supervisor, or for no reason that it knows."""
 
 
 @functools.lru_cache(maxsize=1024)
@@ -75,6 +112,17 @@ _LABELLED: Final = [
 """Of the fields that are several numbers: the family, the labels, which of them is the receiver, and what makes labels
 and counts of a record."""
 _BUCKETS: Final = [series("session_seconds_bucket", le=f"{bound:g}") for bound in (*SECONDS, float("inf"))]
+_UP_AT: Final = f"{LATEST}receiver_up"
+_DOWN_AT: Final = f"{LATEST}receiver_down"
+_FROM_ZERO: Final = dict.fromkeys(
+    [
+        *(series("limits_reached_total", limit=limit) for limit in _LIMITS),
+        *(series("worker_exits_total", reason=reason) for reason in EXITS),
+        *(series("replies_total", code=f"{digit}xx") for digit in (2, 3, 4, 5)),
+    ],
+    0.0,
+)
+"""Series that are there before anything is counted, so that a rate can be seen from the first time on."""
 
 
 @attrs.define(eq=False)
@@ -85,6 +133,11 @@ class Metrics:
     """Sessions in a bucket of the histogram are those above the bucket before it."""
     phases: Callable[[], list[str]] = list
     """What the open sessions are doing."""
+    receiver_states: Callable[[], list[ReceiverState]] = list
+    """What is known of receivers."""
+    record_failures: Callable[[], int] = int
+    """How many records could not be written."""
+    reply_times: ReplyTimes = attrs.field(factory=ReplyTimes)
     _receivers: set[str] = attrs.field(factory=set)
 
     def ended(self, record: SessionRecord) -> None:
@@ -121,28 +174,79 @@ class Metrics:
         phases = self.phases()
         return {"sessions_open": len(phases), "drains_in_progress": phases.count(SessionPhase.DRAINING)}
 
+    def totals(self) -> Series:
+        """What was counted so far."""
+        totals: Series = dict(self.counted)
+        totals["log_lines_lost_total"] = lines_lost()
+        totals["record_failures_total"] = self.record_failures()
+        for state in self.receiver_states():
+            totals[series(_UP_AT, receiver=state.name)] = state.up_at
+            totals[series(_DOWN_AT, receiver=state.name)] = state.down_at
+            for why, count in state.failures.items():
+                totals[series("receiver_connect_failures_total", receiver=state.name, reason=why)] = count
+        for kind, counts, seconds in self.reply_times.all():
+            if any(counts):
+                for bound, count in zip((*REPLY_SECONDS, float("inf")), counts, strict=True):
+                    totals[series("reply_seconds_bucket", answers=kind, le=f"{bound:g}")] = count
+                totals[series("reply_seconds_count", answers=kind)] = sum(counts)
+                totals[series("reply_seconds_sum", answers=kind)] = seconds
+        return totals
+
 
 def exposition(values: Mapping[str, float], version: str) -> str:
     """The series in Prometheus' text format 0.0.4."""
-    return "".join(_lines({series("build_info", version=version): 1, **values}))
+    return "".join(_lines({series("build_info", version=version): 1, **_FROM_ZERO, **values, **_up(values)}))
+
+
+def _up(values: Mapping[str, float]) -> Series:
+    """Which receivers serve, by when a worker has last seen them do so or not."""
+    up: Series = {}
+    for name, at in values.items():
+        family, brace, labels = name.partition("{")
+        if family == _UP_AT:
+            down_at = values.get(f"{_DOWN_AT}{brace}{labels}", 0)
+            if at or down_at:
+                up[f"receiver_up{brace}{labels}"] = at >= down_at
+    return up
 
 
 def _lines(values: Mapping[str, float]) -> Iterator[str]:
+    by_family: dict[str, list[str]] = {}
+    for name in values:
+        by_family.setdefault(name.partition("{")[0], []).append(name)
     for family, made in FAMILIES.items():
-        yield f"# HELP shimproxy_{family} {made.about}\n# TYPE shimproxy_{family} {made.kind}\n"
+        shown = _shown(family)
+        yield f"# HELP {shown} {made.about}\n# TYPE {shown} {made.kind}\n"
         if made.kind == "histogram":
-            total = 0.0
-            for name in _BUCKETS:
-                total += values.get(name, 0)
-                yield _line(name, total)
-            for suffix in ("_sum", "_count"):
-                yield _line(family + suffix, values.get(family + suffix, 0))
+            yield from _histogram(family, made, values)
         else:
-            names = sorted(name for name in values if name.partition("{")[0] == family)
+            names = sorted(by_family.get(family, []))
             for name in names or ([family] if made.kind == "counter" and not made.labels else []):
                 yield _line(name, values.get(name, 0))
 
 
+def _histogram(family: str, made: Family, values: Mapping[str, float]) -> Iterator[str]:
+    """The series of a histogram: buckets as they add up, for each value of its own label if it has one."""
+    groups: list[dict[str, str]] = [{}]
+    bounds: tuple[float, ...] = SECONDS
+    if made.labels != ("le",):
+        groups, bounds = [{made.labels[0]: kind} for kind in KINDS], REPLY_SECONDS
+    for labels in groups:
+        total = 0.0
+        for bound in (*bounds, float("inf")):
+            name = series(f"{family}_bucket", **labels, le=f"{bound:g}")
+            total += values.get(name, 0)
+            yield _line(name, total)
+        for suffix in ("_sum", "_count"):
+            name = series(family + suffix, **labels)
+            yield _line(name, values.get(name, 0))
+
+
+def _shown(name: str) -> str:
+    """A name as Prometheus has it: that of a process is the same in all programs."""
+    return name if name.startswith("process_") else f"shimproxy_{name}"
+
+
 def _line(name: str, value: float) -> str:
-    name = name.replace('le="inf"', 'le="+Inf"')
-    return f"shimproxy_{name} {value:.0f}\n" if value == int(value) else f"shimproxy_{name} {value:.12g}\n"
+    name = _shown(name.replace('le="inf"', 'le="+Inf"'))
+    return f"{name} {value:.0f}\n" if value == int(value) else f"{name} {value:.12g}\n"

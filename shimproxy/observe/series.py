@@ -15,6 +15,8 @@ Series = dict[str, float]
 """Name with labels -> value."""
 
 MOST_RECEIVERS: Final = 100
+LATEST: Final = "latest_"
+"""What the name of a series begins with that is a time, of which the latest counts."""
 OTHER: Final = "other"
 
 
@@ -27,7 +29,7 @@ def series(family: str, **labels: str) -> str:
 def add_figures(to: Series, more: Mapping[str, float]) -> None:
     """Add the figures of another worker, or of another time."""
     for name, value in more.items():
-        to[name] = to.get(name, 0) + value
+        to[name] = max(to.get(name, 0), value) if name.startswith(LATEST) else to.get(name, 0) + value
 
 
 def _escaped(value: str) -> str:

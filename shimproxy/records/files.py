@@ -61,6 +61,7 @@ class RecordFiles:
     _now: Callable[[], float] = time.time
     _lost: int = 0
     """How many could not be written since one could."""
+    _failures: int = 0
     _octets_since_look: int = 0
     _look: trio.Event = attrs.field(factory=trio.Event)
 
@@ -73,6 +74,7 @@ class RecordFiles:
             self._write(name_of(record), octets)
         except OSError as error:
             self._lost += 1
+            self._failures += 1
             if self._lost == 1:
                 why = error.strerror or str(error)
                 message = f"cannot write to {self.recording.directory}: {why}; sessions continue without records"
@@ -85,6 +87,10 @@ class RecordFiles:
         self._octets_since_look += len(octets)
         if self._octets_since_look > self.recording.most_octets * _LOOK_AFTER:
             self._look.set()
+
+    def count_failures(self) -> int:
+        """How many files could not be written."""
+        return self._failures
 
     def _write(self, name: str, octets: bytes) -> None:
         """Put a file there, whole. Raises OSError."""

@@ -19,6 +19,7 @@ from shimproxy.net.driver import Driver
 from shimproxy.net.leg import Leg
 from shimproxy.net.listen import Spare, descriptors_left, prepare, turn_away
 from shimproxy.net.origin import Origin, party
+from shimproxy.net.receiver_state import ReceiverStates
 from shimproxy.net.watch import Watchdog
 from shimproxy.observe.journal import Journal
 from shimproxy.observe.repeats import Repeats
@@ -139,7 +140,8 @@ class _Sessions:
         tracer = Tracer(settings.record_mail_data, clock=time.perf_counter) if traced else None
         record = SessionRecord(f"{self._process}-{next(self._ids)}", peer)
         mails = MailAccount(record, self._tell_of_mail, policy.lmtp) if self.observer.wants_mails else None
-        events = SessionEvents(record, self.observer, tracer=tracer, mails=mails)
+        times = self.metrics.reply_times.of_session() if self.metrics else None
+        events = SessionEvents(record, self.observer, tracer=tracer, mails=mails, reply_times=times)
         self.watchdog.catch_up()  # the session starts at once, and the watchdog may have its round after that
         watch = self.watchdog.watch()
         try:
@@ -281,7 +283,8 @@ async def serve_on(
     journal = Journal(Repeats(settings.log_repeats), settings.log_envelope, leads_to_explanations=True)
     spare = Spare()
     try:
-        found = listener_contexts(settings, sockets, driver)
+        states = ReceiverStates()
+        found = listener_contexts(settings, sockets, driver, states)
         check_loops(settings, sockets)
         for sock in sockets:
             prepare(sock)
@@ -305,7 +308,8 @@ async def serve_on(
             admission = AdmissionControl(settings, descriptors=descriptors_left())
             sessions = _Sessions(settings, told, driver, watchdog, closer, admission, journal, metrics)
             if metrics:
-                metrics.phases = sessions.phases
+                metrics.phases, metrics.receiver_states = sessions.phases, states.all
+                metrics.record_failures = files.count_failures if files else int
             acceptors = []
             for sock, context in found.items():
                 begin, refuse = partial(sessions.begin, context), partial(sessions.refuse, context)

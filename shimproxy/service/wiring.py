@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shimproxy.config.listener import Listener
     from shimproxy.config.settings import Settings
     from shimproxy.net.driver import Readiness
+    from shimproxy.net.receiver_state import ReceiverStates
 
 
 @attrs.frozen
@@ -41,7 +42,7 @@ class ListenerContext:
 
 
 def listener_contexts(
-    settings: Settings, sockets: Mapping[socket.socket, Listener], driver: Readiness
+    settings: Settings, sockets: Mapping[socket.socket, Listener], driver: Readiness, states: ReceiverStates
 ) -> dict[socket.socket, ListenerContext]:
     """The context of each listening socket. Raises TlsUnusable."""
     own_legs, loops = OwnLegs(), Loops()
@@ -54,9 +55,9 @@ def listener_contexts(
             continue
         its = settings.of(listener)
         if listener.own:
-            policy, receivers = _policy(its), _receivers(its, driver, own_legs, loops)
+            policy, receivers = _policy(its), _receivers(its, driver, own_legs, loops, states)
         else:
-            policy, receivers = common = common or (_policy(its), _receivers(its, driver, own_legs, loops))
+            policy, receivers = common = common or (_policy(its), _receivers(its, driver, own_legs, loops, states))
         policy = attrs.evolve(
             policy, lf_only_devices=listener.lf_only_devices, sender_context=its.sender_context(listener)
         )
@@ -89,7 +90,9 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
-def _receivers(settings: Settings, driver: Readiness, own_legs: OwnLegs, loops: Loops) -> Receivers:
+def _receivers(
+    settings: Settings, driver: Readiness, own_legs: OwnLegs, loops: Loops, states: ReceiverStates
+) -> Receivers:
     return Receivers(
         driver=driver,
         places=[Places(endpoint) for endpoint in settings.endpoints],
@@ -98,6 +101,7 @@ def _receivers(settings: Settings, driver: Readiness, own_legs: OwnLegs, loops: 
         source=settings.source_used,
         spoofs=settings.spoof_sender,
         header=settings.send_proxy,
+        states=states,
         own_legs=own_legs if settings.goes_to_original else None,
         loops=loops,
     )

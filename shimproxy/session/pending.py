@@ -105,6 +105,8 @@ class PendingReplies:
     def allow(self, entry: Verb | MailDataReply) -> None:
         """The receiver has the time for its reply to `entry`, the first that is outstanding, from now on."""
         watch, deadlines = self.receiver.leg.watch, self.policy.deadlines
+        if self.events.reply_times:
+            self.events.reply_times.begin()
         if isinstance(entry, MailDataReply):
             # One refusal may be that of all recipients, and a mail without recipients may have no reply at all.
             is_last = self.policy.lmtp and (entry.lone_refusal or not self.transaction.recipients)
@@ -123,9 +125,10 @@ class PendingReplies:
         How the sender is read after it.
         """
         verb = self.outstanding[0]
+        if times := self.events.reply_times:
+            times.note_reply(None if isinstance(verb, MailDataReply) else verb)
         if isinstance(verb, MailDataReply):
-            self._relay_verdict(verb, reply)
-            return COMMANDS
+            return self._relay_verdict(verb, reply)
         receiver, transaction = self.receiver, self.transaction
         self.events.phase = verb
         verdict, then = ruling(ANSWERS[verb], reply)
@@ -163,7 +166,7 @@ class PendingReplies:
         self.sender.put(reply)
         return then
 
-    def _relay_verdict(self, owed: MailDataReply, reply: Reply) -> None:
+    def _relay_verdict(self, owed: MailDataReply, reply: Reply) -> NextRead:
         """Give the sender what a reply after the end of mail data makes of them, if it decides anything."""
         if verdicts := owed.ruled(reply):
             if not self.policy.lmtp or len(verdicts) == owed.verdicts_left or self.receiver.gone:
@@ -171,6 +174,7 @@ class PendingReplies:
             else:
                 owed.give(verdicts[0])
                 self.allow(owed)
+        return COMMANDS
 
     def _hear_reply_to_data(self, reply: Reply, then: NextRead) -> None:
         receiver = self.receiver
@@ -260,18 +264,14 @@ class PendingReplies:
         while len(self.outstanding) > but:
             entry = self.outstanding.pop(0)
             if isinstance(entry, MailDataReply):
-                self._answer_owed(entry, self._verdict_unheard(entry))
+                self._answer_owed(entry, _verdict_unheard(entry, self.transaction))
             else:
                 self.sender.put(COMMAND_UNANSWERED)
 
     def answer_mails(self) -> None:
         """Answer the mail data that are outstanding first, as the receiver does not answer any more."""
         while self.outstanding and isinstance(entry := self.outstanding[0], MailDataReply):
-            self.answer_mail(entry, self._verdict_unheard(entry))
-
-    def _verdict_unheard(self, owed: MailDataReply) -> Reply | LocalReply:
-        """What answers mail data whose receiver has gone: a refusal that stands for them, too, if there is one."""
-        return owed.lone_refusal or self.transaction.chunk_refusal or MAIL_UNANSWERED
+            self.answer_mail(entry, _verdict_unheard(entry, self.transaction))
 
     def note_closed(self) -> Closing:
         """Note that the receiver has closed where it owes a reply to a command; who has ended the session by that."""
@@ -295,3 +295,8 @@ class PendingReplies:
         entry.answer(last)
         await self.sender.pour()
         raise SessionEnded(by)
+
+
+def _verdict_unheard(owed: MailDataReply, transaction: Transaction) -> Reply | LocalReply:
+    """What answers mail data whose receiver has gone: a refusal that stands for them, too, if there is one."""
+    return owed.lone_refusal or transaction.chunk_refusal or MAIL_UNANSWERED

@@ -57,8 +57,12 @@ class NoReceiver(Exception):
     `told` is whether it was told who the sender is, and may have refused that one alone.
     """
 
-    def __init__(self, reply: Reply | LocalReply, by: Closing = Closing.BY_RECEIVER, *, told: bool = False) -> None:
+    def __init__(
+        self, reply: Reply | LocalReply, by: Closing = Closing.BY_RECEIVER, *, told: bool = False, kind: str = "other"
+    ) -> None:
         super().__init__(reply)
+        self.kind = kind
+        """Why there is none, in a word for figures."""
         self.reply = reply
         self.by = by
         self.told = told
@@ -98,6 +102,7 @@ class ReceiverConnector:
                 if failed.by is Closing.BY_SHIM:
                     raise
                 route.was_of_no_use()
+                route.note_failure(failed.kind)
                 if not route.has_more:
                     raise
             else:
@@ -107,6 +112,7 @@ class ReceiverConnector:
                 if greeting.severity == 2:
                     route.was_of_use()
                     return greeting
+                route.note_failure("greeting_refused")
                 if not route.tells_sender:
                     route.was_of_no_use()
                 if not route.has_more:
@@ -117,6 +123,7 @@ class ReceiverConnector:
     async def _greeting_of_next(self) -> Reply | None:
         """The greeting of the next receiver; None if the same one has to be dialled again."""
         events, deadlines = self.events, self.policy.deadlines
+        record = events.record
         try:
             leg = await self.route.dial(self.watch, deadlines.connect)
         except NoMeans as failed:
@@ -126,9 +133,13 @@ class ReceiverConnector:
             events.repaired(Violation.UNREACHABLE, reason=str(failed))
             raise NoReceiver(SENDER_UNUSABLE, Closing.BY_SHIM) from None
         except DialFailed as failed:
+            if record.receiver == "-":
+                record.receiver = self.route.receiver
             events.repaired(Violation.UNREACHABLE, reason=str(failed))
-            raise NoReceiver(NO_CONNECTION) from None
-        events.record.receiver, events.record.receiver_tls = leg.peer, leg.tls_version
+            raise NoReceiver(NO_CONNECTION, kind=failed.kind) from None
+        if events.reply_times:
+            events.reply_times.begin()
+        record.receiver, record.receiver_tls = leg.peer, leg.tls_version
         receiver = self.receiver
         is_first = receiver is None
         if receiver:
@@ -140,7 +151,7 @@ class ReceiverConnector:
         if events.tracer:
             events.tracer.follow_receiver(leg, partial(getattr, receiver.replies, "unread"))
         if not await self.security.secure_at_once(leg):
-            raise NoReceiver(RECEIVER_NOT_SECURE)
+            raise NoReceiver(RECEIVER_NOT_SECURE, kind="tls")
         # The sender waits as long as this for a greeting, too: where there are others, there is no time for each.
         seconds = min(deadlines.connect, deadlines.greeting) if self.route.has_more else deadlines.greeting
         self.watch.allow(seconds, "the greeting")
@@ -162,12 +173,14 @@ class ReceiverConnector:
         if reply is None and leg.secured and not (leg.octets_in or waited_for):
             self.security.note_lost_inside(leg)
             receiver.give_up()
-            raise NoReceiver(RECEIVER_NOT_SECURE)
+            raise NoReceiver(RECEIVER_NOT_SECURE, kind="tls")
         if reply is None or ruling(ReplyTo.GREETING, reply) is OUT_OF_STEP:
             said = reply.octets if reply else b""
             events.repaired(Violation.NO_GREETING, said=said, waited_for=waited_for)
             receiver.give_up()
-            raise NoReceiver(NO_SERVICE)
+            raise NoReceiver(NO_SERVICE, kind="no_greeting")
+        if events.reply_times:
+            events.reply_times.note_greeting()
         self._greeted_at = self.watch.now
         return reply
 

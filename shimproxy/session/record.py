@@ -56,6 +56,11 @@ def _by_violation(record: SessionRecord) -> Iterator[tuple[tuple[str, ...], int]
     return (((violation.value, record.receiver), count) for violation, count in record.repairs.items())
 
 
+def _by_tls(record: SessionRecord) -> Iterator[tuple[tuple[str, ...], int]]:
+    for leg, version in (("sender", record.sender_tls), ("receiver", record.receiver_tls)):
+        yield (leg, "none" if version == "-" else version), 1
+
+
 _OCTETS: Final = "Octets on the legs, as seen from shimproxy."
 
 
@@ -116,7 +121,15 @@ class SessionRecord:
     )
     minor_repairs: int = 0
     """How many of these are minor."""
-    sender_tls: str = "-"
+    sender_tls: str = attrs.field(
+        default="-",
+        metadata=counter(
+            "sessions_by_tls_total",
+            "Sessions that have ended, for each leg by its version of TLS: opaque where it passes unread, or none.",
+            by=("leg", "tls"),
+            labelled=_by_tls,
+        ),
+    )
     """The version of TLS on the sender leg, "opaque" where it passes unread, "-" where there is none."""
     receiver_tls: str = "-"
     """The same of the receiver leg."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from shimproxy.session.mail_account import MailAccount
     from shimproxy.session.phase import Phase
     from shimproxy.session.record import Observer, SessionRecord
+    from shimproxy.session.reply_times import SessionReplyTimes
     from shimproxy.session.tracer import Tracer
     from shimproxy.smtp.reply import Reply
 
@@ -70,6 +71,8 @@ class SessionEvents:
     """The word of the command that was withheld last."""
     tracer: Tracer | None = None
     """Who writes the session's trace, if it has one."""
+    reply_times: SessionReplyTimes | None = None
+    """How long receivers take, if that is wanted."""
     mails: MailAccount | None = None
     """What became of each mail, if that is wanted."""
     telling: bool = attrs.field(init=False)

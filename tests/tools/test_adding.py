@@ -20,6 +20,7 @@ from shimproxy.config.sources import Sources
 from shimproxy.help.explain.transcript import Transcript
 from shimproxy.help.explain.words import words
 from shimproxy.net.address import Address
+from shimproxy.net.receiver_state import ReceiverStates
 from shimproxy.observe.metrics import FAMILIES, Metrics, exposition
 from shimproxy.probe.account import Account
 from shimproxy.probe.questions import QUESTIONS
@@ -103,7 +104,10 @@ def test_a_setting_of_sessions_comes_to_every_policy_as_it_was_given() -> None:
             given[field.name] = not field.default
     with socket.socket() as sock:
         found = listener_contexts(
-            Settings(receiver="127.0.0.1:25", **given), {sock: Listener(Address("", 0))}, cast("Readiness", None)
+            Settings(receiver="127.0.0.1:25", **given),
+            {sock: Listener(Address("", 0))},
+            cast("Readiness", None),
+            ReceiverStates(),
         )
 
     assert {name: getattr(found[sock].policy, name) for name in given} == given

@@ -245,6 +245,7 @@ class MemoryRoute:
     blamed: int = 0
     """How often the receiver was said to be of no use, to others too."""
     tells_sender: bool = False
+    receiver: str = "192.0.2.2:25"
     origin: Origin = attrs.field(factory=lambda: Origin(("192.0.2.1", 1), ("192.0.2.3", 25)))
 
     async def dial(self, watch: Watch, _connect_seconds: float) -> Leg:
@@ -277,6 +278,9 @@ class MemoryRoute:
 
     def was_of_use(self) -> None:
         """There is but one receiver."""
+
+    def note_failure(self, _kind: str) -> None:
+        """Nothing is counted."""
 
 
 @attrs.define(eq=False)
