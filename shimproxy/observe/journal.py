@@ -21,11 +21,12 @@ from shimproxy.net.address import address_text
 from shimproxy.observe.composites import Counts, Pairs, Sides
 from shimproxy.observe.envelope import LogEnvelope
 from shimproxy.observe.events import Event
-from shimproxy.observe.formats import field_words, time_text
+from shimproxy.observe.formats import JsonFormatter, TextFormatter, field_words, time_text
+from shimproxy.observe.json_lines import line_json, mail_json, session_json
 from shimproxy.observe.lossy import log
 from shimproxy.observe.mail_line import mail_fields, mail_text
 from shimproxy.observe.repeats import Repeats
-from shimproxy.observe.text_lines import lines_of_text
+from shimproxy.observe.text_lines import lines_of
 from shimproxy.session.policy import SenderTls
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.shown import escaped, shortened
@@ -191,7 +192,10 @@ class Journal:
         """Log what waits."""
         if self._waiting:
             waiting, self._waiting = self._waiting, []
-            if lines := lines_of_text():
+            if lines := lines_of(JsonFormatter):
+                lines.take([self._json(record, mail) for record, mail in waiting])
+                return
+            if lines := lines_of(TextFormatter):
                 lines.take([self._text(record, mail) for record, mail in waiting])
                 return
             for record, mail in waiting:
@@ -206,6 +210,14 @@ class Journal:
             return f"{time_text(mail.ended_at)} INFO mail {mail_text(mail, self.envelope)}"
         assert record is not None
         return f"{time_text(record.ended_at)} INFO session {field_words(_of_session(record))}"
+
+    def _json(self, record: SessionRecord | None, mail: MailSummary | None) -> str:
+        """The same as JSON."""
+        if mail is not None:
+            line = mail_json(mail, self.envelope)
+            return line or line_json(Event.MAIL, mail.ended_at, mail_fields(mail, self.envelope))
+        assert record is not None
+        return session_json(record)
 
 
 def _whose(record: SessionRecord) -> _Fields:

@@ -57,25 +57,34 @@ def mail_text(mail: MailSummary, envelope: LogEnvelope) -> str:
     return field_words(mail_fields(mail, envelope))
 
 
+def usual_words(mail: MailSummary) -> tuple[str, str, str] | None:
+    """The verdict, the reverse-path and the recipient of a mail as nearly all are: none of these is to be escaped, it
+    has no more recipients, and nothing was repaired. None of any other."""
+    recipients, verdict, path = mail.recipients, _words(mail.verdict), _path(mail.command)
+    if verdict is None or path is None or len(recipients) != 1 or mail.repairs or mail.record.via:
+        return None
+    recipient = _path(recipients[0][0])
+    return (verdict[1].decode(), path[1].decode(), recipient[1].decode()) if recipient else None
+
+
 def _usual_text(mail: MailSummary) -> str:
-    """The same of a mail as nearly all are, of which no value is to be escaped; else nothing."""
-    record, recipients, verdict, path = mail.record, mail.recipients, _words(mail.verdict), _path(mail.command)
-    if verdict is None or path is None or len(recipients) != 1 or mail.repairs or record.via:
+    """The same of a mail as nearly all are; of any other, nothing."""
+    words = usual_words(mail)
+    if words is None:
         return ""
-    [(command, reply, _)] = recipients
-    recipient = _path(command)
-    if recipient is None:
-        return ""
+    verdict, path, recipient = words
+    [(_, reply, _)] = mail.recipients
+    record = mail.record
     sender, receiver = record.sender, mail.receiver
     if " " in sender or " " in receiver or '"' in sender or '"' in receiver:  # sockets in the file system
         return ""
     return (
         f"session={record.id} sender={sender} receiver={receiver} outcome={mail.outcome}"
         f" at={quoted(mail.at)} verdict_code={mail.verdict_code}"
-        f' verdict="{verdict[1].decode()}"'
+        f' verdict="{verdict}"'
         f" verdict_by={'shimproxy' if mail.verdict_is_own else 'receiver'} size={mail.size} repairs=none"
-        f" seconds={round(mail.seconds, 3)} reverse_path=<{path[1].decode()}> recipient_count=1"
-        f" recipients_accepted={mail.accepted_count} recipient=<{recipient[1].decode()}> reply={_quoted_reply(reply)}"
+        f" seconds={round(mail.seconds, 3)} reverse_path=<{path}> recipient_count=1"
+        f" recipients_accepted={mail.accepted_count} recipient=<{recipient}> reply={_quoted_reply(reply)}"
     )
 
 

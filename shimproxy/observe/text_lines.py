@@ -1,6 +1,6 @@
-"""Standard error, which takes lines of text many at a time; where it is a pipe, a thread of its own writes.
+"""Standard error, which takes lines many at a time; where it is a pipe, a thread of its own writes.
 
-Lines of sessions and mails are made as text, without logging's records: these cost more than all else about a line.
+Lines of sessions and mails are made at once, without logging's records: these cost more than all else about a line.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import logging
 import os
 from typing import TYPE_CHECKING, Protocol
 
-from shimproxy.observe.formats import TextFormatter
 from shimproxy.observe.lossy import Threaded, log
 
 if TYPE_CHECKING:
@@ -25,12 +24,12 @@ class TakesLines(Protocol):
         """Write these lines, if that is possible at once."""
 
 
-def lines_of_text() -> TakesLines | None:
-    """What takes lines of text at INFO, if the log goes there and nowhere else."""
+def lines_of(formatter: type[logging.Formatter]) -> TakesLines | None:
+    """What takes lines at INFO as this formatter makes them, if the log goes there and nowhere else."""
     if len(log.handlers) != 1 or log.filters or log.propagate or not log.isEnabledFor(logging.INFO):
         return None
     handler = log.handlers[0]
-    if type(handler.formatter) is not TextFormatter or handler.filters or handler.level > logging.INFO:
+    if type(handler.formatter) is not formatter or handler.filters or handler.level > logging.INFO:
         return None
     return handler if isinstance(handler, FileHandler | PipeHandler) else None
 
