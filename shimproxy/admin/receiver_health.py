@@ -38,7 +38,7 @@ async def why_no_greeting(settings: Settings) -> str:
         if why_not := await _why_not(opened, endpoint, its):
             reasons.append(f"the receiver {endpoint} {why_not}")
 
-    asked = _asked(settings)
+    asked = receivers_asked(settings)
     try:
         async with clients() as opened, trio.open_nursery() as nursery:
             for endpoint, its in asked:
@@ -48,7 +48,7 @@ async def why_no_greeting(settings: Settings) -> str:
     return "; ".join(reasons) if len(reasons) == len(asked) else ""
 
 
-def _asked(settings: Settings) -> list[tuple[Endpoint, Settings]]:
+def receivers_asked(settings: Settings) -> list[tuple[Endpoint, Settings]]:
     """Each receiver, once for each way in which listeners have connections to it begin, with the settings for that."""
     found: dict[tuple[object, ...], tuple[Endpoint, Settings]] = {}
     for its in (settings, *(settings.of(listener) for listener in settings.listen if listener.own)):
@@ -68,7 +68,7 @@ async def _why_not(opened: Clients, endpoint: Endpoint, settings: Settings) -> s
             known = await places.find(GREETING_SECONDS)
             with await opened.open(known, GREETING_SECONDS, host=places.host, source=settings.source_used) as client:
                 client.allow(GREETING_SECONDS, "the greeting")
-                await _begin(client, settings)
+                await begin_asking(client, settings)
                 why_not = await _why_not_heard(client)
                 # What becomes of QUIT says nothing about the greeting.
                 with suppress(DeadlinePassed, LegBroken):
@@ -88,7 +88,7 @@ async def _why_not(opened: Clients, endpoint: Endpoint, settings: Settings) -> s
     return why_not
 
 
-async def _begin(client: Client, settings: Settings) -> None:
+async def begin_asking(client: Client, settings: Settings) -> None:
     """Do what comes before the greeting. Raises LegBroken, TlsFailed, TlsUnusable, DeadlinePassed."""
     sock = client.leg.sock
     if settings.send_proxy:

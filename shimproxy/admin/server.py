@@ -62,6 +62,9 @@ class Supervised(Protocol):
     def admin_names(self) -> Collection[str]:
         """The names that the admin address is known by, in lower case."""
 
+    def admits(self, peer: object) -> bool:
+        """Whether a client with that address may ask."""
+
     @property
     def serves(self) -> bool:
         """Whether a worker has said of late that it serves."""
@@ -182,7 +185,7 @@ class Server:
 
     def take(self, sock: socket.socket, peer: object) -> None:
         """Serve a connection."""
-        self.nursery.start_soon(_Client(self, sock).run, name="admin")
+        self.nursery.start_soon(_Client(self, sock, peer).run, name="admin")
 
     def refuse(self, sock: socket.socket, peer: object) -> None:
         """Close a connection for which there is no file descriptor, and the oldest one to have one for the next."""
@@ -240,6 +243,8 @@ class _Client:
 
     server: Server
     sock: socket.socket
+    peer: object
+    """The address of its other end."""
     _unread: bytes = b""
 
     async def run(self) -> None:
@@ -259,6 +264,8 @@ class _Client:
         try:
             head = await self._head()
             request = Request.parse(head)
+            if not self.server.supervised.admits(self.peer):
+                raise RequestRefused(HTTPStatus.FORBIDDEN, "this address may not ask: name its network (--allow-admin)")
             found = await self.server.answer(request)
             if found is None:
                 raise _Gone

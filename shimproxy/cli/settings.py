@@ -34,7 +34,7 @@ def add_with_settings(
     prepare: Callable[[argparse.Namespace], Callable[[], int]],
     help: str,
     description: str,
-) -> None:
+) -> argparse.ArgumentParser:
     """Add a command that takes every setting; `prepare` makes of its options what is to be called."""
     command = commands.add_parser(
         name,
@@ -50,6 +50,7 @@ def add_with_settings(
     for option in OPTIONS:
         if not option.secret:
             _add_option(groups[option.group], option)
+    return command
 
 
 def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:

@@ -86,6 +86,17 @@ class RouteSettings:
             "that lead the answers back here",
         ),
     )
+    allow_sender: tuple[Network, ...] = attrs.field(
+        default=(),
+        converter=converters.networks,
+        metadata=setting(
+            "allow-sender",
+            Group.ROUTE,
+            "where senders may connect from, behind a proxy in --trust too (default: everywhere); this host's Unix "
+            "sockets are always allowed",
+            metavar="NETWORK",
+        ),
+    )
     allow_destination: tuple[Allowed, ...] = attrs.field(
         default=(Allowed(),),
         converter=converters.allowed,

@@ -20,6 +20,8 @@ from shimproxy.session.setting import Group, setting
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from shimproxy.net.address import Network
+
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -102,6 +104,17 @@ class RunningSettings:
             "a host name that clients may use for the admin address, as in http://NAME:8025/metrics; IP addresses, "
             "localhost and the host in --admin are always allowed",
             metavar="NAME",
+        ),
+    )
+    allow_admin: tuple[Network, ...] = attrs.field(
+        default=(),
+        converter=converters.networks,
+        metadata=setting(
+            "allow-admin",
+            Group.RUNNING,
+            "where clients of the admin address may connect from (default: the networks in --allow-sender, otherwise "
+            "everywhere); loopback is always allowed",
+            metavar="NETWORK",
         ),
     )
     grace_seconds: float = attrs.field(

@@ -18,8 +18,8 @@ from shimproxy.config.mail import MailSettings
 from shimproxy.config.route import RouteSettings
 from shimproxy.config.running import RunningSettings
 from shimproxy.config.tls import TlsSettings
-from shimproxy.net.address import UnixPath
-from shimproxy.net.origin import Allowed
+from shimproxy.net.address import UnixPath, is_in
+from shimproxy.net.origin import LOOPBACK, Allowed
 from shimproxy.net.tls import ReceiverSecurity, Verification, fingerprint
 from shimproxy.session.policy import ReceiverTls, SenderTls, SessionSettings
 from shimproxy.session.setting import settings_of
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from shimproxy.config.converters import ReceiverAddress
     from shimproxy.config.listener import Listener
+    from shimproxy.net.address import Network
 
 _SHARED: Final = ("sessions", "sessions_per_network", "connections_per_minute")
 """What counts over sessions, and so over the workers that serve them."""
@@ -53,6 +54,16 @@ class Settings(RunningSettings, SessionSettings, TlsSettings, MailSettings, Rout
 
     are_checked: ClassVar[bool] = True
     """Whether they go together."""
+
+    @property
+    def admin_allowed(self) -> tuple[Network, ...]:
+        """Where clients of the admin address may come from, beside loopback; none for everywhere."""
+        return self.allow_admin or self.allow_sender
+
+    def admits_client(self, peer: object) -> bool:
+        """Whether a client of the admin address may come from there; one on a Unix socket may."""
+        allowed = self.admin_allowed
+        return not (allowed and isinstance(peer, tuple)) or is_in(peer[0], (*allowed, *LOOPBACK))
 
     @property
     def sender_tls_used(self) -> SenderTls:

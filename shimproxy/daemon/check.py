@@ -7,6 +7,8 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING
 
+import attrs
+
 from shimproxy.admin.server import Admin
 from shimproxy.config.listener import Passed, SettingsError
 from shimproxy.daemon.gateway import about_gateway
@@ -18,6 +20,7 @@ from shimproxy.observe import log_output
 from shimproxy.observe.log_output import LogUnusable
 from shimproxy.service.preflight import CHECKS, Found, check_loops, check_receivers
 from shimproxy.service.sockets import check_passed, close_sockets, open_sockets
+from shimproxy.service.warnings import warnings_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -26,13 +29,23 @@ if TYPE_CHECKING:
     from shimproxy.config.settings import Settings
 
 
-async def check(settings: Settings, known: Sequence[str] = ()) -> list[str]:
+@attrs.frozen
+class Remarks:
+    """What is not wrong, and worth to be said."""
+
+    notes: list[str] = attrs.field(factory=list)
+    """What could not be checked now."""
+    warnings: list[str] = attrs.field(factory=list)
+    """What is dangerous, or is not going to work as things are."""
+
+
+async def check(settings: Settings, known: Sequence[str] = ()) -> Remarks:
     """Try what `run` would need; remarks on what may be in order or not.
 
     Raises SettingsError with all that is not, after the problems that are `known` before anything was tried.
     """
     problems = [*known]
-    remarks: list[str] = []
+    remarks = Remarks()
     for each in CHECKS:
         try:
             each(settings)
@@ -52,13 +65,12 @@ async def check(settings: Settings, known: Sequence[str] = ()) -> list[str]:
         check_passed(settings.listen)
     except ListenFailed as error:
         problems.append(str(error))
-    remarks += about_sources(settings)
-    remarks += about_gateway(settings)
+    remarks.warnings.extend((*warnings_of(settings), *about_sources(settings), *about_gateway(settings)))
     opened: list[socket.socket] = []
     taken: list[tuple[Callable[[], Awaitable[object]], str, object]] = []
     for listener in settings.listen:
         if isinstance(listener.address, Passed) and not handed().descriptors:
-            remarks.append(
+            remarks.notes.append(
                 f"{settings.named('listen')}: {listener.address}: not checked, because systemd passes sockets only to "
                 "the service"
             )
@@ -95,7 +107,7 @@ async def check(settings: Settings, known: Sequence[str] = ()) -> list[str]:
             await attempt()
             problems.append(why_not)
         except ListenFailed:
-            remarks.append(why_not)
+            remarks.notes.append(why_not)
     if problems:
         raise SettingsError(*problems)
     return remarks

@@ -26,6 +26,7 @@ from shimproxy.observe import log_output
 from shimproxy.observe.events import Event
 from shimproxy.service.preflight import CHECKS, check_loops, check_receivers
 from shimproxy.service.sockets import check_passed, close_sockets, make_all_transparent, named, open_sockets
+from shimproxy.service.warnings import warnings_of
 
 if TYPE_CHECKING:
     import socket
@@ -142,6 +143,8 @@ class SettingsInForce:
             raise
         # From here on there is no way back, and no wait.
         self._journal.sender_tls(settings.sender_tls_of_all)
+        for warning in warnings_of(settings):
+            self._journal.tell(Event.SETTINGS_WARNING, message=warning)
         for name, sockets in self.listening.items():
             if listening.get(name) is not sockets:
                 close_sockets(sockets)

@@ -151,6 +151,11 @@ class Supervisor:
         """The names that the admin address is known by, in lower case."""
         return self._in_force.settings.admin_names_used if self._in_force.settings else ()
 
+    def admits(self, peer: object) -> bool:
+        """Whether a client of the admin address with that address may ask."""
+        settings = self._in_force.settings
+        return settings is not None and settings.admits_client(peer)
+
     @property
     def serves(self) -> bool:
         """Whether a worker has said of late that it serves."""

@@ -96,7 +96,7 @@ def may_be_transparent() -> bool:
 
 
 _PORTS: Final = (25, 587)
-_LOOPBACK: Final = tuple(parse_network(each) for each in ("127.0.0.0/8", "::1/128", "0.0.0.0/8", "::/128"))
+LOOPBACK: Final = tuple(parse_network(each) for each in ("127.0.0.0/8", "::1/128", "0.0.0.0/8", "::/128"))
 """With the unspecified addresses, which lead to the same place."""
 
 
@@ -134,9 +134,9 @@ class Allowed:
         if port not in self.ports:
             return False
         if self.network is None:
-            return not is_in(host, _LOOPBACK)
-        is_of_loopback = self.network.network_address in _LOOPBACK[self.network.version == 6]
-        return is_in(host, (self.network,)) and (is_of_loopback or not is_in(host, _LOOPBACK))
+            return not is_in(host, LOOPBACK)
+        is_of_loopback = self.network.network_address in LOOPBACK[self.network.version == 6]
+        return is_in(host, (self.network,)) and (is_of_loopback or not is_in(host, LOOPBACK))
 
 
 @attrs.define(eq=False)

@@ -60,6 +60,11 @@ class Event(enum.Enum):
         logging.WARNING,
         "The new supervisor cannot use the settings of the old workers; they continue.",
     )
+    SETTINGS_WARNING = (
+        "settings_warning",
+        logging.WARNING,
+        "The settings can be used, but one is dangerous; `message` says which, and how to correct it.",
+    )
     LOG_MOVED = ("log_moved", logging.WARNING, "The log goes to standard error, because its own place cannot be used.")
     LISTENING_AGAIN = (
         "listening_again",

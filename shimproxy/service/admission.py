@@ -21,7 +21,13 @@ import attrs
 import trio
 
 from shimproxy.net.address import network_of
-from shimproxy.session.replies import NO_MEANS, TOO_MANY_CONNECTIONS, TOO_MANY_OF_YOURS, TOO_MANY_SESSIONS
+from shimproxy.session.replies import (
+    NO_MEANS,
+    SENDER_NOT_ALLOWED,
+    TOO_MANY_CONNECTIONS,
+    TOO_MANY_OF_YOURS,
+    TOO_MANY_SESSIONS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +52,7 @@ class AdmissionLimit:
 
 SESSIONS: Final = AdmissionLimit("sessions", TOO_MANY_SESSIONS)
 OF_A_NETWORK: Final = AdmissionLimit("sessions-per-network", TOO_MANY_OF_YOURS)
+NOT_ALLOWED: Final = AdmissionLimit("allow-sender", SENDER_NOT_ALLOWED)
 RATE: Final = AdmissionLimit("connections-per-minute", TOO_MANY_CONNECTIONS)
 DESCRIPTORS: Final = AdmissionLimit("descriptors", NO_MEANS)
 DESCRIPTORS_OF_A_NETWORK: Final = AdmissionLimit("descriptors", TOO_MANY_OF_YOURS)

@@ -25,7 +25,7 @@ from shimproxy.observe.journal import Journal
 from shimproxy.observe.repeats import Repeats
 from shimproxy.observe.safe_observer import SafeObserver
 from shimproxy.records.files import RecordFiles
-from shimproxy.service.admission import DESCRIPTORS, AdmissionControl
+from shimproxy.service.admission import DESCRIPTORS, NOT_ALLOWED, AdmissionControl
 from shimproxy.service.preflight import check_block, check_capabilities, check_loops, check_receivers, check_records
 from shimproxy.service.sockets import close_sockets, open_sockets
 from shimproxy.service.wiring import listener_contexts
@@ -130,6 +130,9 @@ class _Sessions:
     def begin(self, context: ListenerContext, sock: socket.socket, sockaddr: object) -> None:
         """Serve a new connection, if that is within the limits."""
         headed = context.origin_policy is not None and context.is_headed(sockaddr)
+        if context.allowed and not (headed or context.admits(sockaddr)):
+            self.refuse(context, sock, sockaddr, NOT_ALLOWED)
+            return
         network = None if headed else self.admission.network_of(sockaddr)
         if limit := self.admission.enter(network):
             self.refuse(context, sock, sockaddr, limit)
@@ -154,17 +157,18 @@ class _Sessions:
         sender = Sender(leg, policy.command_reader(), events, policy.deadlines, policy.limits.farewell_octets)
         session = Session(sender, events, policy, context.receivers.route(), self.closer, over=self._leave)
         if context.origin_policy:
-            join = partial(self._join, session)
+            join = partial(self._join, session, context)
             session.origin = ConnectionOrigin(context.origin_policy, sockaddr, headed, session.route, events, join)
         elif policy.fails_over:
             session.route.origin = Origin(party(sockaddr), None)
         self._open[session] = network
         watch.run(session.run(), self.driver.runner, peer)
 
-    def _join(self, session: Session, sender: Party) -> LocalReply | None:
+    def _join(self, session: Session, context: ListenerContext, sender: Party) -> LocalReply | None:
         """Count a session as of the network that its sender is in; or what is the matter with that."""
         network = self.admission.network_of(sender)
-        if limit := self.admission.join(network):
+        not_allowed = NOT_ALLOWED if context.allowed and not context.admits(sender) else None
+        if limit := not_allowed or self.admission.join(network):
             session.events.repaired(Violation.LIMIT_REACHED, limit=limit.name)
             return limit.reply
         self._open[session] = network

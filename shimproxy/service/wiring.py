@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from shimproxy.config.listener import Listener
     from shimproxy.config.settings import Settings
+    from shimproxy.net.address import Network
     from shimproxy.net.driver import Readiness
     from shimproxy.net.receiver_state import ReceiverStates
 
@@ -34,6 +35,12 @@ class ListenerContext:
     receivers: Receivers
     origin_policy: OriginPolicy | None = None
     """Set where something has to be found out before the greeting."""
+    allowed: tuple[Network, ...] = ()
+    """Where senders may come from; none for everywhere."""
+
+    def admits(self, sockaddr: object) -> bool:
+        """Whether a sender may come from there; one on a Unix socket may."""
+        return not isinstance(sockaddr, tuple) or is_in(sockaddr[0], self.allowed)
 
     def is_headed(self, sockaddr: object) -> bool:
         """Whether a connection from there begins with a PROXY header."""
@@ -70,7 +77,7 @@ def listener_contexts(
             ports=ports,
         )
         needed = its.trust or its.goes_to_original or its.spoof_sender or its.send_proxy or its.xclient
-        made[listener] = ListenerContext(policy, receivers, origin_policy if needed else None)
+        made[listener] = ListenerContext(policy, receivers, origin_policy if needed else None, its.allow_sender)
     return {sock: made[listener] for sock, listener in sockets.items()}
 
 

@@ -43,6 +43,7 @@ IN_DISORDER = LocalReply.make(421, "4.5.0", "the receiver's replies are out of s
 TOO_MANY_SESSIONS = LocalReply.make(421, "4.7.0", "too many sessions, try again later")
 TOO_MANY_OF_YOURS = LocalReply.make(421, "4.7.0", "too many sessions from your network, try again later")
 TOO_MANY_CONNECTIONS = LocalReply.make(421, "4.7.0", "too many connections from your network, try again later")
+SENDER_NOT_ALLOWED = LocalReply.make(554, "5.7.1", "this address may not send mail through this server")
 NO_MEANS = LocalReply.make(421, "4.3.2", "out of resources, try again later")
 AT_A_LIMIT = LocalReply.make(421, "4.7.0", "session limit reached, closing connection")
 SENT_TOO_SOON = LocalReply.make(421, "4.5.0", "sent without waiting for replies, closing connection")

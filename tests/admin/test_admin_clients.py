@@ -52,9 +52,14 @@ class Supervised:
     fails: bool = False
     receivers: int = 1
     """How many have figures."""
+    refused: Collection[str] = ()
+    """Hosts that may not ask."""
 
     def __attrs_post_init__(self) -> None:
         self.answers.set()
+
+    def admits(self, peer: object) -> bool:
+        return not (isinstance(peer, tuple) and peer[0] in self.refused)
 
     async def status(self) -> Status:
         self.asked += 1
@@ -83,13 +88,13 @@ class Admin:
     def __attrs_post_init__(self) -> None:
         self.server = Server(self.supervised, Journal(), self.nursery)
 
-    def connect(self, said: bytes = b"") -> trio.SocketStream:
+    def connect(self, said: bytes = b"", peer: object = "") -> trio.SocketStream:
         """A client that has said this before it is accepted."""
         ours, its = socket.socketpair()
         ours.sendall(said)
         self.clients.enter_context(ours)
         its.setblocking(False)
-        self.server.take(its, "")
+        self.server.take(its, peer)
         return trio.SocketStream(trio.socket.from_stdlib_socket(ours))
 
     async def ask(self, request: bytes) -> bytes:
@@ -428,3 +433,16 @@ async def test_after_what_is_not_read_further_the_connection_ends(
 
 async def test_half_a_request_at_the_end_is_no_request(admin: Admin, autojump_clock: MockClock) -> None:
     assert await admin.ask(HALF) == b""
+
+
+async def test_a_client_from_elsewhere_may_not_ask(admin: Admin) -> None:
+    """Whatever it asks, health too; it is told the mend."""
+    admin.supervised.refused = ("192.0.2.9",)
+    refused, taken = admin.connect(HEALTH, ("192.0.2.9", 1)), admin.connect(HEALTH, ("192.0.2.8", 1))
+    for client in (refused, taken):
+        await client.send_eof()
+
+    said = await all_of(refused)
+    assert status_of(said) == 403
+    assert said.endswith(b"(--allow-admin)\n")
+    assert status_of(await all_of(taken)) == 200

@@ -478,7 +478,19 @@ def test_check_shows_a_file_that_says_the_same(tmp_path: Path) -> None:
     arguments = (
         *("--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0,least-tls=1.0", "--receiver", "127.0.0.1:25"),
         *("--cert", str(certificate.certificate), "--key", str(certificate.key), "--receiver-tls", "required"),
-        *("--login", 'a "user"', "--tidy", "--max-size", "1MiB", "--deadline", "reply=7", "--grace", "1.5"),
+        *(
+            "--login",
+            'a "user"',
+            "--tidy",
+            "--max-size",
+            "1MiB",
+            "--deadline",
+            "reply=7",
+            "--grace",
+            "1.5",
+            "--allow-sender",
+            "::1",
+        ),
     )
     done = check(*arguments, SHIMPROXY_LOGIN_SECRET="hunter2", SHIMPROXY_RESUME="yes")
     assert (done.returncode, done.stderr) == (0, "")
@@ -714,8 +726,9 @@ def test_check_remarks_where_connections_cannot_come_from_now() -> None:
     done = check(*("--listen", "127.0.0.1:0", "--receiver", "[::1]:25", "--source", "192.0.2.77"))
     assert done.returncode == 0
     assert done.stderr.splitlines() == [
-        "shimproxy: --source: 192.0.2.77 is not an address of this machine now; 'ip address' shows those it has",
-        "shimproxy: --receiver: [::1]:25 cannot be reached from 192.0.2.77 (--source)",
+        "shimproxy: warning: --source: 192.0.2.77 is not an address of this machine now; 'ip address' shows those it "
+        "has",
+        "shimproxy: warning: --receiver: [::1]:25 cannot be reached from 192.0.2.77 (--source)",
     ]
 
 

@@ -76,7 +76,7 @@ def remarks(gateway: Gateway, *arguments: str) -> list[str]:
     with gateway.at(GATEWAY):
         done = run_here("check", *arguments)
     assert done.returncode == 0, done.stderr
-    return done.stderr.splitlines()
+    return done.stderr.replace("shimproxy: warning: ", "shimproxy: ").splitlines()
 
 
 def assert_mail_arrives(made: Gateway, rules: Rules, seconds: float = SECONDS) -> None:
