@@ -8,7 +8,10 @@ leaves in a circle while it is new is found as ever; what becomes one later, wit
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import linecache
+from contextlib import suppress
 from typing import Final, NoReturn
 
 import trio
@@ -19,6 +22,14 @@ _HOUR_SECONDS: Final = 3600.0
 def _set_aside(phase: str, _: dict[str, int]) -> None:
     if phase == "stop":
         gc.freeze()  # as frozen objects go once nothing refers to them, this costs no memory
+
+
+def give_back_memory() -> None:
+    """Give the kernel back what a start has needed and nothing needs any more, as far as the C library can."""
+    linecache.clearcache()  # attrs leaves the source of each method there that it makes
+    gc.collect()
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 async def collect_what_is_new() -> NoReturn:

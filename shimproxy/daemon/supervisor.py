@@ -26,6 +26,7 @@ import trio
 from shimproxy.admin.status import Status
 from shimproxy.config.listener import SettingsError
 from shimproxy.config.settings import Settings
+from shimproxy.daemon.garbage import give_back_memory
 from shimproxy.daemon.in_force import SettingsInForce
 from shimproxy.daemon.notify import keep_watch, notify, notify_reloading
 from shimproxy.daemon.upgrade import HandoverState, check_first
@@ -134,6 +135,7 @@ class Supervisor:
         served = self._in_force.served
         for each in served if len(served) > 1 or any(each.flags for each in served) else ():
             say(f"  {', '.join(each.addresses)}: {each.words}")
+        give_back_memory()
         self._notify_ready()
 
     @property

@@ -19,10 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
-from shimproxy.admin.repaired import repaired_session
-from shimproxy.admin.status import MOST_RECENT
 from shimproxy.config.sources import Sources
-from shimproxy.daemon.garbage import collect_what_is_new
+from shimproxy.daemon.garbage import collect_what_is_new, give_back_memory
 from shimproxy.observe import log_output
 from shimproxy.observe.metrics import Metrics
 from shimproxy.service.serve import Stop, serve_on
@@ -56,7 +54,15 @@ class Reports:
     def ended(self, record: SessionRecord) -> None:
         """A session is over."""
         self.metrics.ended(record)
-        if record.is_remarkable and self._repaired < MOST_RECENT:
+        if record.is_remarkable:
+            self._say_repaired(record)
+
+    def _say_repaired(self, record: SessionRecord) -> None:
+        # What is seldom used takes no memory before it is.
+        from shimproxy.admin.repaired import repaired_session
+        from shimproxy.admin.status import MOST_RECENT
+
+        if self._repaired < MOST_RECENT:
             self._repaired += 1
             self.say(repaired=attrs.asdict(repaired_session(record)))
 
@@ -140,6 +146,7 @@ async def work(control: trio.SocketStream) -> None:
         nursery.start_soon(obey)
         await nursery.start(serve_to_the_end)
         nursery.start_soon(reports.run)
+        give_back_memory()
         nursery.start_soon(collect_what_is_new)
         reports.say(ready=True)
         nursery.start_soon(say_once_closed)

@@ -24,7 +24,6 @@ from shimproxy.net.watch import Watchdog
 from shimproxy.observe.journal import Journal
 from shimproxy.observe.repeats import Repeats
 from shimproxy.observe.safe_observer import SafeObserver
-from shimproxy.records.files import RecordFiles
 from shimproxy.service.admission import DESCRIPTORS, NOT_ALLOWED, AdmissionControl
 from shimproxy.service.preflight import check_block, check_capabilities, check_loops, check_receivers, check_records
 from shimproxy.service.sockets import close_sockets, open_sockets
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from shimproxy.config.settings import Settings
     from shimproxy.net.origin import Party
     from shimproxy.observe.metrics import Metrics
+    from shimproxy.records.files import RecordFiles
     from shimproxy.service.admission import AdmissionLimit
     from shimproxy.service.wiring import ListenerContext
     from shimproxy.session.mail_account import MailSummary
@@ -297,7 +297,7 @@ async def serve_on(
             min(_LONGEST_TICK_SECONDS, max(_SHORTEST_TICK_SECONDS, tick_seconds)), turnstile=driver.turnstile
         )
         driver.catch_up = watchdog.catch_up
-        files = RecordFiles(settings.recording, journal) if settings.recording else None
+        files = _record_files(settings, journal)
         told = SafeObserver(
             journal if observer is None else observer, journal, on_session, files.keep if files else None, on_error
         )
@@ -335,6 +335,15 @@ async def serve_on(
         journal.flush_turned_away()
         spare.close()
         driver.close()
+
+
+def _record_files(settings: Settings, journal: Journal) -> RecordFiles | None:
+    """Where sessions are recorded, if they are."""
+    if not settings.recording:
+        return None
+    from shimproxy.records.files import RecordFiles  # what is seldom used takes no memory
+
+    return RecordFiles(settings.recording, journal)
 
 
 async def _let_retire(sessions: _Sessions, stop: Stop) -> None:

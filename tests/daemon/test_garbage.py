@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import linecache
 import weakref
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from shimproxy.daemon.garbage import collect_what_is_new
+from shimproxy.daemon.garbage import collect_what_is_new, give_back_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,3 +64,14 @@ async def test_it_ends_with_the_worker(autojump_clock: trio.testing.MockClock) -
         assert gc.callbacks != before
         nursery.cancel_scope.cancel()
     assert gc.callbacks == before
+
+
+def test_what_a_start_has_needed_is_given_back() -> None:
+    linecache.cache["<made>"] = (1, None, ["x = 1\n"], "<made>")
+    give_back_memory()
+    assert "<made>" not in linecache.cache
+
+
+def test_it_is_left_alone_where_the_c_library_can_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shimproxy.daemon.garbage.ctypes.CDLL", lambda _: object())
+    give_back_memory()

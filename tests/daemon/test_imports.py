@@ -40,3 +40,12 @@ def test_a_worker_has_no_command_line() -> None:
         "shimproxy.cli",
         "shimproxy.daemon.supervisor",
     }
+
+
+def test_a_worker_has_what_records_and_shows_sessions_once_a_session_is() -> None:
+    assert not imported_by("import shimproxy.daemon.worker") & {
+        "shimproxy.admin.repaired",
+        "shimproxy.admin.status",
+        "shimproxy.records.files",
+        "shimproxy.records.text",
+    }
