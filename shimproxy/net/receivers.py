@@ -104,6 +104,11 @@ class Route:
         self._left = [Places(Address(*destination))]
 
     @property
+    def sends_header(self) -> bool:
+        """Whether its connections begin with a PROXY header."""
+        return self._receivers.header is not None
+
+    @property
     def tells_sender(self) -> bool:
         """Whether the receiver knows from the connection who the sender is, so that it may refuse that one alone."""
         return self._receivers.spoofs or self._receivers.header is not None

@@ -30,6 +30,11 @@ class Event(enum.Enum):
     AUTH_REFUSED = ("auth_refused", logging.WARNING, "The receiver refused a login of the sender.")
     REPAIR = ("repair", logging.WARNING, "shimproxy repaired a violation; `repair` names it. A sender's habit is INFO.")
     REPEATS = ("repeats", logging.WARNING, "shimproxy counted repairs of one kind instead of logging each of them.")
+    LIKELY_MEND = (
+        "likely_mend",
+        logging.WARNING,
+        "A receiver seems to want other settings, by what was `seen` of it; told once for each receiver.",
+    )
     BUG = ("bug", logging.ERROR, "shimproxy failed; a traceback follows. Please report it.")
     OBSERVER = ("observer", logging.ERROR, "The embedding program's observer raised an error; the session continues.")
     # of this process

@@ -34,6 +34,7 @@ from shimproxy.smtp.shown import escaped, shortened
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from shimproxy.session.advice import Advice
     from shimproxy.session.mail_account import MailSummary
     from shimproxy.session.record import Repair, SessionRecord
     from shimproxy.smtp.reply import Reply
@@ -43,6 +44,8 @@ _ENHANCED_CODE: Final = re.compile(rb"\d{3}[ -]([245]\.\d{1,3}\.\d{1,3})[ \r]").
 _WAITS_A_SECOND: Final = 4
 _WAIT_SECONDS: Final = 1 / _WAITS_A_SECOND
 _MOST_WAITING: Final = 256
+_MOST_ADVISED: Final = 1000
+"""With receivers that senders choose there may be any number."""
 _MESSAGES: Final = {
     SenderTls.OPAQUE: "shimproxy cannot repair what a sender and a receiver encrypt with STARTTLS; --cert FILE with "
     "--receiver-tls required, or with --allow-clear, changes that",
@@ -70,6 +73,8 @@ class Journal:
     """Whether the next repair is to say what explains it, as the first one of a process does."""
     _waiting: list[tuple[SessionRecord, None] | tuple[None, MailSummary]] = attrs.field(factory=list)
     """Sessions and mails, in the order of their ends."""
+    _advised: set[tuple[str, str]] = attrs.field(factory=set)
+    """Of which receivers a likely mend was logged already, and for what."""
     _turned_away: dict[str, tuple[int, object]] = attrs.field(factory=dict)
     """Limit -> how many connections above it were refused, and the last of their peers' addresses."""
 
@@ -115,6 +120,15 @@ class Journal:
         self._waiting.append((None, mail))
         if len(self._waiting) >= _MOST_WAITING:
             self.flush()
+
+    def advised(self, record: SessionRecord, advice: Advice) -> None:
+        """Log what may mend a receiver that is set up for something else, once."""
+        about = record.receiver, advice.seen
+        if about in self._advised or len(self._advised) >= _MOST_ADVISED:
+            return
+        self._advised.add(about)
+        self.flush()
+        _write(Event.LIKELY_MEND, {**_whose(record), "seen": advice.seen, "message": advice.message})
 
     def login_refused(self, record: SessionRecord, mechanism: str, reply: Reply) -> None:
         """Log that the receiver has refused AUTH; not in its words, which may belong to AUTH."""

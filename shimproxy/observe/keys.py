@@ -90,6 +90,7 @@ KEYS: Final[dict[str, Key]] = {
         {"type": "array", "items": _RECIPIENT, "maxItems": 20},
     ),
     "mechanism": _text("The mechanism that AUTH named; `other` if it is not a known one."),
+    "seen": _text("What was seen of a receiver that seems to want other settings, in a word."),
     "enhanced_code": _text("The enhanced status code of the reply (RFC 3463)."),
     "from": Key("Who said the line.", {"enum": ["sender", "receiver", "shimproxy"]}),
     "line": _text("What was said, escaped."),

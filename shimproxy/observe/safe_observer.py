@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from shimproxy.session.advice import AdviceObserver
 from shimproxy.session.mail_account import MailObserver
 from shimproxy.session.record import LoginObserver
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shimproxy.observe.journal import Journal
+    from shimproxy.session.advice import Advice
     from shimproxy.session.mail_account import MailSummary
     from shimproxy.session.record import Observer, Repair, SessionRecord
     from shimproxy.smtp.reply import Reply
@@ -68,6 +70,11 @@ class SafeObserver:
         """Pass it on."""
         if isinstance(self._observer, LoginObserver):
             self._tell(record, self._observer.login_refused, record, mechanism, reply)
+
+    def advised(self, record: SessionRecord, advice: Advice) -> None:
+        """Pass it on to an observer that wants to know."""
+        if isinstance(self._observer, AdviceObserver):
+            self._tell(record, self._observer.advised, record, advice)
 
     def ended(self, record: SessionRecord) -> None:
         """Pass it on, and to whoever wants the session's end alone."""

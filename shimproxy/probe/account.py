@@ -247,6 +247,8 @@ class Account:
     tls: TlsSeen = attrs.field(factory=TlsSeen)
     speaks_tls: bool = False
     """Whether it makes TLS where it did not greet in the clear."""
+    greets_after_header: str = ""
+    """The version of the PROXY header after which it greets, where it did not greet without one."""
     pipelining: Pipelining = attrs.field(factory=Pipelining)
     early_talk: EarlyTalkSeen = attrs.field(factory=EarlyTalkSeen)
     other_hello: Aside = attrs.field(factory=Aside)

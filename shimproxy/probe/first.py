@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import attrs
+import trio
 
 from shimproxy.net.address import address_text
 from shimproxy.net.errors import DialFailed, TlsFailed
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _IMPLICIT_PORT: Final = 465
 """Where a connection begins with TLS (RFC 8314 section 7.3)."""
+_LONG_SECONDS: Final = 4.0
+"""A receiver that refuses after so long may have waited for something: a Postfix for a PROXY header takes five."""
 _MAY_WANT_A_CERTIFICATE: Final = "it disconnected after the TLS handshake; it may require a client certificate"
 
 
@@ -91,9 +94,12 @@ class FirstSession:
     async def _converse(self, talk: ProbeConnection, seen: DialogueSeen) -> None:
         plan = self.plan
         await self._secure_at_once(talk)
+        began_at = trio.current_time()
         seen.greeting = await talk.hear(ReplyTo.GREETING, "the connection")
         if seen.greeting is None:
             await self._explain_silence(talk)
+        elif not welcomes(seen.greeting) and trio.current_time() - began_at >= _LONG_SECONDS:
+            await self._try_header()
         await talk.listen(plan.listen_seconds, "after the greeting")
         await self._hello(talk, seen)
         if self.opener.tls in (Tls.STARTTLS, Tls.AUTO) and welcomes(seen.greeting) and welcomes(seen.hello_reply):
@@ -141,7 +147,7 @@ class FirstSession:
             self.opener.note_tls(talk, Tls.IMPLICIT)
 
     async def _explain_silence(self, talk: ProbeConnection) -> None:
-        """Find out whether a receiver that has not greeted speaks TLS alone. Raises NoTls."""
+        """Find out whether a receiver that has not greeted speaks TLS alone, or wants a header first. Raises NoTls."""
         opener = self.opener
         if opener.tls is Tls.IMPLICIT:
             if talk.end:
@@ -154,6 +160,14 @@ class FirstSession:
             if opener.tls is not Tls.OFF:
                 mend = "probe it with --tls implicit"
                 raise NoTls(self.plan, "it begins with TLS, without STARTTLS", mend, Tls.IMPLICIT)
+        elif not talk.without_end:
+            await self._try_header()
+
+    async def _try_header(self) -> None:
+        """Find out whether the receiver wants a PROXY header before it greets."""
+        self.account.greets_after_header = await self.opener.greets_after_header()
+        if self.account.greets_after_header:
+            self.account.violations.pop(Violation.NO_GREETING, None)
 
     async def _start_tls(self, talk: ProbeConnection, seen: DialogueSeen) -> None:
         """Change to TLS by STARTTLS, and say hello again inside it. Raises NoTls where TLS has to be."""

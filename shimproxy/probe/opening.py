@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +16,9 @@ import attrs
 
 from shimproxy.net.certificate import Certificate, CertificateInvalid
 from shimproxy.net.errors import DialFailed, TlsFailed
+from shimproxy.net.origin import party
 from shimproxy.net.places import look_up
+from shimproxy.net.proxy_header import Version, local
 from shimproxy.net.tls import ReceiverSecurity, Verification
 from shimproxy.probe.plan import Tls
 from shimproxy.probe.wire import ProbeConnection
@@ -165,6 +168,19 @@ class Opener:
         except (DialFailed, TlsFailed):
             return False
         return True
+
+    async def greets_after_header(self) -> str:
+        """The version of the PROXY header that the receiver greets after; nothing if it does not."""
+        for version in (Version.V2, Version.V1):
+            with suppress(DialFailed), await self.connect(speaks_first=True) as talk:
+                talk.blame_nobody()
+                sock = talk.leg.sock
+                await talk.write(local(version, party(sock.getsockname()), party(sock.getpeername())))
+                greeted = welcomes(await talk.hear(ReplyTo.GREETING, "the connection"))
+                await talk.leave(self.plan.close_seconds)
+                if greeted:
+                    return version.value
+        return ""
 
     async def greeting_in_clear(self) -> str:
         """What the receiver says first on a connection without TLS."""

@@ -48,6 +48,9 @@ def of_dialogue(account: Account) -> list[Line]:
     seen = account.dialogue
     lines: list[Line] = [("Receiver", account.address)]
     lines.append(("Greeting", str(seen.greeting or _no_greeting(account))))
+    if account.greets_after_header:
+        version = account.greets_after_header
+        lines.append(("", f"it greets after a PROXY header: run shimproxy with --send-proxy {version}"))
     if seen.hello_reply:
         lines.append((seen.hello, _hello(seen.hello_reply)))
     if withheld := sorted(NEVER_OFFERED.intersection(keyword.encode() for keyword in seen.keywords)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shimproxy.net.errors import LegBroken
+from shimproxy.net.errors import DeadlinePassed, LegBroken
 from shimproxy.session.closing import Closing, SessionEnded
 from shimproxy.session.policy import EarlyTalk
 from shimproxy.session.replies import NOT_SMTP, SPOKE_EARLY
@@ -70,7 +70,11 @@ async def while_unanswered(sender: Sender, events: SessionEvents, receiver: Leg)
                 sender.commands.feed(leg.look() or b"")
                 return _instead_of_commands(sender, events)
             was_readable, leg.readable = True, False  # until more comes
-        await receiver.speaks_or(leg)
+        try:
+            await receiver.speaks_or(leg)
+        except DeadlinePassed:
+            leg.readable = leg.readable or was_readable  # who waits on has it still to come
+            raise
     leg.readable = leg.readable or was_readable
     return None
 

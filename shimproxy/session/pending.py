@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import attrs
 
+from shimproxy.session.advice import of_refused_hello
 from shimproxy.session.answered_hello import AnsweredHello
 from shimproxy.session.closing import Closing, SessionEnded
 from shimproxy.session.correction import PLACES, corrected
@@ -149,8 +150,7 @@ class PendingReplies:
                 reply = corrected(reply, PLACES.get(verb), self.policy, self.sender)
             transaction.has_refusal = True
         if reply.code >= 500:
-            self.has_refused = True
-            self.quota.answered(reply.code)
+            self._note_refusal(verb, reply)
         if transaction.chunks_open and reply.refuses and not before_chunks:
             transaction.refused_between_chunks = reply
         if verb is DATA:
@@ -218,10 +218,14 @@ class PendingReplies:
             self.transaction.reset()
             reply = self._known_by(hello, reply)
         elif reply.code >= 500:
-            self.has_refused = True
-            self.quota.answered(reply.code)
+            self._note_refusal(hello.verb, reply)
         self.sender.put(reply)
         self.events.secret = secret
+
+    def _note_refusal(self, verb: Verb, reply: Reply) -> None:
+        self.has_refused = True
+        self.quota.answered(reply.code)
+        self.events.advised(of_refused_hello(verb, reply))
 
     def forget(self) -> None:
         """What the sender was offered, and began, counts no more: it said HELO, or went over to TLS (RFC 3207 4.2)."""

@@ -14,11 +14,12 @@ Invariants:
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from shimproxy.net.errors import DeadlinePassed, DialFailed, NoMeans, SenderUnusable
+from shimproxy.session.advice import SILENT_SECONDS, of_close, of_silence
 from shimproxy.session.closing import Closing
 from shimproxy.session.coming_back import after_trial, instead_of_dialling
 from shimproxy.session.early_talk import while_unanswered
@@ -40,6 +41,7 @@ from shimproxy.smtp.dialogue import OUT_OF_STEP, ReplyTo, ruling
 from shimproxy.smtp.reply import ReplyReader
 
 if TYPE_CHECKING:
+    from shimproxy.net.leg import Leg
     from shimproxy.net.receivers import Route
     from shimproxy.net.watch import Watch
     from shimproxy.session.lingering_close import BackgroundCloser
@@ -49,6 +51,9 @@ if TYPE_CHECKING:
     from shimproxy.session.session_events import SessionEvents
     from shimproxy.smtp.command import Command
     from shimproxy.smtp.reply import LocalReply, Reply
+
+
+_GREETING: Final = "the greeting"
 
 
 class NoReceiver(Exception):
@@ -154,14 +159,19 @@ class ReceiverConnector:
             raise NoReceiver(RECEIVER_NOT_SECURE, kind="tls")
         # The sender waits as long as this for a greeting, too: where there are others, there is no time for each.
         seconds = min(deadlines.connect, deadlines.greeting) if self.route.has_more else deadlines.greeting
-        self.watch.allow(seconds, "the greeting")
+        began_at = self.watch.now
+        self.watch.allow(min(seconds, SILENT_SECONDS), _GREETING)
         self.route.waits_for_greeting(leg)
         waited_for = ""
         try:
-            # Once there was a greeting, or another receiver, what the sender has said is its commands.
-            if is_first and (refusal := await while_unanswered(self.security.sender, events, leg)):
-                raise NoReceiver(refusal, Closing.BY_SHIM)
-            reply = await receiver.next_reply()
+            try:
+                reply = await self._heard_first(receiver, is_first=is_first)
+            except DeadlinePassed:
+                if seconds <= SILENT_SECONDS:
+                    raise
+                self._note_silence(leg)
+                self.watch.allow(began_at + seconds - self.watch.now, _GREETING)
+                reply = await self._heard_first(receiver, is_first=is_first)
         except DeadlinePassed as late:
             reply = None
             waited_for = late.what
@@ -176,6 +186,8 @@ class ReceiverConnector:
             raise NoReceiver(RECEIVER_NOT_SECURE, kind="tls")
         if reply is None or ruling(ReplyTo.GREETING, reply) is OUT_OF_STEP:
             said = reply.octets if reply else b""
+            if not (reply or waited_for or leg.octets_in):
+                events.advised(of_close(leg.peer, sends_header=self.route.sends_header))
             events.repaired(Violation.NO_GREETING, said=said, waited_for=waited_for)
             receiver.give_up()
             raise NoReceiver(NO_SERVICE, kind="no_greeting")
@@ -183,6 +195,18 @@ class ReceiverConnector:
             events.reply_times.note_greeting()
         self._greeted_at = self.watch.now
         return reply
+
+    async def _heard_first(self, receiver: Receiver, *, is_first: bool) -> Reply | None:
+        """What the receiver says first; None if it has gone. Raises NoReceiver, DeadlinePassed, Interrupted."""
+        # Once there was a greeting, or another receiver, what the sender has said is its commands.
+        if is_first and (refusal := await while_unanswered(self.security.sender, self.events, receiver.leg)):
+            raise NoReceiver(refusal, Closing.BY_SHIM)
+        return await receiver.next_reply()
+
+    def _note_silence(self, leg: Leg) -> None:
+        """The receiver may wait for something that it is not given. What began with TLS has what it wants."""
+        if not (leg.octets_in or leg.secured):
+            self.events.advised(of_silence(leg.peer, sends_header=self.route.sends_header))
 
     @property
     def _tells_sender(self) -> bool:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.net.errors import DeadlinePassed, TlsFailed
+from shimproxy.session.advice import of_failed_tls
 from shimproxy.session.in_step import ask_receiver
 from shimproxy.session.policy import ReceiverTls, SenderTls
 from shimproxy.smtp.catalogue import Violation
@@ -230,6 +231,8 @@ class Security:
             await security.secure(leg)
         except (TlsFailed, DeadlinePassed) as failed:
             reason = failed.reason if isinstance(failed, TlsFailed) else "no answer in time"
+            if self.policy.receiver_tls is ReceiverTls.IMPLICIT:
+                self.events.advised(of_failed_tls(reason))
             self.events.repaired(Violation.TLS_FAILED, leg="receiver", reason=reason)
             return False
         self.events.record.receiver_tls = leg.tls_version

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from shimproxy.session.advice import AdviceObserver
 from shimproxy.session.phase import SessionPhase
 from shimproxy.session.record import MOST_REPAIRS_KEPT, LoginObserver, Repair
 from shimproxy.session.trace import OWN
@@ -23,6 +24,7 @@ from shimproxy.smtp.command import Command, Verb
 
 if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
+    from shimproxy.session.advice import Advice
     from shimproxy.session.closing import Closing
     from shimproxy.session.mail_account import MailAccount
     from shimproxy.session.phase import Phase
@@ -187,6 +189,11 @@ class SessionEvents:
         """Tell an observer that wants to know of it that the receiver has refused AUTH."""
         if isinstance(self.observer, LoginObserver):
             self.observer.login_refused(self.record, self._mechanism, reply)
+
+    def advised(self, advice: Advice | None) -> None:
+        """The receiver may be set up for something else, if there is any advice; the observer may not want to know."""
+        if advice and isinstance(self.observer, AdviceObserver):
+            self.observer.advised(self.record, advice)
 
     def withheld(self, verb: str) -> None:
         """A command is for no receiver, although nothing is wrong with it."""

@@ -334,6 +334,7 @@ class Route:
 
     world: World
     tells_sender: bool = False
+    sends_header: bool = False
     origin: Origin = attrs.field(factory=lambda: Origin(("192.0.2.1", 1), ("192.0.2.3", 25)))
     loops: Loops = attrs.field(factory=Loops)
 

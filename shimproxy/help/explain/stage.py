@@ -246,6 +246,7 @@ class MemoryRoute:
     """How often the receiver was said to be of no use, to others too."""
     tells_sender: bool = False
     receiver: str = "192.0.2.2:25"
+    sends_header: bool = False
     origin: Origin = attrs.field(factory=lambda: Origin(("192.0.2.1", 1), ("192.0.2.3", 25)))
 
     async def dial(self, watch: Watch, _connect_seconds: float) -> Leg:
