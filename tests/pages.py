@@ -223,6 +223,8 @@ FILE_BLOCKS: Final = {
     "redirect-output-nft-undo.sh": "sh redirect-output-nftables-undo",
     "redirect-output-iptables.sh": "sh redirect-output-iptables",
     "redirect-output-iptables-undo.sh": "sh redirect-output-iptables-undo",
+    "fail2ban-filter.conf": "ini unrun: tests take it from `shimproxy files`",
+    "fail2ban-jail.conf": "ini unrun: tests take it from `shimproxy files`",
     "prometheus.yml": "yaml unrun: tests take it from `shimproxy files`",
 }
 """A file of `shimproxy files` that stands on a page -> the line of its fence: its language, and its name for tests."""

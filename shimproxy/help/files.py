@@ -74,6 +74,8 @@ READY_FILES: Final = {
         ReadyFile("prometheus.yml", _MONITOR, "how Prometheus asks shimproxy; add it to yours"),
         ReadyFile("prometheus-rules.yml", _MONITOR, "alerts", "/etc/prometheus/shimproxy-rules.yml"),
         ReadyFile("grafana-dashboard.json", _MONITOR, "a dashboard, to be imported into Grafana"),
+        ReadyFile("fail2ban-filter.conf", _MONITOR, "a filter for fail2ban", "/etc/fail2ban/filter.d/shimproxy.conf"),
+        ReadyFile("fail2ban-jail.conf", _MONITOR, "a jail that uses it", "/etc/fail2ban/jail.d/shimproxy.conf"),
         ReadyFile("shimproxy.bash", _SHELL, "completion for bash", "/etc/bash_completion.d/"),
         ReadyFile("_shimproxy", _SHELL, "completion for zsh", "/usr/local/share/zsh/site-functions/"),
         ReadyFile("shimproxy.1", _SHELL, "the man page", "/usr/local/share/man/man1/"),

@@ -150,7 +150,7 @@ class PendingReplies:
                 reply = corrected(reply, PLACES.get(verb), self.policy, self.sender)
             transaction.has_refusal = True
         if reply.code >= 500:
-            self._note_refusal(verb, reply)
+            _note_refusal(self, verb, reply)
         if transaction.chunks_open and reply.refuses and not before_chunks:
             transaction.refused_between_chunks = reply
         if verb is DATA:
@@ -218,14 +218,9 @@ class PendingReplies:
             self.transaction.reset()
             reply = self._known_by(hello, reply)
         elif reply.code >= 500:
-            self._note_refusal(hello.verb, reply)
+            _note_refusal(self, hello.verb, reply)
         self.sender.put(reply)
         self.events.secret = secret
-
-    def _note_refusal(self, verb: Verb, reply: Reply) -> None:
-        self.has_refused = True
-        self.quota.answered(reply.code)
-        self.events.advised(of_refused_hello(verb, reply))
 
     def forget(self) -> None:
         """What the sender was offered, and began, counts no more: it said HELO, or went over to TLS (RFC 3207 4.2)."""
@@ -304,3 +299,10 @@ class PendingReplies:
 def _verdict_unheard(owed: MailDataReply, transaction: Transaction) -> Reply | LocalReply:
     """What answers mail data whose receiver has gone: a refusal that stands for them, too, if there is one."""
     return owed.lone_refusal or transaction.chunk_refusal or MAIL_UNANSWERED
+
+
+def _note_refusal(pending: PendingReplies, verb: Verb, reply: Reply) -> None:
+    """The receiver has refused a command for good."""
+    pending.has_refused = True
+    pending.quota.answered(reply.code)
+    pending.events.advised(of_refused_hello(verb, reply))

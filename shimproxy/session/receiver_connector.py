@@ -14,15 +14,15 @@ Invariants:
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import attrs
 
 from shimproxy.net.errors import DeadlinePassed, DialFailed, NoMeans, SenderUnusable
-from shimproxy.session.advice import SILENT_SECONDS, of_close, of_silence
+from shimproxy.session.advice import of_close
 from shimproxy.session.closing import Closing
 from shimproxy.session.coming_back import after_trial, instead_of_dialling
-from shimproxy.session.early_talk import while_unanswered
+from shimproxy.session.greeting_wait import first_reply
 from shimproxy.session.in_step import ask_receiver
 from shimproxy.session.receiver import Receiver
 from shimproxy.session.replies import (
@@ -38,10 +38,9 @@ from shimproxy.session.xclient import Xclient
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import RESET
 from shimproxy.smtp.dialogue import OUT_OF_STEP, ReplyTo, ruling
-from shimproxy.smtp.reply import ReplyReader
+from shimproxy.smtp.reply import LocalReply, ReplyReader
 
 if TYPE_CHECKING:
-    from shimproxy.net.leg import Leg
     from shimproxy.net.receivers import Route
     from shimproxy.net.watch import Watch
     from shimproxy.session.lingering_close import BackgroundCloser
@@ -50,10 +49,7 @@ if TYPE_CHECKING:
     from shimproxy.session.security import Security
     from shimproxy.session.session_events import SessionEvents
     from shimproxy.smtp.command import Command
-    from shimproxy.smtp.reply import LocalReply, Reply
-
-
-_GREETING: Final = "the greeting"
+    from shimproxy.smtp.reply import Reply
 
 
 class NoReceiver(Exception):
@@ -159,19 +155,13 @@ class ReceiverConnector:
             raise NoReceiver(RECEIVER_NOT_SECURE, kind="tls")
         # The sender waits as long as this for a greeting, too: where there are others, there is no time for each.
         seconds = min(deadlines.connect, deadlines.greeting) if self.route.has_more else deadlines.greeting
-        began_at = self.watch.now
-        self.watch.allow(min(seconds, SILENT_SECONDS), _GREETING)
-        self.route.waits_for_greeting(leg)
         waited_for = ""
         try:
-            try:
-                reply = await self._heard_first(receiver, is_first=is_first)
-            except DeadlinePassed:
-                if seconds <= SILENT_SECONDS:
-                    raise
-                self._note_silence(leg)
-                self.watch.allow(began_at + seconds - self.watch.now, _GREETING)
-                reply = await self._heard_first(receiver, is_first=is_first)
+            # Once there was a greeting, or another receiver, what the sender has said is its commands.
+            heard = self.security.sender if is_first else None
+            reply = await first_reply(receiver, heard, events, self.route, seconds)
+            if isinstance(reply, LocalReply):
+                raise NoReceiver(reply, Closing.BY_SHIM)
         except DeadlinePassed as late:
             reply = None
             waited_for = late.what
@@ -195,18 +185,6 @@ class ReceiverConnector:
             events.reply_times.note_greeting()
         self._greeted_at = self.watch.now
         return reply
-
-    async def _heard_first(self, receiver: Receiver, *, is_first: bool) -> Reply | None:
-        """What the receiver says first; None if it has gone. Raises NoReceiver, DeadlinePassed, Interrupted."""
-        # Once there was a greeting, or another receiver, what the sender has said is its commands.
-        if is_first and (refusal := await while_unanswered(self.security.sender, self.events, receiver.leg)):
-            raise NoReceiver(refusal, Closing.BY_SHIM)
-        return await receiver.next_reply()
-
-    def _note_silence(self, leg: Leg) -> None:
-        """The receiver may wait for something that it is not given. What began with TLS has what it wants."""
-        if not (leg.octets_in or leg.secured):
-            self.events.advised(of_silence(leg.peer, sends_header=self.route.sends_header))
 
     @property
     def _tells_sender(self) -> bool:

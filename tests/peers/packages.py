@@ -23,6 +23,8 @@ APT: Final = "apt-get install"
 PROGRAMS: Final = {
     "chromium": "chromium",
     "curl": "curl",
+    "fail2ban-client": "fail2ban",
+    "fail2ban-regex": "fail2ban",
     "fetchmail": "fetchmail",
     "groff": "groff-base",
     "haproxy": "haproxy",

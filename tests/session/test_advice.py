@@ -218,4 +218,5 @@ def test_an_observer_that_takes_no_advice_is_given_none() -> None:
     class Other:
         wants_dialogue = False
 
-    SafeObserver(Other(), Journal()).advised(SessionRecord("a", "b"), Advice("silent", ""))
+    other: Any = Other()
+    SafeObserver(other, Journal()).advised(SessionRecord("a", "b"), Advice("silent", ""))

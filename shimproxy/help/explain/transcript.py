@@ -14,13 +14,8 @@ them. A line begins with who and which way:
     repairs: a, b    the repairs so far, by name, in any order
     ended: who/phase the session is over and its record says so
     #           a comment; the first one says what the dialogue shows
-<<<<<<< HEAD
     # with NAME = VALUE    a decision of the operator, named as in `Policy` or `Limits`, or `max_size`, `hide`,
-                           `rewrite`, `login`, `trusted` or `destinations`
-=======
-    # with NAME = VALUE    a decision of the operator, named as in `Policy` or `Limits`, or `max_size`, `hide`, `login`,
-                           `trusted`, `destinations` or `loop`
->>>>>>> 76e12e3 (net, session: connections that come back here are called a loop)
+                           `rewrite`, `login`, `trusted`, `destinations` or `loop`
     # with NAME   that switch of the policy is on; # without NAME: it is off
     # in one piece    what a peer says at once comes at once: cut elsewhere, it would be another dialogue
     # unreachable    no connection to the receiver comes about
