@@ -1,11 +1,11 @@
-"""The wait for what a receiver says first; of one that is silent for long, an operator is told what may mend it."""
+"""The wait for what a receiver says first; of one that says nothing, an operator is told what may mend it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from shimproxy.net.errors import DeadlinePassed
-from shimproxy.session.advice import SILENT_SECONDS, of_silence
+from shimproxy.session.advice import SILENT_SECONDS, of_close, of_silence
 from shimproxy.session.early_talk import while_unanswered
 
 if TYPE_CHECKING:
@@ -32,14 +32,17 @@ async def first_reply(
     watch.allow(min(seconds, SILENT_SECONDS), _GREETING)
     route.waits_for_greeting(leg)
     try:
-        return await _first_reply(receiver, sender, events)
+        reply = await _first_reply(receiver, sender, events)
     except DeadlinePassed:
         if seconds <= SILENT_SECONDS:
             raise
-    if not (leg.octets_in or leg.secured):  # what has made TLS has what it wants
-        events.advised(of_silence(leg.peer, sends_header=route.sends_header))
-    watch.allow(began_at + seconds - watch.now, _GREETING)
-    return await _first_reply(receiver, sender, events)
+        if not (leg.octets_in or leg.secured):  # what has made TLS has what it wants
+            events.advised(of_silence(leg.peer, sends_header=route.sends_header))
+        watch.allow(began_at + seconds - watch.now, _GREETING)
+        reply = await _first_reply(receiver, sender, events)
+    if reply is None and not (leg.octets_in or leg.secured):
+        events.advised(of_close(leg.peer, sends_header=route.sends_header))
+    return reply
 
 
 async def _first_reply(receiver: Receiver, sender: Sender | None, events: SessionEvents) -> Reply | LocalReply | None:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.net.errors import DeadlinePassed, DialFailed, NoMeans, SenderUnusable
-from shimproxy.session.advice import of_close
 from shimproxy.session.closing import Closing
 from shimproxy.session.coming_back import after_trial, instead_of_dialling
 from shimproxy.session.greeting_wait import first_reply
@@ -176,8 +175,6 @@ class ReceiverConnector:
             raise NoReceiver(RECEIVER_NOT_SECURE, kind="tls")
         if reply is None or ruling(ReplyTo.GREETING, reply) is OUT_OF_STEP:
             said = reply.octets if reply else b""
-            if not (reply or waited_for or leg.octets_in):
-                events.advised(of_close(leg.peer, sends_header=self.route.sends_header))
             events.repaired(Violation.NO_GREETING, said=said, waited_for=waited_for)
             receiver.give_up()
             raise NoReceiver(NO_SERVICE, kind="no_greeting")
