@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from shimproxy.records.recording import RecordWhat
     from shimproxy.service.serve import Stop, serve
     from shimproxy.session.limits import Deadlines, Limits
-    from shimproxy.session.policy import EarlyTalk, Login, ReceiverTls, SenderTls
+    from shimproxy.session.policy import EarlyTalk, Login, ReceiverTls, Repairs, SenderTls
     from shimproxy.session.record import Observer, Repair, SessionRecord
     from shimproxy.session.trace import Entry, Kind, Trace
     from shimproxy.smtp.catalogue import Violation
@@ -37,7 +37,7 @@ _HOMES: Final = {
     "shimproxy.service.serve": ("Stop", "serve"),
     "shimproxy.config.settings": ("Settings",),
     "shimproxy.session.limits": ("Deadlines", "Limits"),
-    "shimproxy.session.policy": ("EarlyTalk", "Login", "ReceiverTls", "SenderTls"),
+    "shimproxy.session.policy": ("EarlyTalk", "Login", "ReceiverTls", "Repairs", "SenderTls"),
     "shimproxy.session.record": ("Observer", "Repair", "SessionRecord"),
     "shimproxy.session.trace": ("Entry", "Kind", "Trace"),
     "shimproxy.smtp.catalogue": ("Violation",),
@@ -66,6 +66,7 @@ __all__ = [
     "ReceiverTls",
     "RecordWhat",
     "Repair",
+    "Repairs",
     "Running",
     "SenderTls",
     "SessionRecord",

@@ -140,6 +140,8 @@ def _listeners(status: Status) -> Iterator[str]:
     yield '<div class="cards">'
     for each in status.listening:
         yield f"<section><p><strong>{_lines(each.addresses)}</strong></p><p>&rarr; {_lines(each.receivers)}</p>"
+        if each.observes:
+            yield "<p><strong>OBSERVING</strong>: violations are passed on as they come; nothing is repaired</p>"
         yield f'<p class="dim">TLS: {escape(each.sender_tls)} with senders, {escape(each.receiver_tls)} with receivers'
         yield "".join(f"<br><code>{escape(flag)}</code>" for flag in each.flags)
         yield "</p></section>"
@@ -190,6 +192,8 @@ def _figures(status: Status) -> Iterator[str]:
         "accepted": figures.get("accepted_total", 0),
         "repairs": repairs,
     }
+    seen = sum(value for name, value in figures.items() if name.startswith("violations_seen_total"))
+    shown |= {"violations seen": seen} if seen or any(each.observes for each in status.listening) else {}
     yield "<dl>"
     for name, value in shown.items():
         yield f"<div><dt>{name}</dt><dd>{value:,.0f}</dd></div>"
@@ -205,13 +209,18 @@ def _session(session: RepairedSession) -> Iterator[str]:
     yield f'<p class="dim">session {escape(session.id)} with {escape(session.receiver)}, {session.seconds:.3f} s, '
     yield f"ended by {escape(session.ended)}</p><table>"
     for each in session.repairs:
-        violation = _VIOLATIONS.get(each["violation"])
         yield f"<tr><td><code>{escape(each['violation'])}</code></td><td>{escape(each['phase'])}"
         yield f'<br><span class="dim">{escape(each["detail"])}</span></td>'
-        yield f'<td class="wide">{escape(violation.repair) if violation else ""}</td></tr>'
+        yield f'<td class="wide">{escape(_done(each))}</td></tr>'
     yield "</table>"
     yield _ladder(session.record) if session.record else f'<p class="dim">{_NO_LADDER}</p>'
     yield "</details>"
+
+
+def _done(repair: Mapping[str, str]) -> str:
+    """What shimproxy did about a violation."""
+    violation = _VIOLATIONS.get(repair["violation"])
+    return "passed on as it came (observed)" if repair.get("seen") else violation.repair if violation else ""
 
 
 @functools.lru_cache(MOST_RECENT)

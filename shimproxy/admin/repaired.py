@@ -22,6 +22,7 @@ def repaired_session(record: SessionRecord) -> RepairedSession:
             "violation": repair.violation.value,
             "phase": repair.phase,
             "detail": ", ".join(f"{name}: {_shown(value)}" for name, value in repair.detail.items()),
+            **({"seen": "yes"} if repair.observed else {}),
         }
         for repair in record.first_repairs
     ]

@@ -24,7 +24,9 @@ MOST_KEPT: Final = 200
 _MOST_SEEN: Final = 100 * len(Violation)
 _OF_SENDERS: Final = frozenset(violation.value for violation in Violation if violation.by == "sender")
 _OF_RECEIVER: Final = re.compile(r'(.*[{,]receiver=")((?:[^"\\]|\\.)*)("[,}].*)').fullmatch
-_REPAIRS: Final = re.compile(r'repairs_total\{violation="([^"]*)",receiver="((?:[^"\\]|\\.)*)"\}').fullmatch
+_REPAIRS: Final = re.compile(
+    r'(repairs|violations_seen)_total\{violation="([^"]*)",receiver="((?:[^"\\]|\\.)*)"\}'
+).fullmatch
 
 
 @attrs.frozen
@@ -70,6 +72,8 @@ class ServedListener:
     receivers: tuple[str, ...]
     sender_tls: str
     receiver_tls: str
+    observes: bool
+    """Whether violations are only observed there."""
     flags: tuple[str, ...]
     """What is particular about it: flags behind its address, and settings of its own as NAME=VALUE."""
 
@@ -77,7 +81,10 @@ class ServedListener:
     def words(self) -> str:
         """All of it on a line."""
         tls = f"TLS {self.sender_tls} with senders, {self.receiver_tls} with receivers"
-        return "; ".join((f"receiver {', '.join(self.receivers)}", tls, ", ".join(self.flags))).removesuffix("; ")
+        observing = ("OBSERVING, nothing is repaired",) if self.observes else ()
+        return "; ".join(
+            (f"receiver {', '.join(self.receivers)}", *observing, tls, ", ".join(self.flags))
+        ).removesuffix("; ")
 
 
 @attrs.frozen(kw_only=True)
@@ -158,10 +165,11 @@ class Totals:
         habits: dict[str, list[ViolationCount]] = {}
         for name, count in figures.items():
             found = _REPAIRS(name)
-            if found and found[1] not in _OF_SENDERS:
-                violation, receiver = found.groups()
+            if found and found[2] not in _OF_SENDERS:
+                family, violation, receiver = found.groups()
                 first_at, last_at = self._seen.get((receiver, violation), (0.0, 0.0))
-                habits.setdefault(receiver, []).append(ViolationCount(violation, int(count), first_at, last_at))
+                name = f"{violation} (seen)" if family == "violations_seen" else violation
+                habits.setdefault(receiver, []).append(ViolationCount(name, int(count), first_at, last_at))
         for each in habits.values():
             each.sort(key=lambda habit: -habit.count)
         return habits

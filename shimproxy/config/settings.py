@@ -21,7 +21,7 @@ from shimproxy.config.tls import TlsSettings
 from shimproxy.net.address import UnixPath, is_in
 from shimproxy.net.origin import LOOPBACK, Allowed
 from shimproxy.net.tls import ReceiverSecurity, Verification, fingerprint
-from shimproxy.session.policy import ReceiverTls, SenderTls, SessionSettings
+from shimproxy.session.policy import ReceiverTls, Repairs, SenderTls, SessionSettings
 from shimproxy.session.setting import settings_of
 from shimproxy.smtp.ehlo import HiddenKeyword
 from shimproxy.smtp.newlines import Newlines
@@ -82,6 +82,13 @@ class Settings(RunningSettings, SessionSettings, TlsSettings, MailSettings, Rout
         return tuple(dict.fromkeys(each.sender_tls_used for each in its))
 
     @property
+    def observed_at(self) -> tuple[str, ...]:
+        """Where violations are only observed: the listeners, or all that a program may pass."""
+        if not self.listen:
+            return ("all listeners",) if self.repairs is Repairs.OBSERVE else ()
+        return tuple(str(each.address) for each in self.listen if self.of(each).repairs is Repairs.OBSERVE)
+
+    @property
     def receivers_of_all(self) -> tuple[ReceiverAddress, ...]:
         """The receivers of all sessions, with those of single listeners."""
         own = chain.from_iterable(self.of(listener).receiver for listener in self.listen if listener.own)
@@ -133,7 +140,8 @@ class Settings(RunningSettings, SessionSettings, TlsSettings, MailSettings, Rout
         )
 
     def __attrs_post_init__(self) -> None:
-        if problems := [*self._problems_of_tls(), *self._problems_of_login(), *self._problems()]:
+        of_all = self._problems_of_tls(), self._problems_of_login(), self._problems_of_observing(), self._problems()
+        if problems := [*chain.from_iterable(of_all)]:
             raise SettingsError(*problems)
 
     def _problems_of_tls(self) -> Iterator[str]:
@@ -186,6 +194,28 @@ class Settings(RunningSettings, SessionSettings, TlsSettings, MailSettings, Rout
                 f"required or implicit, or allow this ({named('login_in_clear')})"
             )
 
+    def _problems_of_observing(self) -> Iterator[str]:
+        """What cannot be where octets pass as they come."""
+        if self.repairs is not Repairs.OBSERVE:
+            return
+        named, used = self.named, self.sender_tls_used
+        changes = {
+            "sender_tls": (used is SenderTls.STARTTLS, f"is {used}", "set it to opaque or implicit"),
+            "receiver_tls": (
+                self.receiver_tls in (ReceiverTls.OPPORTUNISTIC, ReceiverTls.REQUIRED),
+                f"is {self.receiver_tls}",
+                "set it to off or implicit",
+            ),
+            "login_user": (bool(self.login_user), "is given", "remove it"),
+            "xclient": (self.xclient, "is on", "turn it off"),
+        }
+        for field, (is_so, how, mend) in changes.items():
+            if is_so:
+                yield (
+                    f"{named('repairs')}: with observe, shimproxy says nothing of its own, and {named(field)} {how}; "
+                    f"{mend}, or set {named('repairs')} to repair"
+                )
+
     def _problems(self) -> Iterator[str]:
         """What else does not go together."""
         named = self.named
@@ -216,6 +246,11 @@ class Settings(RunningSettings, SessionSettings, TlsSettings, MailSettings, Rout
             of_all.append(its)
             if its.goes_to_original and isinstance(listener.address, UnixPath):
                 yield f"listener {listener.address}: receiver 'original' is for TCP; give it a receiver of its own"
+            if listener.lf_only_devices and its.repairs is Repairs.OBSERVE:
+                yield (
+                    f"listener {listener.address}: what lf-only-devices send is always made canonical, and "
+                    f"{its.named('repairs')} is observe; set it to repair there, or remove lf-only-devices"
+                )
             if listener.lf_only_devices and its.newlines is not Newlines.NORMALISE:
                 newlines = its.named("newlines")
                 yield (

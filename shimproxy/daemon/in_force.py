@@ -27,6 +27,7 @@ from shimproxy.observe.events import Event
 from shimproxy.service.preflight import CHECKS, check_loops, check_receivers
 from shimproxy.service.sockets import check_passed, close_sockets, make_all_transparent, named, open_sockets
 from shimproxy.service.warnings import warnings_of
+from shimproxy.session.policy import Repairs
 
 if TYPE_CHECKING:
     import socket
@@ -89,7 +90,8 @@ class SettingsInForce:
             addresses = [address_text(sock.getsockname()) for sock in self.listening.get(name, [])]
             receivers = map(str, its.receiver)
             tls = its.sender_tls_used.value, its.receiver_tls.value
-            found.append(ServedListener((*addresses,), (*receivers,), *tls, (*listener.flags, *its_own)))
+            observes = its.repairs is Repairs.OBSERVE
+            found.append(ServedListener((*addresses,), (*receivers,), *tls, observes, (*listener.flags, *its_own)))
         return found
 
     @property
@@ -145,6 +147,7 @@ class SettingsInForce:
         self._journal.sender_tls(settings.sender_tls_of_all)
         for warning in warnings_of(settings):
             self._journal.tell(Event.SETTINGS_WARNING, message=warning)
+        self._journal.observing(settings.observed_at)
         for name, sockets in self.listening.items():
             if listening.get(name) is not sockets:
                 close_sockets(sockets)

@@ -133,7 +133,7 @@ class Supervisor:
         admin = f", admin {', '.join(self._in_force.admin.addresses)}" if self._in_force.admin else ""
         say(f"shimproxy ready: {self._what_is_so}{admin}")
         served = self._in_force.served
-        for each in served if len(served) > 1 or any(each.flags for each in served) else ():
+        for each in served if len(served) > 1 or any(each.flags or each.observes for each in served) else ():
             say(f"  {', '.join(each.addresses)}: {each.words}")
         give_back_memory()
         self._notify_ready()

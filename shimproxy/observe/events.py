@@ -29,6 +29,11 @@ class Event(enum.Enum):
     MAIL = ("mail", logging.INFO, "A mail has its verdict, or was given up; `outcome` says which.")
     AUTH_REFUSED = ("auth_refused", logging.WARNING, "The receiver refused a login of the sender.")
     REPAIR = ("repair", logging.WARNING, "shimproxy repaired a violation; `repair` names it. A sender's habit is INFO.")
+    SEEN = (
+        "seen",
+        logging.WARNING,
+        "shimproxy saw a violation and passed it on as it came; `violation` names it. A sender's habit is INFO.",
+    )
     REPEATS = ("repeats", logging.WARNING, "shimproxy counted repairs of one kind instead of logging each of them.")
     LIKELY_MEND = (
         "likely_mend",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FORMATS: Final = ("text", "json", "ecs")
 _ECS_VERSION: Final = "8.11.0"
-_FAILURES: Final = frozenset({"repair", "auth_refused"})
+_FAILURES: Final = frozenset({"repair", "seen", "auth_refused"})
 _OUTCOMES: Final = {"accepted": "success", "partly": "unknown"}
 """Of a mail, as ECS says it; any other is a failure."""
 

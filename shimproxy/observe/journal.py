@@ -32,7 +32,7 @@ from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.shown import escaped, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from shimproxy.session.advice import Advice
     from shimproxy.session.mail_account import MailSummary
@@ -96,13 +96,15 @@ class Journal:
         if not (repair.minor or self.repeats.may(repair.violation.value, record.receiver)):
             return
         self.flush()
-        fields: _Fields = {**_whose(record), "repair": repair.violation.value, "phase": repair.phase}
+        name = "violation" if repair.observed else "repair"
+        fields: _Fields = {**_whose(record), name: repair.violation.value, "phase": repair.phase}
         for name, value in repair.detail.items():
             fields[name] = self.envelope.words(shortened(value)) if isinstance(value, bytes) else value
         if self._leads_to_explanations and not repair.minor:
             fields["message"] = f"`shimproxy explain {repair.violation.value}` says more"
             self._leads_to_explanations = False
-        _write(Event.REPAIR, fields, level=logging.INFO if repair.minor else logging.WARNING)
+        event = Event.SEEN if repair.observed else Event.REPAIR
+        _write(event, fields, level=logging.INFO if repair.minor else logging.WARNING)
 
     def ended(self, record: SessionRecord) -> None:
         """Log a session, presently."""
@@ -153,6 +155,12 @@ class Journal:
         for how in ways:
             if message := _MESSAGES.get(how):
                 _write(Event.START, {"sender_tls": how.value, "message": message})
+
+    def observing(self, addresses: Sequence[str]) -> None:
+        """Log where octets pass as they come, if anywhere."""
+        if addresses:
+            where = f"at {', '.join(addresses)} octets pass as they come; shimproxy reports violations and repairs none"
+            _write(Event.START, {"message": where})
 
     def tell(self, event: Event, **fields: str | int | float) -> None:
         """Log an event that is no session's, after the sessions that ended before it; its message comes last."""
@@ -254,7 +262,8 @@ def _of_session(record: SessionRecord) -> _Fields:
         "octets_from_receiver": record.octets_from_receiver,
         "octets_to_sender": record.octets_to_sender,
         "resumed": record.resumed,
-        "repairs": Counts({each.value: count for each, count in record.repairs.items()}),
+        "repairs": _counts(record.repairs),
+        **({"seen": _counts(record.seen)} if record.observed or record.seen else {}),
         "tls": Sides(sender=_or_none(record.sender_tls), receiver=_or_none(record.receiver_tls)),
         "ended": Sides({"by": _or_none(record.ended_by), "in": _or_none(record.ended_in)}),
         "seconds": round(record.seconds, 3),
@@ -263,6 +272,10 @@ def _of_session(record: SessionRecord) -> _Fields:
 
 def _or_none(word: str) -> str | None:
     return None if word == "-" else str(word)
+
+
+def _counts(violations: Mapping[Violation, int]) -> Counts:
+    return Counts({each.value: count for each, count in violations.items()})
 
 
 def _write(event: Event, fields: _Fields, error: BaseException | None = None, *, level: int = 0, at: float = 0) -> None:

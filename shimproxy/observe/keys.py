@@ -71,6 +71,7 @@ KEYS: Final[dict[str, Key]] = {
     "octets_to_sender": _count("Octets that went to the sender."),
     "resumed": _count("Fresh connections to the receiver: by `--resume`, or to another receiver before MAIL."),
     "repairs": Key("Each violation that was repaired, and how often.", _COUNTS),
+    "seen": Key("Violations that were passed on as they came, by name, and how often.", _COUNTS),
     "tls": _sides("The version of TLS on both connections; `opaque` where it passes unread.", "sender", "receiver"),
     "ended": _sides("Who ended the session (sender, receiver or shim), and in which phase.", "by", "in"),
     "seconds": _seconds("How long the session or the mail took."),
@@ -96,6 +97,7 @@ KEYS: Final[dict[str, Key]] = {
     "line": _text("What was said, escaped."),
     # of repairs
     "repair": _text("The violation, by its name in the catalogue."),
+    "violation": _text("The violation that was passed on as it came, by its name."),
     "phase": _text("What the session was doing."),
     "count": _count("How often that was."),
     "code": _count("The code of the reply."),
@@ -174,6 +176,7 @@ REQUIRED: Final[dict[Event, tuple[str, ...]]] = {
     ),
     Event.AUTH_REFUSED: (*_OF_SESSION, "mechanism", "code"),
     Event.REPAIR: ("session", "repair", "phase"),
+    Event.SEEN: ("session", "violation", "phase"),
     Event.REPEATS: ("repair", "receiver", "count"),
     Event.LOST: ("lines",),
 }

@@ -22,7 +22,9 @@ _REMARKABLE: Final = (EARLY, LATE, OWN, UNASKED)
 
 def ladder_of(record: SessionRecord) -> Ladder:
     """What went over both legs, with the seconds at the left and the octets behind what was said."""
-    repairs = ", ".join(str(each) for each in record.repairs) or "nothing was repaired"
+    repairs = ", ".join(map(str, record.repairs)) or ("only observed" if record.observed else "nothing was repaired")
+    if record.seen:
+        repairs += f"; seen: {', '.join(map(str, record.seen))}"
     title = (
         f"Session {record.id} of {began_at(record)}, {record.seconds:.3f} s: {shown_address(record.sender)} to "
         f"{shown_address(record.receiver)}; {repairs}; ended by {record.ended_by} in "
@@ -65,8 +67,8 @@ def _words(entry: Entry) -> tuple[str, str]:
             return f"{shown(entry.text)} ({entry.octets:,})", entry.remark
         case Kind.CONNECTION:
             return "connects", ""
-        case Kind.REPAIR:
-            return f"repair: {entry.violation}", shown(entry.text)
+        case Kind.REPAIR | Kind.SEEN:
+            return f"{entry.kind}: {entry.violation}", shown(entry.text)
         case Kind.FIN | Kind.RST:
             return entry.kind.value, ""
         case Kind.DROPPED:

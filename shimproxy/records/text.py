@@ -53,6 +53,7 @@ _BLOCKS = re.compile(r"(\d{1,18}) blocks? until (\d{1,9}\.\d{6})", re.ASCII).ful
 _CONNECTION = re.compile(r"connection (\d{1,9})", re.ASCII).fullmatch
 _ESCAPED = re.compile(r"(?:[^\\]|\\[\\nrt]|\\x[0-9a-f]{2})*").fullmatch
 _CONTENT, _CONTENT_CUT = "            | ", "            |-"
+_OF_VIOLATIONS: Final = frozenset({Kind.REPAIR, Kind.SEEN})
 _VIOLATIONS = {str(violation): violation for violation in Violation}
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z").fullmatch
 _TIME = "%Y-%m-%dT%H:%M:%S"
@@ -101,6 +102,8 @@ def _header(record: SessionRecord) -> Iterator[tuple[str, str]]:
         yield name, str(getattr(record, field))
     yield "TLS", f"{record.sender_tls}/{record.receiver_tls}"
     yield "repairs", ",".join(f"{each}:{count}" for each, count in record.repairs.items()) or "none"
+    if record.observed or record.seen:
+        yield "seen", ",".join(f"{each}:{count}" for each, count in record.seen.items()) or "none"
     yield "ended", f"{record.ended_by}/{record.ended_in}"
 
 
@@ -223,6 +226,8 @@ class _Reader:
             setattr(record, field, int(self._number_of(self._value(name))))
         record.sender_tls, record.receiver_tls = self._pair(self._value("TLS"))
         record.repairs = self._repairs(self._value("repairs"))
+        if self._number < len(self._lines) and self._lines[self._number].startswith("seen "):
+            record.seen, record.observed = self._repairs(self._value("seen")), True
         record.ended_by, record.ended_in = self._pair(self._value("ended"))
         return record
 
@@ -300,11 +305,11 @@ class _Reader:
                 entry.blocks, entry.until_seconds = int(blocks[1]), float(blocks[2])
             elif connection := _CONNECTION(word):
                 entry.connection = int(connection[1])
-            elif entry.kind is Kind.REPAIR:
+            elif entry.kind in _OF_VIOLATIONS:
                 name, _, entry.remark = word.partition(" in ")
                 entry.violation = self._violation(name)
             else:
                 entry.remark = word
-        if _entry_line(entry) != line or (entry.kind is Kind.REPAIR) != (entry.violation is not None):
+        if _entry_line(entry) != line or (entry.kind in _OF_VIOLATIONS) != (entry.violation is not None):
             raise self._wrong("not in the form of a record")
         return entry

@@ -248,6 +248,7 @@ async def serve(
         raise SettingsError("listen: no address to listen on; write HOST:PORT, as in 127.0.0.1:2525, or give listeners")
     sockets = dict.fromkeys(listeners or (), Listener(Address("", 0)))
     Journal().sender_tls(settings.sender_tls_of_all)
+    Journal().observing(settings.observed_at)
     try:
         check_block(settings)
         check_records(settings)

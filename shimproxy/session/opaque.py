@@ -19,6 +19,8 @@ from shimproxy.net.tap import Ended
 from shimproxy.session.phase import SessionPhase
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shimproxy.net.leg import Leg
     from shimproxy.session.policy import Policy
     from shimproxy.session.receiver import Receiver
@@ -28,13 +30,20 @@ if TYPE_CHECKING:
 
 
 @attrs.define(eq=False)
-class _Direction:
+class OneWay:
     """What goes from one leg to the other."""
 
     source: Leg
     target: Leg
+    said: Callable[[bytes], None] | None = None
+    """Is told of all octets before they are passed on; what it raises ends the relay."""
+    undecided: Callable[[], int] | None = None
+    """How many of the octets that were told of last are not to be passed on before others come."""
+    ended: Callable[[Ended], None] | None = None
+    """Is told how the source has ended, before that is passed on."""
     over: bool = False
     _held: bytes = b""
+    _kept: bytes = b""
 
     def move(self) -> bool:
         """Pass on what can be passed on without a wait; whether that was anything. Raises LegBroken."""
@@ -46,13 +55,25 @@ class _Direction:
         if octets is None:
             return False
         if octets:
-            self._held = octets[self.target.send_now(octets) :]
+            self.take(octets)
         else:
             self.over = True
+            if self.ended:
+                self.ended(self.source.ended or Ended.FIN)
             if self.source.ended is Ended.RST:
                 raise LegBroken(self.source.name, "reset by the peer")
             self.target.half_close()
         return True
+
+    def take(self, octets: bytes) -> None:
+        """Pass on octets of the source, as far as the target takes them at once. Raises LegBroken."""
+        if self.said:
+            self.said(octets)
+        if self.undecided:
+            octets, self._kept = self._kept + octets, b""
+            if count := self.undecided():
+                octets, self._kept = octets[:-count], octets[-count:]
+        self._held = octets[self.target.send_now(octets) :] if octets else b""
 
     @property
     def held(self) -> bool:
@@ -71,28 +92,29 @@ async def take_over(
     if events.tracer:
         events.tracer.passes_unread()
     try:
-        await relay(sender.leg, receiver.leg, policy.deadlines.opaque)
+        ways = [OneWay(sender.leg, receiver.leg), OneWay(receiver.leg, sender.leg)]
+        await relay(ways, policy.deadlines.opaque, "TLS that passes unread")
     except (LegBroken, DeadlinePassed, Interrupted):
         sender.leg.reset()
         receiver.leg.reset()
 
 
-async def relay(sender: Leg, receiver: Leg, idle_seconds: float) -> None:
-    """Pass octets both ways until both directions have ended.
+async def relay(directions: list[OneWay], idle_seconds: float, what: str) -> None:
+    """Pass octets both ways until both directions have ended; `what` it is that passes.
 
     Raises LegBroken once one of the peers has reset its leg, DeadlinePassed once both were silent for that long,
-    Interrupted.
+    Interrupted, and what a direction's `said` does.
     """
-    directions = [_Direction(sender, receiver), _Direction(receiver, sender)]
-    watch = sender.watch
-    watch.allow(idle_seconds, "TLS that passes unread")
+    one = directions[0].source
+    watch = one.watch
+    watch.allow(idle_seconds, what)
     while directions := [each for each in directions if not each.over]:
         if any([each.move() for each in directions]):
-            watch.allow(idle_seconds, "TLS that passes unread")
+            watch.allow(idle_seconds, what)
             if watch.stretched():
                 await watch.pause()
         else:
-            await sender.any_of(
+            await one.any_of(
                 [each.source for each in directions if not each.held],
                 [each.target for each in directions if each.held],
             )

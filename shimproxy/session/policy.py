@@ -10,7 +10,7 @@ import attrs
 from shimproxy.session.limits import Deadlines, Limits
 from shimproxy.session.replies import EARLY_SUCCESS
 from shimproxy.session.setting import Group, setting
-from shimproxy.smtp.command import REFUSED, REFUSED_IN_LMTP, CommandReader
+from shimproxy.smtp.command import NEVER_LET_THROUGH, REFUSED, REFUSED_IN_LMTP, CommandReader
 from shimproxy.smtp.newlines import Newlines
 
 if TYPE_CHECKING:
@@ -45,6 +45,14 @@ class ReceiverTls(enum.StrEnum):
     """By STARTTLS, or not at all."""
     IMPLICIT = "implicit"
     """From the first octet on."""
+
+
+class Repairs(enum.StrEnum):
+    """What is done about violations."""
+
+    REPAIR = "repair"
+    OBSERVE = "observe"
+    """They are told as they are seen, and octets pass as they come."""
 
 
 class EarlyTalk(enum.StrEnum):
@@ -97,6 +105,16 @@ class SessionSettings:
         metadata=setting("lmtp", Group.ROUTE, "speak LMTP on both sides, with a reply for each recipient of a mail"),
     )
     """Senders and the receiver say LHLO (RFC 2033)."""
+    repairs: Repairs = attrs.field(
+        default=Repairs.REPAIR,
+        converter=Repairs,
+        metadata=setting(
+            "repairs",
+            Group.MAIL,
+            "repair violations; or observe them: octets pass as through a plain TCP proxy, and each violation is "
+            "logged, counted and recorded as seen",
+        ),
+    )
     early_talk: EarlyTalk = attrs.field(
         default=EarlyTalk.HOLD,
         converter=EarlyTalk,
@@ -203,6 +221,8 @@ class Policy(SessionSettings):
 
     def command_reader(self) -> CommandReader:
         """What reads a sender's commands."""
+        if self.repairs is Repairs.OBSERVE:
+            return CommandReader(self.limits.command_octets, Newlines.PASS, refused=NEVER_LET_THROUGH)
         refused = REFUSED_IN_LMTP if self.lmtp else REFUSED
         if self.hidden:
             refused |= self.hidden.keywords

@@ -120,8 +120,8 @@ class ReceiverConnector:
             if self.receiver:
                 self.receiver.give_up()
 
-    async def _greeting_of_next(self) -> Reply | None:
-        """The greeting of the next receiver; None if the same one has to be dialled again."""
+    async def dial(self) -> Receiver:
+        """Dial the next receiver, which is not heard yet. Raises NoReceiver, Interrupted."""
         events, deadlines = self.events, self.policy.deadlines
         record = events.record
         try:
@@ -141,7 +141,6 @@ class ReceiverConnector:
             events.reply_times.begin()
         record.receiver, record.receiver_tls = leg.peer, leg.tls_version
         receiver = self.receiver
-        is_first = receiver is None
         if receiver:
             self.security.forget_login()
             receiver.begin_anew(leg)
@@ -152,6 +151,14 @@ class ReceiverConnector:
             events.tracer.follow_receiver(leg, partial(getattr, receiver.replies, "unread"))
         if not await self.security.secure_at_once(leg):
             raise NoReceiver(RECEIVER_NOT_SECURE, kind="tls")
+        return receiver
+
+    async def _greeting_of_next(self) -> Reply | None:
+        """The greeting of the next receiver; None if the same one has to be dialled again."""
+        events, deadlines = self.events, self.policy.deadlines
+        is_first = self.receiver is None
+        receiver = await self.dial()
+        leg = receiver.leg
         # The sender waits as long as this for a greeting, too: where there are others, there is no time for each.
         seconds = min(deadlines.connect, deadlines.greeting) if self.route.has_more else deadlines.greeting
         waited_for = ""
@@ -302,7 +309,7 @@ class ReceiverConnector:
             else:
                 if reply and reply.kind == 2 and pending.capabilities.offers_as_before(reply):
                     return done
-                self._note_difference(hello, reply)
+                _note_difference(self.events, hello, reply)
             if (reply is None or reply.kind != 2) and not (reply and self._tells_sender):
                 self.route.was_of_no_use(told=self._tells_sender)
             receiver.give_up()
@@ -310,11 +317,12 @@ class ReceiverConnector:
                 raise NoReceiver(reply if reply and reply.code == 421 else NOT_AS_BEFORE)
             await self._another()
 
-    def _note_difference(self, hello: Command, reply: Reply | None) -> None:
-        """The receiver has not said to the sender's hello what it was to say."""
-        said = reply.octets if reply else b""
-        if reply and reply.kind == 2:
-            self.events.repaired(Violation.NOT_AS_BEFORE, reason="its capabilities have changed", said=said)
-        else:
-            reason = f"reply to {hello.verb}" if reply else f"lost at {hello.verb}"
-            self.events.repaired(Violation.NOT_AS_BEFORE, reason=reason, said=said)
+
+def _note_difference(events: SessionEvents, hello: Command, reply: Reply | None) -> None:
+    """The receiver has not said to the sender's hello what it was to say."""
+    said = reply.octets if reply else b""
+    if reply and reply.kind == 2:
+        events.repaired(Violation.NOT_AS_BEFORE, reason="its capabilities have changed", said=said)
+    else:
+        reason = f"reply to {hello.verb}" if reply else f"lost at {hello.verb}"
+        events.repaired(Violation.NOT_AS_BEFORE, reason=reason, said=said)

@@ -31,6 +31,8 @@ class Repair:
     """Figures and words of this case; what a peer sent is in octets, for the reader to escape."""
     minor: bool = False
     """Whether it is somebody's habit, and nothing can come of it: it is told, and nobody is warned."""
+    observed: bool = False
+    """Whether it was only seen: what the peer did was passed on as it came."""
 
 
 class Counted(Protocol):
@@ -59,6 +61,10 @@ def _by_violation(record: SessionRecord) -> Iterator[tuple[tuple[str, ...], int]
 def _by_tls(record: SessionRecord) -> Iterator[tuple[tuple[str, ...], int]]:
     for leg, version in (("sender", record.sender_tls), ("receiver", record.receiver_tls)):
         yield (leg, "none" if version == "-" else version), 1
+
+
+def _by_violation_seen(record: SessionRecord) -> Iterator[tuple[tuple[str, ...], int]]:
+    return (((violation.value, record.receiver), count) for violation, count in record.seen.items())
 
 
 _OCTETS: Final = "Octets on the legs, as seen from shimproxy."
@@ -119,6 +125,17 @@ class SessionRecord:
             labelled=_by_violation,
         ),
     )
+    seen: Counter[Violation] = attrs.field(
+        factory=lambda: Counter.__new__(Counter),
+        metadata=counter(
+            "violations_seen_total",
+            "Violations that shimproxy saw and passed on, as it observes them, by catalogue name and receiver.",
+            by=("violation", "receiver"),
+            labelled=_by_violation_seen,
+        ),
+    )
+    observed: bool = False
+    """Whether the session was observed, and its octets passed as they came."""
     minor_repairs: int = 0
     """How many of these are minor."""
     sender_tls: str = attrs.field(
@@ -165,8 +182,8 @@ class SessionRecord:
 
     @property
     def is_remarkable(self) -> bool:
-        """Whether anything was repaired that is not minor."""
-        return bool(self.repairs) and self.repairs.total() > self.minor_repairs
+        """Whether anything was repaired, or seen, that is not minor."""
+        return bool(self.repairs or self.seen) and self.repairs.total() + self.seen.total() > self.minor_repairs
 
     def count_octets(self, sender: Counted, receiver: Counted | None) -> None:
         """Take over what both sides have counted; there may have been no receiver."""

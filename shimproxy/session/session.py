@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import attrs
 import trio
@@ -27,9 +27,10 @@ from shimproxy.session.command_stream import CommandStream
 from shimproxy.session.commands import Commands, secure_sender
 from shimproxy.session.early_talk import instead_of_greeting, instead_of_tls
 from shimproxy.session.hello import Hellos
+from shimproxy.session.observed import ObservedRelay, first_receiver
 from shimproxy.session.pending import PendingReplies
 from shimproxy.session.phase import SessionPhase, conduct
-from shimproxy.session.policy import SenderTls
+from shimproxy.session.policy import Repairs, SenderTls
 from shimproxy.session.quota import Quota
 from shimproxy.session.receiver_connector import NoReceiver, ReceiverConnector
 from shimproxy.session.receiver_parting import hurry_lingering, note_departure, part_from_receiver, wait_for_lingering
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
     from shimproxy.session.sender import Sender
     from shimproxy.session.session_events import SessionEvents
     from shimproxy.smtp.reply import LocalReply, Reply
+
+
+_OBSERVE: Final = Repairs.OBSERVE  # from the class it takes ten times as long, in Python 3.11
 
 
 @attrs.define(eq=False)
@@ -77,6 +81,8 @@ class Session:
     """Once the sender is greeted."""
     _stream: CommandStream | None = None
     """Once the sender is greeted."""
+    _relay: ObservedRelay | None = None
+    """Once there is a receiver, where the session is only observed."""
 
     def __attrs_post_init__(self) -> None:
         self._watch = self.sender.leg.watch
@@ -115,6 +121,8 @@ class Session:
     async def _converse_and_part(self) -> None:
         try:
             try:
+                if self.policy.repairs is _OBSERVE:
+                    await self._observe()
                 await (await self._greet()).serve()
             except SessionEnded as end:
                 await self._end(end)
@@ -182,7 +190,9 @@ class Session:
 
     def stop_when_idle(self) -> None:
         """End the session with a 421 as soon as no transaction is open."""
-        if self._stream:
+        if self._relay:
+            self._relay.stop()
+        elif self._stream:
             self._stream.stop()
         else:
             self._watch.interrupt()
@@ -193,10 +203,24 @@ class Session:
         if self.receiver:
             hurry_lingering(self.receiver)
 
+    # -- without a repair
+
+    async def _observe(self) -> NoReturn:
+        """Pass octets on as they come. Raises NoReceiver, SessionEnded, DeadlinePassed, Interrupted."""
+        self.events.observes = self.events.record.observed = True
+        await self._admit()
+        receiver = await first_receiver(self._connector)
+        self._relay = ObservedRelay(self.sender, receiver, self.events, self.policy)
+        await self._relay.run()
+        raise SessionEnded(Closing.BY_SENDER)
+
     # -- greeting
 
-    async def _greet(self) -> Commands:
-        """Connect and relay the greeting. Raises NoReceiver if there is none, SessionEnded, Interrupted."""
+    async def _admit(self) -> None:
+        """Find out who the sender is, and go over to TLS where it begins with that.
+
+        Raises SessionEnded, DeadlinePassed, Interrupted.
+        """
         sender, events = self.sender, self.events
         if self.origin:
             await self.origin.begin(sender.leg, self.policy.deadlines.proxy_header)
@@ -206,6 +230,11 @@ class Session:
             await secure_sender(self._security)
         if self.origin:
             self.origin.settle(sender.leg.sock)
+
+    async def _greet(self) -> Commands:
+        """Connect and relay the greeting. Raises NoReceiver if there is none, SessionEnded, Interrupted."""
+        sender, events = self.sender, self.events
+        await self._admit()
         reply = await self._connector.greeting()
         receiver = self.receiver
         assert receiver is not None

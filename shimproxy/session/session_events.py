@@ -84,6 +84,8 @@ class SessionEvents:
     """That of the last AUTH."""
     secret: bool = False
     """Whether what is said may belong to AUTH."""
+    observes: bool = False
+    """Whether violations are only seen, as octets pass as they come."""
 
     def __attrs_post_init__(self) -> None:
         self._observed = self.observer.wants_dialogue
@@ -169,15 +171,15 @@ class SessionEvents:
         """Count a repair and tell of it."""
         if self.secret:
             detail = {name: b"..." if isinstance(value, bytes) else value for name, value in detail.items()}
-        self._tell(Repair(violation, self._label, detail))
+        self._tell(Repair(violation, self._label, detail, observed=self.observes))
 
     def repaired_a_habit(self, violation: Violation, **detail: int | str) -> None:
         """Count a minor repair and tell of it."""
-        self._tell(Repair(violation, self._label, {**detail}, minor=True))
+        self._tell(Repair(violation, self._label, {**detail}, minor=True, observed=self.observes))
 
     def _tell(self, repair: Repair) -> None:
         record = self.record
-        record.repairs[repair.violation] += 1
+        (record.seen if repair.observed else record.repairs)[repair.violation] += 1
         record.minor_repairs += repair.minor
         if len(record.first_repairs) < MOST_REPAIRS_KEPT:
             record.first_repairs.append(repair)

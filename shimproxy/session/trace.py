@@ -45,6 +45,8 @@ class Kind(enum.StrEnum):
     FIN = "FIN"
     RST = "RST"
     REPAIR = "repair"
+    SEEN = "seen"
+    """A violation that was passed on as it came."""
 
 
 @attrs.define
@@ -145,7 +147,7 @@ class TraceNotes:
 
 
 def _is_repair(note: Note | Entry) -> bool:
-    return isinstance(note, Entry) and note.kind is Kind.REPAIR
+    return isinstance(note, Entry) and note.violation is not None
 
 
 def kept_of(text: bytes) -> bytes:

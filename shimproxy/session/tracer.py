@@ -54,6 +54,7 @@ _TLS: Final = Kind.TLS
 _FIN: Final = Kind.FIN
 _RST: Final = Kind.RST
 _REPAIR: Final = Kind.REPAIR
+_SEEN: Final = Kind.SEEN
 _PEERS_FIN: Final = Ended.FIN
 
 
@@ -129,7 +130,8 @@ class Tracer:
         """A violation was repaired."""
         details = [b"%s=%s" % (name.encode(), _word(value)) for name, value in repair.detail.items()]
         text = kept_of(b" ".join(details))
-        self.notes.notes.append(Entry(self.seconds, SHIM, SHIM, _REPAIR, 0, text, repair.phase, repair.violation))
+        kind = _SEEN if repair.observed else _REPAIR
+        self.notes.notes.append(Entry(self.seconds, SHIM, SHIM, kind, 0, text, repair.phase, repair.violation))
         self.notes.bound()
 
     def finish(self) -> None:
@@ -158,8 +160,8 @@ class LegTrace:
     _unread: Callable[[], bytes] = attrs.field(repr=False)
     _loose_octets: int = 0
     """What was received and is not in a note."""
-    _to_be_sent: list[tuple[bytes, int, str]] = attrs.field(factory=list)
-    """Text, octets and remark of what is to be sent."""
+    _to_be_sent: list[tuple[bytes | None, int, str]] = attrs.field(factory=list)
+    """Text, octets and remark of what is to be sent; no text of what is to pass without being said."""
     _sent_octets: int = 0
     """Of the first one of these."""
     passed_out: Entry | None = None
@@ -189,6 +191,15 @@ class LegTrace:
         while octets and to_be_sent:
             text, whole_octets, remark = to_be_sent[0]
             left_octets = whole_octets - self._sent_octets
+            if text is None:
+                part_octets = min(octets, left_octets)
+                self.passed_out = self._passed(self._to_peer, part_octets)
+                self._sent_octets += part_octets
+                octets -= part_octets
+                if part_octets == left_octets:
+                    self._sent_octets = 0
+                    del to_be_sent[0]
+                continue
             if octets < left_octets:
                 self._sent_octets += octets
                 return
@@ -236,6 +247,10 @@ class LegTrace:
     def gives(self, text: bytes, octets: int, remark: str = "") -> None:
         """The peer is to be given a command or a reply, so many octets long, once it takes them."""
         self._to_be_sent.append((text if len(text) <= _LONG_OCTETS else kept_of(text), octets, remark))
+
+    def passes(self, octets: int) -> None:
+        """The peer is to be given that much without its being said, among what is."""
+        self._to_be_sent.append((None, octets, ""))
 
     def connects(self, whom: str) -> None:
         """The leg was opened."""
@@ -297,7 +312,8 @@ class LegTrace:
     def _cut_short(self) -> None:
         if self._sent_octets:
             text, _, _ = self._to_be_sent[0]
-            self._note(self._to_peer, self._given, self._sent_octets, text, IN_PART)
+            if text is not None:
+                self._note(self._to_peer, self._given, self._sent_octets, text, IN_PART)
             self._sent_octets = 0
         self._to_be_sent.clear()
 

@@ -51,6 +51,8 @@ HELLOS = frozenset({Verb.HELO, Verb.EHLO, Verb.LHLO})
 GROUPED: Final = frozenset({Verb.MAIL, Verb.RCPT, Verb.RSET})
 """What a sender may go on after without the reply (RFC 2920 section 3.1); mail data are the other."""
 _FOR_NO_RECEIVER: Final = NEVER_OFFERED | {b"PROXY"}  # which says who the sender is, as XCLIENT does
+NEVER_LET_THROUGH: Final = frozenset({b"XCLIENT", b"XFORWARD", b"PROXY"})
+"""Words of the commands by which a sender says who it is, to a receiver that may trust shimproxy's address."""
 REFUSED: Final = _FOR_NO_RECEIVER | {b"LHLO"}
 """Words of the commands that no receiver is given."""
 REFUSED_IN_LMTP: Final = _FOR_NO_RECEIVER | {b"HELO", b"EHLO"}

@@ -348,7 +348,9 @@ def status(**changes: Any) -> Status:
     given = Status(
         version="1.2.3",
         receiver="192.0.2.7:25",
-        listening=[ServedListener(("127.0.0.1:2525",), ("192.0.2.7:25",), "opaque", "off", ("lf-only-devices",))],
+        listening=[
+            ServedListener(("127.0.0.1:2525",), ("192.0.2.7:25",), "opaque", "off", False, ("lf-only-devices",))
+        ],
         started_at=history.started_at,
         serves=True,
         stopping=False,
@@ -376,6 +378,26 @@ def test_the_page_says_what_is_so() -> None:
         assert words in text
     assert "Nothing yet." in page.rendered(status(recent=[], habits={}))
     assert "stopping" in page.rendered(status(stopping=True))
+
+
+def test_the_page_says_where_shimproxy_observes_and_what_was_seen() -> None:
+    made = record()
+    made.observed, made.seen[Violation.EARLY_REPLY] = True, 2
+    made.first_repairs.append(Repair(Violation.EARLY_REPLY, "mail data", {"reply": HOSTILE}, observed=True))
+    sut = Metrics()
+    sut.ended(made)
+    history = Totals()
+    history.repaired(repaired_session(made))
+    listener = ServedListener(("127.0.0.1:2525",), ("192.0.2.7:25",), "opaque", "off", True, ())
+    text = page.rendered(
+        status(listening=[listener], figures=sut.counted, recent=[*history.recent], habits=history.habits(sut.counted))
+    )
+    assert "<strong>OBSERVING</strong>" in text
+    assert "passed on as it came (observed)" in text
+    assert "<dt>violations seen</dt><dd>2</dd>" in text
+    assert "early-reply (seen)" in text
+    assert "OBSERVING" in listener.words
+    assert "OBSERVING" not in page.rendered(status())
 
 
 def test_the_page_shows_each_listener_with_its_receivers_and_flags(receiver: FaultyReceiver, tmp_path: Path) -> None:

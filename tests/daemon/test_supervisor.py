@@ -530,6 +530,26 @@ def test_a_stop_in_the_midst_of_an_upgrade_is_a_stop(mails: int, receiver: Fault
         assert run.process.wait(SECONDS) == 0
 
 
+@pytest.mark.once
+def test_a_reload_switches_to_repair_and_an_observed_session_keeps_what_it_began_with(
+    receiver: FaultyReceiver, tmp_path: Path
+) -> None:
+    """XCLIENT ends a session that is observed, and is refused within one that is repaired."""
+
+    def repairs() -> bool:
+        with Session(run.ports[0]) as session:
+            session.sock.sendall(b"XCLIENT ADDR=192.0.2.1\r\n")
+            return session.file.readline().startswith(b"502 ")
+
+    with running(tmp_path, settings(receiver, 'repairs = "observe"\n')) as run, Session(run.ports[0]) as observed:
+        assert "octets pass as they come" in run.log
+        assert "OBSERVING" in run.log or not repairs()
+        run.reload(settings(receiver))
+        poll(repairs, "a session that is repaired")
+        observed.mail()
+        observed.say(b"XCLIENT ADDR=192.0.2.1", b"421")
+
+
 @pytest.mark.parametrize("change", [signal.SIGHUP, signal.SIGUSR2], ids=["reload", "upgrade"])
 def test_nothing_is_changed_during_a_stop(change: signal.Signals, receiver: FaultyReceiver, tmp_path: Path) -> None:
     with running(tmp_path, settings(receiver)) as run, Session(run.ports[0]) as busy:

@@ -29,7 +29,7 @@ from shimproxy.session.capabilities import Capabilities
 from shimproxy.session.counter import counters_of
 from shimproxy.session.keywords import KEYWORDS
 from shimproxy.session.limits import Deadlines, Limits
-from shimproxy.session.policy import EarlyTalk, ReceiverTls, SessionSettings
+from shimproxy.session.policy import EarlyTalk, ReceiverTls, Repairs, SessionSettings
 from shimproxy.session.record import SessionRecord
 from shimproxy.session.setting import settings_of
 from shimproxy.smtp.catalogue import Violation
@@ -98,6 +98,7 @@ def test_a_setting_of_sessions_comes_to_every_policy_as_it_was_given() -> None:
         "early_talk": EarlyTalk.REFUSE,
         "newlines": Newlines.PASS,
         "receiver_tls": ReceiverTls.REQUIRED,
+        "repairs": Repairs.REPAIR,  # for it is the receiver's TLS that can't be observed
     }
     for field in attrs.fields(SessionSettings):
         if field.name not in given:

@@ -35,7 +35,7 @@ from shimproxy.help.explain.stage import LoopOfOne, Stage
 from shimproxy.net.errors import TlsFailed
 from shimproxy.session.connection_origin import OriginPolicy
 from shimproxy.session.limits import Limits
-from shimproxy.session.policy import EarlyTalk, Login, Policy, ReceiverTls, SenderTls, Sizes
+from shimproxy.session.policy import EarlyTalk, Login, Policy, ReceiverTls, Repairs, SenderTls, Sizes
 from shimproxy.smtp.ehlo import Hidden, HiddenKeyword
 from shimproxy.smtp.newlines import Newlines
 from shimproxy.smtp.rewrite import Rewrite
@@ -56,6 +56,7 @@ _SWITCHES: Final = {"with": "true", "without": "false"}
 _VALUES: Final[dict[str, Callable[[str], object]]] = {
     "early_talk": EarlyTalk,
     "newlines": Newlines,
+    "repairs": Repairs,
     "receiver_tls": ReceiverTls,
     "sender_tls": SenderTls,
 }

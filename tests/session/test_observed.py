@@ -1,0 +1,359 @@
+"""Sessions that are only observed: octets in are octets out, whatever they are, and what is seen is told."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+import trio
+
+from shimproxy import Repairs, Violation
+from shimproxy.config.sources import Sources
+from shimproxy.faulty.outcome import Believed
+from shimproxy.faulty.receiving import HOST
+from shimproxy.help.explain.transcript import Transcript, line_octets
+from shimproxy.session.limits import Deadlines
+from shimproxy.session.policy import Policy
+from shimproxy.smtp.newlines import Newlines
+from tests.blocks import blocks
+from tests.config.test_settings import settings
+from tests.memory import Stage, staged, up_to_mail_data
+from tests.peers.mail import LARGE
+from tests.peers.postfix import MAILBOX_DOMAIN, postfix
+from tests.peers.processes import need, poll, run
+from tests.peers.programs import swaks
+from tests.peers.shim import shim
+from tests.peers.table import TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SECONDS = 60.0
+OBSERVING = Policy(repairs=Repairs.OBSERVE)
+V = Violation
+
+
+def observed(script: Callable[[Stage], Any], **more: Any) -> Stage:
+    return staged(script, policy=attrs.evolve(OBSERVING, **more))
+
+
+# -- octets in are octets out
+
+NEVER = {V.WITHHELD_COMMAND, V.NOT_SMTP, V.PLAINTEXT_BEHIND_STARTTLS, V.BARE_NEWLINE}
+
+
+def _said(transcript: Transcript) -> list[tuple[str, bytes]]:
+    """What the peers of a dialogue say, in order, up to where one of them ends."""
+    said = []
+    for line in transcript.lines:
+        if line[1:3] == "> ":
+            if line[3:] in ("[FIN]", "[RST]"):
+                break
+            if not line[3:].startswith(("[takes", "[acknowledges")):
+                said.append((line[0], line_octets(line[3:])))
+    return said
+
+
+@pytest.mark.parametrize("piece_octets", [0, 1, 7])
+@pytest.mark.parametrize("transcript", Transcript.all(), ids=lambda transcript: transcript.name)
+def test_octets_pass_both_ways_as_they_come(transcript: Transcript, piece_octets: int) -> None:
+    """What the peers of every dialogue say, which others would have repaired; the trace has each octet once."""
+    said = _said(transcript)
+
+    async def script(stage: Stage) -> None:
+        for who, octets in said:
+            await stage.feed(stage.sender if who == "S" else stage.receiver, octets, piece_octets)
+        stage.sender.feed_fin()
+        stage.receiver.feed_fin()
+        await stage.settle()
+
+    stage = observed(script)
+    assert stage.over
+    given, got = (b"".join(octets for who, octets in said if who == peer) for peer in "SR")
+    if NEVER & {*stage.repaired} and stage.receiver.got_rst:
+        assert given.startswith(bytes(stage.receiver.written))
+    else:
+        assert bytes(stage.receiver.written) == given[: len(stage.receiver.written)]
+        assert len(given) - len(stage.receiver.written) <= 7, "a command that may be one that is never let through"
+        assert bytes(stage.sender.written) == got
+    assert not stage.record.repairs
+    assert stage.record.observed
+
+
+def test_a_sender_that_takes_nothing_holds_up_its_receiver() -> None:
+    async def script(stage: Stage) -> None:
+        stage.sender.room_octets = 0
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.receiver, b"250 more\r\n")
+        assert not stage.sender.written
+        stage.sender.room_octets = 1000
+        assert stage.sender.leg is not None
+        stage.sender.leg.notice(4)
+        await stage.settle()
+
+    stage = observed(script)
+    assert bytes(stage.sender.written) == b"220 hello\r\n250 more\r\n"
+
+
+# -- what is seen
+
+
+@pytest.mark.parametrize(
+    ("replies", "seen"),
+    [
+        ([b"250 ok\r\n"], []),
+        ([b"250ok\r\n"], [V.NOT_A_REPLY]),
+        ([b"250 ok\n"], [V.REPLY_BARE_NEWLINE]),
+        ([b"354 go\r\n", b"250 ok\r\n"], [V.FURTHER_REPLY]),
+        ([b"334 go\r\n"], [V.IMPLAUSIBLE_REPLY]),
+        ([b"250 ok\r\n", b"250 ok\r\n"], [V.EXTRA_REPLY]),
+        ([b"421 bye\r\n"], []),
+    ],
+)
+def test_what_answers_a_mail_is_seen(replies: list[bytes], seen: list[Violation]) -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, b"text\r\n.\r\n")
+        for reply in replies:
+            await stage.feed(stage.receiver, reply)
+
+    stage = observed(script)
+    assert stage.repaired == seen
+    assert bytes(stage.sender.written) == b"".join(replies)
+    assert all(repair.observed for repair in stage.account.repairs)
+
+
+def test_an_early_success_is_passed_on_and_seen() -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, b"text\r\n")
+        await stage.feed(stage.receiver, b"250 ok\r\n")
+        await stage.feed(stage.sender, b"text\r\n.\r\nQUIT\r\n")
+        await stage.feed(stage.receiver, b"221 bye\r\n")
+        stage.receiver.feed_fin()
+        stage.sender.feed_fin()
+        await stage.settle()
+
+    stage = observed(script)
+    assert stage.repaired == [V.EARLY_SUCCESS]
+    assert bytes(stage.receiver.written) == b"text\r\ntext\r\n.\r\nQUIT\r\n"
+    assert f"{stage.record.ended_by}/{stage.record.ended_in}" == "sender/QUIT"
+    assert (stage.record.transactions, stage.record.accepted) == (1, 1)
+
+
+def test_a_reply_that_comes_before_the_end_has_arrived_is_early() -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        stage.receiver.acknowledges = False
+        await stage.feed(stage.sender, b"text\r\n.\r\n")
+        await stage.feed(stage.receiver, b"552 too big\r\n")
+
+    assert observed(script).repaired == [V.EARLY_REPLY]
+
+
+def test_pipelined_commands_and_chunks_are_paired_with_their_replies() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\nBDAT 5\r\na\r\n.\r")
+        await stage.feed(stage.sender, b"BDAT 7 LAST\r\n\n.\r\nx\r\nQUIT\r\n")
+        await stage.feed(stage.receiver, b"250-hi\r\n250 CHUNKING\r\n250 1\r\n250 2\r\n250 3\r\n250 4\r\n221 bye\r\n")
+        stage.sender.feed_fin()
+        stage.receiver.feed_fin()
+        await stage.settle()
+
+    stage = observed(script)
+    assert stage.repaired == []
+    assert (stage.record.transactions, stage.record.accepted) == (1, 1)
+
+
+def test_auth_is_told_nobody() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        for said, reply in (
+            (b"EHLO x", b"250-hi\r\n250 AUTH LOGIN"),
+            (b"AUTH LOGIN", b"334 VXNlcm5hbWU6"),
+            (b"c2VjcmV0MQ==", b"334 UGFzc3dvcmQ6"),
+            (b"c2VjcmV0Mg==", b"235 in"),
+            (b"AUTH PLAIN c2VjcmV0Mw==", b"503 again\r\n250 one c2VjcmV0NA=="),
+            (b"QUIT", b"221 bye"),
+        ):
+            await stage.feed(stage.sender, said + b"\r\n")
+            await stage.feed(stage.receiver, reply + b"\r\n")
+        stage.sender.feed_fin()
+        stage.receiver.feed_fin()
+        await stage.settle()
+
+    stage = observed(script)
+    assert b"c2VjcmV0Mg==" in stage.receiver.written
+    told = b"".join(octets for _, octets in stage.account.dialogue)
+    assert stage.record.trace
+    told += b"".join(entry.text for entry in stage.record.trace.entries)
+    told += repr([repair.detail for repair in stage.account.repairs]).encode()
+    assert b"c2VjcmV0" not in told
+    assert stage.repaired == [V.EXTRA_REPLY]
+
+
+def test_after_starttls_nothing_is_read() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        await stage.feed(stage.receiver, b"250-hi\r\n250 STARTTLS\r\n")
+        await stage.feed(stage.sender, b"STARTTLS\r\n")
+        await stage.feed(stage.receiver, b"220 go\r\n")
+        await stage.feed(stage.sender, b"\x16\x03\x01XCLIENT \n.\n")
+        await stage.feed(stage.receiver, b"\x16\x03\x03250ok\n")
+        stage.sender.feed_fin()
+        stage.receiver.feed_fin()
+        await stage.settle()
+
+    stage = observed(script)
+    assert stage.repaired == []
+    assert stage.receiver.written.endswith(b"\x16\x03\x01XCLIENT \n.\n")
+    assert stage.sender.written.endswith(b"\x16\x03\x03250ok\n")
+    assert stage.record.sender_tls == "opaque"
+
+
+@pytest.mark.parametrize("silent", ["receiver", "sender"])
+def test_peers_that_say_nothing_for_long_are_reset(silent: str) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        if silent == "receiver":
+            await stage.feed(stage.sender, b"NOOP\r\n")
+        await stage.pass_time(Deadlines().opaque)
+
+    stage = observed(script)
+    assert stage.repaired == [V.NO_REPLY if silent == "receiver" else V.SENDER_STALLED]
+    assert (stage.sender.got_rst, stage.receiver.got_rst) == (True, True)
+    assert bytes(stage.sender.written) == b"220 hello\r\n"
+
+
+# -- what is never let through
+
+SMUGGLED = b"MAIL FROM:<admin@b>\r\nRCPT TO:<b@c>\r\nDATA\r\nhello\r\n.\r\n"
+
+
+@pytest.mark.parametrize(
+    "end", [b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r\n.\r", b"\r.\n", b"\n.\r", b"\r\n\0.\r\n", b"\r\n.\0\r\n"]
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_no_end_of_a_mail_for_a_lax_receiver_is_let_through(end: bytes, seed: int) -> None:
+    """However it is cut: the receiver is reset before the last octet of it, and the sender has one refusal."""
+    octets, cuts = b"first" + end + SMUGGLED, random.Random(seed)
+
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        at = 0
+        while at < len(octets):
+            step = 1 if seed == 0 else cuts.randint(1, 9)
+            await stage.feed(stage.sender, octets[at : at + step])
+            at += step
+
+    stage = observed(script)
+    assert end not in bytes(stage.receiver.written)
+    assert b"MAIL" not in stage.receiver.written
+    assert stage.receiver.got_rst
+    assert bytes(stage.sender.written) == b"550 mail data with a bare CR, bare LF or NUL in them\r\n"
+    assert stage.repaired == [V.BARE_NEWLINE]
+
+
+def test_other_bare_newlines_pass_and_are_seen() -> None:
+    octets = b"a\nb\rc\0d\n..\ne\r\n.\r\n"
+
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, octets)
+        await stage.feed(stage.receiver, b"250 ok\r\n")
+
+    stage = observed(script)
+    assert bytes(stage.receiver.written) == octets
+    (seen,) = stage.account.repairs
+    assert (seen.violation, seen.detail["count"], seen.detail["newlines"]) == (V.BARE_NEWLINE, 5, "normalise")
+    assert (seen.detail["bare_lf"], seen.detail["bare_cr"], seen.detail["nul"]) == (3, 1, 1)
+
+
+def test_with_newlines_reject_none_passes_and_with_pass_all_do() -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, b"a\nb\r\n.\r\n")
+
+    stage = observed(script, newlines=Newlines.REJECT)
+    assert (bytes(stage.receiver.written), stage.receiver.got_rst) == (b"", True)
+    assert stage.sender.written.startswith(b"550 ")
+
+    async def smuggle(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, b"a\n.\nb\r\n.\r\n")
+
+    assert bytes(observed(smuggle, newlines=Newlines.PASS).receiver.written) == b"a\n.\nb\r\n.\r\n"
+
+
+@pytest.mark.parametrize("said", [b"XCLIENT ADDR=1.2.3.4\r\n", b"xforward NAME=a\r\n", b"PROXY TCP4 1.2.3.4 5 6 7\r\n"])
+@pytest.mark.parametrize("piece_octets", [0, 1, 5])
+def test_no_sender_says_who_it_is(said: bytes, piece_octets: int) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, said, piece_octets)
+
+    stage = observed(script)
+    assert bytes(stage.receiver.written) == b""
+    assert b"421 " in stage.sender.written
+
+
+# -- settings
+
+
+def test_a_listener_of_the_page_observes_and_the_other_repairs(tmp_path: Path) -> None:
+    file = tmp_path / "shimproxy.toml"
+    file.write_text(blocks("observe", "settings-file")["settings-file"])
+    found = Sources.gather({}, {}, str(file)).settings()
+    assert [found.of(listener).repairs for listener in found.listen] == [Repairs.REPAIR, Repairs.OBSERVE]
+    assert found.observed_at == ("0.0.0.0:2525",)
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ({"receiver_tls": "required"}, "receiver_tls is required; set it to off or implicit, or set repairs to repair"),
+        ({"xclient": True}, "xclient is on; turn it off, or set repairs to repair"),
+        ({"login_user": "u", "login_secret": "s", "login_in_clear": True}, "login_user is given; remove it, or set"),
+        ({"listen": "127.0.0.1:0,lf-only-devices"}, "listener 127.0.0.1:0: what lf-only-devices send is always made"),
+    ],
+)
+def test_settings_that_change_octets_are_refused(more: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        settings(repairs="observe", **more)
+
+
+# -- real programs
+
+
+@pytest.mark.once
+async def test_a_mail_of_swaks_passes_to_postfix_and_nothing_is_seen() -> None:
+    with trio.fail_after(SECONDS), postfix() as receiver:
+        before = receiver.count("contents")
+        async with shim(receiver.port, repairs="observe") as between:
+            where = ["--server", HOST, "--port", str(between.port), "--helo", "swaks.example"]
+            what = ["--from", "a@sender.example", "--to", f"contents@{MAILBOX_DOMAIN}"]
+            ended = await trio.to_thread.run_sync(run, [need("swaks"), *where, *what])
+            await between.watcher.sessions_ended()
+        poll(lambda: receiver.count("contents") > before, "a mail stored")
+    assert ended.status == 0, ended.account
+    assert between.watcher.repairs == []
+    (record,) = between.watcher.ended_sessions
+    assert (record.observed, record.transactions, record.accepted) == (True, 1, 1)
+
+
+@pytest.mark.once
+async def test_what_would_be_repaired_is_seen_while_swaks_fares_as_without_shimproxy() -> None:
+    row = TABLE["early-552-drains"]
+    with trio.fail_after(SECONDS), row.start() as receiver:
+        async with shim(receiver.port, row.deadlines, repairs="observe") as between:
+            outcome = await trio.to_thread.run_sync(swaks, between.port, LARGE)
+            await between.watcher.sessions_ended()
+    assert outcome.believed is not Believed.DELIVERED
+    (record,) = between.watcher.ended_sessions
+    assert V.EARLY_REPLY in record.seen
+    assert not record.repairs
