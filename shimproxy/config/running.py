@@ -117,6 +117,14 @@ class RunningSettings:
             metavar="NETWORK",
         ),
     )
+    reload_certificates: bool = attrs.field(
+        default=False,
+        metadata=setting(
+            "reload-certificates",
+            Group.RUNNING,
+            "load certificates, keys and CA certificates again when their files change, without SIGHUP",
+        ),
+    )
     grace_seconds: float = attrs.field(
         default=30.0,
         validator=not_negative,

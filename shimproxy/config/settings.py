@@ -137,6 +137,7 @@ class Settings(RunningSettings, SessionSettings, TlsSettings, MailSettings, Rout
                 required=(said or how is not ReceiverTls.OPPORTUNISTIC) if verified is None else verified,
             ),
             self.files_read,
+            self.key_log,
         )
 
     def __attrs_post_init__(self) -> None:

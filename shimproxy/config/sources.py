@@ -109,6 +109,11 @@ class Sources:
                     read.files[given.texts[-1]] = octets
         return read
 
+    def changed_files(self) -> dict[str, bytes]:
+        """The files that have other contents now than were read, with these; one that can't be read is none."""
+        now = {file: _contents(file) for file in self.files}
+        return {file: octets for file, octets in now.items() if octets is not None and octets != self.files[file]}
+
     @classmethod
     def of_json(cls, told: Mapping[str, Any]) -> Sources:
         """What `as_json` gave, perhaps of another version."""

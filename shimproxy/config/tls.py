@@ -112,6 +112,18 @@ class TlsSettings:
     login_in_clear: bool = attrs.field(
         default=False, metadata=setting("login-in-clear", Group.TLS, "allow the login without TLS")
     )
+    key_log: Path | None = attrs.field(
+        default=None,
+        converter=converters.file,
+        metadata=setting(
+            "key-log",
+            Group.TLS,
+            "write the keys of TLS sessions with senders and receivers into this file, to decrypt a capture of them "
+            "(dangerous); only its owner may be able to read it",
+            metavar="FILE",
+        ),
+    )
+    """As NSS and Wireshark read it."""
     files_read: Mapping[Path, bytes] = attrs.field(factory=dict, repr=False)
     """What was read of the certificate, the key and the authorities before: it is used, whatever became of the file."""
 
@@ -124,4 +136,4 @@ class TlsSettings:
         """The TLS of a listener's senders, if it is terminated here. Raises TlsUnusable."""
         if self.certificate is None:
             return None
-        return sender_context(self.certificate, self.key, listener.least_tls, self.files_read)
+        return sender_context(self.certificate, self.key, listener.least_tls, self.files_read, self.key_log)

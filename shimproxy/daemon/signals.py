@@ -12,12 +12,15 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
+from shimproxy.daemon.certificates import CertificateWatch
 from shimproxy.daemon.supervisor import SIGNALS, Supervisor
+from shimproxy.observe.journal import Journal
 from shimproxy.program.process import allow_many_files
 
 if TYPE_CHECKING:
@@ -76,7 +79,7 @@ class Changes:
     _receive: trio.MemoryReceiveChannel[_Change] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._send, self._receive = trio.open_memory_channel(2)
+        self._send, self._receive = trio.open_memory_channel(3)
 
     def ask_for(self, change: _Change) -> None:
         """Have it made, after those that were asked for before."""
@@ -96,8 +99,10 @@ class Changes:
         """Start, and make the changes that are asked for, until cancelled."""
         await self.supervisor.start()
         self._started.set()
+        load = partial(self.ask_for, self.supervisor.reload_certificates)
+        self.supervisor.nursery.start_soon(CertificateWatch(self.supervisor.in_force, Journal(), load).run)
         async for change in self._receive:
-            reloads = change == self.supervisor.reload
+            reloads = change in (self.supervisor.reload, self.supervisor.reload_certificates)
             if reloads:
                 await trio.sleep_until(self._rested_at)
             self._asked.discard(change)

@@ -63,7 +63,7 @@ class Supervisor:
     nursery: trio.Nursery
     _left: HandoverState | None = None
     """What the version before this one has left."""
-    _in_force: SettingsInForce = attrs.field(init=False)
+    in_force: SettingsInForce = attrs.field(init=False)
     _workers: Workers = attrs.field(init=False)
     _stopping: bool = False
     _changing: trio.CancelScope | None = None
@@ -77,7 +77,7 @@ class Supervisor:
 
     def __attrs_post_init__(self) -> None:
         self._workers = Workers(self.nursery, self._journal)
-        self._in_force = SettingsInForce(self.nursery, self._journal, self._workers, self)
+        self.in_force = SettingsInForce(self.nursery, self._journal, self._workers, self)
 
     # -- starting
 
@@ -86,7 +86,7 @@ class Supervisor:
         self._left = left = HandoverState.take_over()
         if left is None:
             return
-        in_force = self._in_force
+        in_force = self.in_force
         in_force.sources, in_force.listening, self._workers.history = left.sources, left.listening, left.history
         try:
             in_force.settings = left.sources.settings()
@@ -121,18 +121,18 @@ class Supervisor:
         self.nursery.start_soon(self._workers.history.hour.keep, self._workers.figures)
         with trio.CancelScope() as self._changing:
             if self._left is None:
-                await self._in_force.adopt(self.gather())
+                await self.in_force.adopt(self.gather())
             else:
                 try:
-                    await self._in_force.open_admin()
-                    await self._in_force.adopt(self.gather())
+                    await self.in_force.open_admin()
+                    await self.in_force.adopt(self.gather())
                 except Exception as error:
                     self._fail(Event.UPGRADE_UNFINISHED, "not upgraded: the old workers continue", error)
         if self._stopping:
             return
-        admin = f", admin {', '.join(self._in_force.admin.addresses)}" if self._in_force.admin else ""
+        admin = f", admin {', '.join(self.in_force.admin.addresses)}" if self.in_force.admin else ""
         say(f"shimproxy ready: {self._what_is_so}{admin}")
-        served = self._in_force.served
+        served = self.in_force.served
         for each in served if len(served) > 1 or any(each.flags or each.observes for each in served) else ():
             say(f"  {', '.join(each.addresses)}: {each.words}")
         give_back_memory()
@@ -140,7 +140,7 @@ class Supervisor:
 
     @property
     def _what_is_so(self) -> str:
-        return f"listening on {', '.join(self._in_force.addresses)}, receiver {self._in_force.receivers}"
+        return f"listening on {', '.join(self.in_force.addresses)}, receiver {self.in_force.receivers}"
 
     def _notify_ready(self) -> None:
         notify(READY=1, STATUS=f"{self._what_is_so}; {self._trouble}".removesuffix("; "))
@@ -151,11 +151,11 @@ class Supervisor:
     @property
     def admin_names(self) -> Collection[str]:
         """The names that the admin address is known by, in lower case."""
-        return self._in_force.settings.admin_names_used if self._in_force.settings else ()
+        return self.in_force.settings.admin_names_used if self.in_force.settings else ()
 
     def admits(self, peer: object) -> bool:
         """Whether a client of the admin address with that address may ask."""
-        settings = self._in_force.settings
+        settings = self.in_force.settings
         return settings is not None and settings.admits_client(peer)
 
     @property
@@ -171,13 +171,13 @@ class Supervisor:
     async def status(self) -> Status:
         """What is so, and what was done."""
         await self._workers.heard()
-        figures = self._workers.figures() | self._in_force.figures(worker.pid for worker in self._workers.all)
+        figures = self._workers.figures() | self.in_force.figures(worker.pid for worker in self._workers.all)
         hour = self._workers.history.hour
         hour.note(figures, time.time())
         return Status(
             version=self.version,
-            receiver=self._in_force.receivers,
-            listening=[] if self._stopping else self._in_force.served,
+            receiver=self.in_force.receivers,
+            listening=[] if self._stopping else self.in_force.served,
             started_at=self._workers.history.started_at,
             serves=self.serves,
             stopping=self._stopping,
@@ -193,10 +193,10 @@ class Supervisor:
         from shimproxy.admin.receiver_health import GREETING_SECONDS, why_no_greeting
 
         asked_at, why_not = self._greeted
-        if not self._in_force.settings:
+        if not self.in_force.settings:
             return "unknown receiver: the settings cannot be used"
         if trio.current_time() - asked_at > GREETING_SECONDS:
-            why_not = await why_no_greeting(self._in_force.settings)
+            why_not = await why_no_greeting(self.in_force.settings)
             self._greeted = trio.current_time(), why_not
         return why_not
 
@@ -206,13 +206,14 @@ class Supervisor:
         """Reload or upgrade, unless a stop comes first; whatever goes wrong changes nothing."""
         if self._stopping:
             return
-        notify_reloading(f"{what.__name__}: {self._what_is_so}")
+        name = "upgrade" if what == self.upgrade else "reload"
+        notify_reloading(f"{name}: {self._what_is_so}")
         with trio.CancelScope() as self._changing:
             try:
                 await what()
             except Exception as error:
-                event = Event.RELOAD_FAILED if what == self.reload else Event.UPGRADE_FAILED
-                self._fail(event, f"no {what.__name__}: nothing has changed", error)
+                event = Event.UPGRADE_FAILED if what == self.upgrade else Event.RELOAD_FAILED
+                self._fail(event, f"no {name}: nothing has changed", error)
         if not self._stopping:
             self._notify_ready()
 
@@ -228,15 +229,19 @@ class Supervisor:
 
     def _complain(self, event: Event, what: str, problems: str) -> None:
         self._trouble = f"{what}: {problems}"
-        self._in_force.last_change_failed = event is not Event.LOG_MOVED
+        self.in_force.last_change_failed = event is not Event.LOG_MOVED
         for problem in problems.splitlines():
             self._journal.tell(event, message=f"{what}: {problem}")
 
-    async def reload(self) -> None:
+    async def reload(self, sources: Sources | None = None) -> None:
         """SIGHUP: settings and certificates read anew, by new workers."""
-        await self._in_force.adopt(self.gather())
+        await self.in_force.adopt(sources or self.gather())
         workers = len(self._workers.current)
         self._journal.tell(Event.RELOADED, workers=workers, retiring=len(self._workers.all) - workers)
+
+    async def reload_certificates(self) -> None:
+        """The same settings, with what their files have now, by new workers."""
+        await self.reload(self.in_force.sources)
 
     async def prepare_upgrade(self) -> None:
         """SIGUSR2: ask the code that is installed now what it has against these settings.
@@ -251,7 +256,7 @@ class Supervisor:
 
     @property
     def _to_be_left(self) -> HandoverState:
-        in_force = self._in_force
+        in_force = self.in_force
         return HandoverState(in_force.sources, in_force.listening, list(self._workers.all), self._workers.history)
 
     async def upgrade(self) -> None:
@@ -277,7 +282,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """SIGTERM, SIGINT: accept no more, and end in good order; asked again, at once."""
-        settings = self._in_force.settings
+        settings = self.in_force.settings
         linger_seconds = settings.deadlines.linger_idle if settings else Deadlines().linger_idle
         grace_seconds = settings.grace_seconds if settings else _GRACE_SECONDS
         grace_seconds = 0.0 if self._stopping else grace_seconds
@@ -286,7 +291,7 @@ class Supervisor:
         self._journal.tell(Event.STOPPING, workers=len(self._workers.all), grace_seconds=grace_seconds)
         if self._changing:
             self._changing.cancel()
-        close_sockets(chain.from_iterable(self._in_force.listening.values()))
+        close_sockets(chain.from_iterable(self.in_force.listening.values()))
         self._workers.stop(grace_seconds + linger_seconds + _MARGIN_SECONDS)
 
     async def reap_orphans(self) -> None:
@@ -296,8 +301,8 @@ class Supervisor:
     async def stopped(self) -> None:
         """Return when every worker has ended."""
         await self._workers.ended()
-        if self._in_force.admin:
-            await self._in_force.admin.close()
+        if self.in_force.admin:
+            await self.in_force.admin.close()
 
 
 def _program() -> list[str]:

@@ -10,6 +10,8 @@ import hashlib
 import hmac
 import os
 import ssl
+import stat
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -39,12 +41,16 @@ alert as soon as a read has met it, and writes nothing more. Older versions writ
 
 
 def sender_context(
-    certificate: Path, key: Path | None, least_version: str = "1.2", read: Mapping[Path, bytes] = NO_FILES
+    certificate: Path,
+    key: Path | None,
+    least_version: str = "1.2",
+    read: Mapping[Path, bytes] = NO_FILES,
+    key_log: Path | None = None,
 ) -> ssl.SSLContext:
     """The context in which the shim is the TLS server of senders.
 
-    What was `read` of a file before is used in its place. Below 1.2, OpenSSL's security level is lowered: old devices
-    have no other ciphers. Raises TlsUnusable.
+    What was `read` of a file before is used in its place. The keys of sessions go to `key_log`, if there is one.
+    Below 1.2, OpenSSL's security level is lowered: old devices have no other ciphers. Raises TlsUnusable.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.options |= ssl.OP_NO_RENEGOTIATION | _FIN_ENDS_ONE_DIRECTION
@@ -64,7 +70,39 @@ def sender_context(
             f"{what}: no certificate with its key ({tls_reason(error)}); give a PEM file of the certificate with "
             "its chain, and its key without a password"
         ) from error
+    _log_keys(context, key_log)
     return context
+
+
+def client_context(authorities: str = "") -> ssl.SSLContext:
+    """As ssl.create_default_context() makes it, but that it does not obey SSLKEYLOGFILE. Raises ssl.SSLError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if sys.version_info >= (3, 13):
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
+    if authorities:
+        context.load_verify_locations(authorities)
+    else:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    return context
+
+
+def _log_keys(context: ssl.SSLContext, file: Path | None) -> None:
+    """Have the keys of its sessions written to a file that nobody but this user can read. Raises TlsUnusable."""
+    if file is None:
+        return
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except (OSError, ValueError) as error:
+        raise TlsUnusable(f"{file}: {getattr(error, 'strerror', None) or error}; give a file to write to") from None
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+            raise TlsUnusable(f"{file}: others can read it, or it is another user's; remove it, or chmod 600 {file}")
+        # That file and no other, whatever its name leads to by now; OpenSSL's callback needs a path.
+        name = _DESCRIPTORS / str(descriptor)
+        context.keylog_filename = str(name if name.exists() else file)
+    finally:
+        os.close(descriptor)
 
 
 @attrs.frozen(kw_only=True)
@@ -89,21 +127,27 @@ class ReceiverSecurity:
     context: ssl.SSLContext
 
     @classmethod
-    def make(cls, verification: Verification, read: Mapping[Path, bytes] = NO_FILES) -> ReceiverSecurity:
-        """The context that checks as `verification` says, with what was `read` of files before. Raises TlsUnusable."""
-        context = ssl.create_default_context()
+    def make(
+        cls, verification: Verification, read: Mapping[Path, bytes] = NO_FILES, key_log: Path | None = None
+    ) -> ReceiverSecurity:
+        """The context that checks as `verification` says, with what was `read` of files before. Raises TlsUnusable.
+
+        The keys of sessions go to `key_log`, if there is one.
+        """
+        context = client_context()
         if not verification.required or verification.fingerprint:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         elif verification.authorities:
             try:
                 with _found(verification.authorities, read) as where:
-                    context = ssl.create_default_context(cafile=where)
+                    context = client_context(where)
             except ssl.SSLError as error:
                 raise TlsUnusable(
                     f"{verification.authorities}: no CA certificates in it ({tls_reason(error)}); give a PEM file"
                 ) from error
         context.options |= _FIN_ENDS_ONE_DIRECTION
+        _log_keys(context, key_log)
         return cls(verification, context)
 
     async def secure(self, leg: Leg) -> None:

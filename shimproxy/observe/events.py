@@ -75,6 +75,16 @@ class Event(enum.Enum):
         logging.WARNING,
         "The settings can be used, but one is dangerous; `message` says which, and how to correct it.",
     )
+    CERTIFICATE = (
+        "certificate",
+        logging.WARNING,
+        "A certificate for senders expires within 14 days, or has expired; once a day.",
+    )
+    FILE_CHANGED = (
+        "file_changed",
+        logging.WARNING,
+        "A file with a certificate or a key has changed since it was loaded, and is not used yet; once a day.",
+    )
     LOG_MOVED = ("log_moved", logging.WARNING, "The log goes to standard error, because its own place cannot be used.")
     LISTENING_AGAIN = (
         "listening_again",

@@ -16,6 +16,7 @@ from shimproxy.net.errors import TlsUnusable
 from shimproxy.net.kernel import is_own
 from shimproxy.net.origin import may_be_transparent
 from shimproxy.net.places import Places
+from shimproxy.service.certificates import check_certificates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -124,5 +125,5 @@ def check_records(settings: Settings) -> None:
             ) from None
 
 
-CHECKS: Final = (check_tls, check_block, check_records, check_capabilities)
+CHECKS: Final = (check_tls, check_certificates, check_block, check_records, check_capabilities)
 """What can be found out of settings before anything is opened; each raises SettingsError."""

@@ -25,6 +25,7 @@ from shimproxy.observe.journal import Journal
 from shimproxy.observe.repeats import Repeats
 from shimproxy.observe.safe_observer import SafeObserver
 from shimproxy.service.admission import DESCRIPTORS, NOT_ALLOWED, AdmissionControl
+from shimproxy.service.certificates import check_certificates
 from shimproxy.service.preflight import check_block, check_capabilities, check_loops, check_receivers, check_records
 from shimproxy.service.sockets import close_sockets, open_sockets
 from shimproxy.service.wiring import listener_contexts
@@ -251,6 +252,7 @@ async def serve(
     Journal().observing(settings.observed_at)
     try:
         check_block(settings)
+        check_certificates(settings)
         check_records(settings)
         found = await check_receivers(settings)
         if listeners is None:

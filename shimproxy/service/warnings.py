@@ -5,19 +5,28 @@ A warning names the setting, what an attacker can do, and the mend. With the men
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Final
 
 from shimproxy.net.address import Address, UnixPath, ip_address, parse_endpoint
+from shimproxy.service.certificates import warnings_of_age
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from shimproxy.config.settings import Settings
 
+_KEY_LOG_VARIABLE: Final = "SSLKEYLOGFILE"
+"""Other programs write their keys there; `ssl.create_default_context` does."""
+
 
 def warnings_of(settings: Settings) -> list[str]:
     """Every warning, once."""
-    return [*dict.fromkeys((*_about_senders(settings), *_about_admin(settings)))]
+    return [
+        *dict.fromkeys(
+            (*_about_senders(settings), *_about_admin(settings), *warnings_of_age(settings), *_about_keys(settings))
+        )
+    ]
 
 
 def _about_senders(settings: Settings) -> Iterator[str]:
@@ -36,6 +45,17 @@ def _about_senders(settings: Settings) -> Iterator[str]:
                 f"{its.named('login_user')}: every sender that reaches {listener.address} sends as {its.login_user}; "
                 f"name the networks that may ({allowed})"
             )
+
+
+def _about_keys(settings: Settings) -> Iterator[str]:
+    for its in (settings, *map(settings.of, settings.listen)):
+        if its.key_log:
+            yield (
+                f"{its.named('key_log')}: {its.key_log}: who reads this file can decrypt the TLS sessions; remove it "
+                "after the search for a fault"
+            )
+    if os.environ.get(_KEY_LOG_VARIABLE) and not settings.key_log:
+        yield f"{_KEY_LOG_VARIABLE}: shimproxy does not obey it; name a file with {settings.named('key_log')} instead"
 
 
 def _about_admin(settings: Settings) -> Iterator[str]:

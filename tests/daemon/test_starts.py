@@ -359,7 +359,7 @@ def code(tmp_path: Path) -> Code:
     return Code(tmp_path / "code")
 
 
-ADOPT = ("daemon/supervisor.py", "await self._in_force.open_admin()", 'raise RuntimeError("new and broken")')
+ADOPT = ("daemon/supervisor.py", "await self.in_force.open_admin()", 'raise RuntimeError("new and broken")')
 WORKER = ("daemon/worker.py", "import json\n", 'raise RuntimeError("new and broken")\n')
 OLD = (
     "daemon/supervisor.py",

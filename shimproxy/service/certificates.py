@@ -1,0 +1,89 @@
+"""The certificates for senders, and how long they hold: an error once they do not, a warning two weeks before.
+
+What counts is what was read of the file when the settings were adopted, as sessions get that.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from shimproxy.config.listener import SettingsError
+from shimproxy.net.certificate import Certificate, CertificateInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from shimproxy.config.settings import Settings
+
+SOON_DAYS: Final = 14
+_BLOCK: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+
+
+@attrs.frozen
+class SendersCertificate:
+    """A certificate that senders are shown."""
+
+    file: Path
+    setting: str
+    """What the operator calls the setting that names it."""
+    not_before: datetime
+    not_after: datetime
+
+    def problem(self, now: datetime) -> str:
+        """Why it can't be used now, if it can't."""
+        where = f"{self.setting}: {self.file}"
+        if now >= self.not_after:
+            return f"{where}: the certificate expired on {self.not_after:%Y-%m-%d at %H:%M} UTC; renew it"
+        if now < self.not_before:
+            return (
+                f"{where}: the certificate holds from {self.not_before:%Y-%m-%d at %H:%M} UTC on; wait until then, or "
+                "correct the clock"
+            )
+        return ""
+
+    def warning(self, now: datetime) -> str:
+        """That it expires soon, if it does."""
+        days = (self.not_after - now).days
+        if self.problem(now) or days >= SOON_DAYS:
+            return ""
+        left = "today" if not days else "in 1 day" if days == 1 else f"in {days} days"
+        return f"{self.setting}: {self.file}: the certificate expires {left}, on {self.not_after:%Y-%m-%d}; renew it"
+
+
+def certificates_of(settings: Settings) -> list[SendersCertificate]:
+    """Those that can be read, each once: of all listeners, and the one that most have."""
+    found: dict[Path, SendersCertificate] = {}
+    for its in (settings, *map(settings.of, settings.listen)):
+        file = its.certificate
+        if file is not None and file not in found:
+            try:
+                octets = its.files_read[file] if file in its.files_read else file.read_bytes()
+                der = ssl.PEM_cert_to_DER_cert(_BLOCK.findall(octets)[0].decode("ascii"))
+                certificate = Certificate.parse(der)
+            except (OSError, IndexError, ValueError, CertificateInvalid):
+                continue  # whoever makes a context of it says why
+            found[file] = SendersCertificate(
+                file, its.named("certificate"), certificate.not_before, certificate.not_after
+            )
+    return [*found.values()]
+
+
+def check_certificates(settings: Settings) -> None:
+    """See whether each certificate for senders holds now. Raises SettingsError with those that do not."""
+    now = datetime.now(UTC)
+    if problems := [problem for each in certificates_of(settings) if (problem := each.problem(now))]:
+        raise SettingsError(*problems)
+
+
+def warnings_of_age(settings: Settings) -> Iterator[str]:
+    """Those that expire soon."""
+    now = datetime.now(UTC)
+    for each in certificates_of(settings):
+        if warning := each.warning(now):
+            yield warning
