@@ -263,7 +263,7 @@ def _of_session(record: SessionRecord) -> _Fields:
         "octets_to_sender": record.octets_to_sender,
         "resumed": record.resumed,
         "repairs": _counts(record.repairs),
-        **({"seen": _counts(record.seen)} if record.observed or record.seen else {}),
+        **({"violations_seen": _counts(record.seen)} if record.observed or record.seen else {}),
         "tls": Sides(sender=_or_none(record.sender_tls), receiver=_or_none(record.receiver_tls)),
         "ended": Sides({"by": _or_none(record.ended_by), "in": _or_none(record.ended_in)}),
         "seconds": round(record.seconds, 3),

@@ -31,6 +31,9 @@ def session_json(record: SessionRecord) -> str:
     """The line of a session."""
     via = f', "via": {_quoted(record.via)}' if record.via else ""
     repairs = json.dumps({each.value: count for each, count in record.repairs.items()}) if record.repairs else "{}"
+    if record.observed or record.seen:
+        seen = json.dumps({each.value: count for each, count in record.seen.items()})
+        repairs += f', "violations_seen": {seen}'
     return (
         f'{{"time": "{time_text(record.ended_at)}", "level": "INFO", "event": "session", "session": "{record.id}",'
         f' "sender": {_quoted(record.sender)}{via}, "receiver": {_quoted(record.receiver)},'

@@ -71,7 +71,7 @@ KEYS: Final[dict[str, Key]] = {
     "octets_to_sender": _count("Octets that went to the sender."),
     "resumed": _count("Fresh connections to the receiver: by `--resume`, or to another receiver before MAIL."),
     "repairs": Key("Each violation that was repaired, and how often.", _COUNTS),
-    "seen": Key("Violations that were passed on as they came, by name, and how often.", _COUNTS),
+    "violations_seen": Key("Violations that were passed on as they came, by name, and how often.", _COUNTS),
     "tls": _sides("The version of TLS on both connections; `opaque` where it passes unread.", "sender", "receiver"),
     "ended": _sides("Who ended the session (sender, receiver or shim), and in which phase.", "by", "in"),
     "seconds": _seconds("How long the session or the mail took."),

@@ -670,11 +670,13 @@ def test_the_line_of_a_session_is_the_same_json_however_it_is_made(
     session.sender_tls, session.seconds, session.ended_at = "TLSv1.3", 12.3456, 1767225600.25
     session.octets_from_sender, session.accepted = 10**12, 3
     session.repairs.update(repairs)
-    sut = Journal()
-    sut.ended(session)
-    sut.flush()
-
-    assert session_json(session) == lines.json[0]
+    for session.observed, seen in ((False, {}), (True, {}), (True, {Violation.EARLY_REPLY: 2})):
+        session.seen.update(seen)
+        sut = Journal()
+        sut.ended(session)
+        sut.flush()
+        assert session_json(session) == lines.json[-1]
+        assert ("violations_seen" in json.loads(lines.json[-1])) is session.observed
 
 
 @pytest.mark.parametrize("socket_path", ["/run/x y", '/run/"x', "/run/a=b"])
