@@ -56,6 +56,11 @@ class Settings(RunningSettings, SessionSettings, TlsSettings, MailSettings, Rout
     """Whether they go together."""
 
     @property
+    def has_certificates(self) -> bool:
+        """Whether senders are shown one, at any listener."""
+        return any(its.certificate for its in (self, *map(self.of, self.listen)))
+
+    @property
     def admin_allowed(self) -> tuple[Network, ...]:
         """Where clients of the admin address may come from, beside loopback; none for everywhere."""
         return self.allow_admin or self.allow_sender

@@ -9,14 +9,12 @@ Invariants:
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
 from shimproxy.observe.events import Event
-from shimproxy.service.certificates import certificates_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,8 +67,15 @@ class CertificateWatch:
 
     def _say_ages(self, *, already: bool = False) -> None:
         """Say which certificates expire soon, or have expired; `already` if the start has said so."""
+        settings = self._in_force.settings
+        if not (settings and settings.has_certificates):
+            return
+        from datetime import UTC, datetime
+
+        from shimproxy.service.certificates import certificates_of
+
         now = datetime.now(UTC)
-        for each in certificates_of(self._in_force.settings) if self._in_force.settings else ():
+        for each in certificates_of(settings):
             problem = each.problem(now)
             if said := problem or each.warning(now):
                 key = f"{'problem' if problem else 'warning'} {each.file}"

@@ -1,6 +1,7 @@
 """The certificates for senders, and how long they hold: an error once they do not, a warning two weeks before.
 
-What counts is what was read of the file when the settings were adopted, as sessions get that.
+What counts is what was read of the file when the settings were adopted, as sessions get that. Only processes that show
+a certificate import this: datetime takes half a MiB.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from shimproxy.config.listener import SettingsError
 from shimproxy.net.certificate import Certificate, CertificateInvalid
 
 if TYPE_CHECKING:
@@ -74,11 +74,10 @@ def certificates_of(settings: Settings) -> list[SendersCertificate]:
     return [*found.values()]
 
 
-def check_certificates(settings: Settings) -> None:
-    """See whether each certificate for senders holds now. Raises SettingsError with those that do not."""
+def problems_of_age(settings: Settings) -> list[str]:
+    """Those that do not hold now."""
     now = datetime.now(UTC)
-    if problems := [problem for each in certificates_of(settings) if (problem := each.problem(now))]:
-        raise SettingsError(*problems)
+    return [problem for each in certificates_of(settings) if (problem := each.problem(now))]
 
 
 def warnings_of_age(settings: Settings) -> Iterator[str]:

@@ -16,7 +16,6 @@ from shimproxy.net.errors import TlsUnusable
 from shimproxy.net.kernel import is_own
 from shimproxy.net.origin import may_be_transparent
 from shimproxy.net.places import Places
-from shimproxy.service.certificates import check_certificates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -53,6 +52,15 @@ def check_tls(settings: Settings) -> None:
             problems += [str(error)] if str(error) not in problems else []
     if problems:
         raise SettingsError(*problems)
+
+
+def check_certificates(settings: Settings) -> None:
+    """See whether each certificate for senders holds now. Raises SettingsError with those that do not."""
+    if settings.has_certificates:
+        from shimproxy.service.certificates import problems_of_age
+
+        if problems := problems_of_age(settings):
+            raise SettingsError(*problems)
 
 
 async def check_receivers(settings: Settings) -> list[Found]:

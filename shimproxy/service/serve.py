@@ -25,8 +25,14 @@ from shimproxy.observe.journal import Journal
 from shimproxy.observe.repeats import Repeats
 from shimproxy.observe.safe_observer import SafeObserver
 from shimproxy.service.admission import DESCRIPTORS, NOT_ALLOWED, AdmissionControl
-from shimproxy.service.certificates import check_certificates
-from shimproxy.service.preflight import check_block, check_capabilities, check_loops, check_receivers, check_records
+from shimproxy.service.preflight import (
+    check_block,
+    check_capabilities,
+    check_certificates,
+    check_loops,
+    check_receivers,
+    check_records,
+)
 from shimproxy.service.sockets import close_sockets, open_sockets
 from shimproxy.service.wiring import listener_contexts
 from shimproxy.session.connection_origin import ConnectionOrigin

@@ -9,7 +9,6 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from shimproxy.net.address import Address, UnixPath, ip_address, parse_endpoint
-from shimproxy.service.certificates import warnings_of_age
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +23,7 @@ def warnings_of(settings: Settings) -> list[str]:
     """Every warning, once."""
     return [
         *dict.fromkeys(
-            (*_about_senders(settings), *_about_admin(settings), *warnings_of_age(settings), *_about_keys(settings))
+            (*_about_senders(settings), *_about_admin(settings), *_about_certificates(settings), *_about_keys(settings))
         )
     ]
 
@@ -45,6 +44,13 @@ def _about_senders(settings: Settings) -> Iterator[str]:
                 f"{its.named('login_user')}: every sender that reaches {listener.address} sends as {its.login_user}; "
                 f"name the networks that may ({allowed})"
             )
+
+
+def _about_certificates(settings: Settings) -> Iterator[str]:
+    if settings.has_certificates:
+        from shimproxy.service.certificates import warnings_of_age
+
+        yield from warnings_of_age(settings)
 
 
 def _about_keys(settings: Settings) -> Iterator[str]:

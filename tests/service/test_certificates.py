@@ -14,8 +14,8 @@ from shimproxy import Settings
 from shimproxy.config.listener import SettingsError
 from shimproxy.net.errors import TlsUnusable
 from shimproxy.net.tls import ReceiverSecurity, Verification, client_context
-from shimproxy.service.certificates import SendersCertificate, certificates_of, check_certificates
-from shimproxy.service.preflight import check_tls
+from shimproxy.service.certificates import SendersCertificate, certificates_of
+from shimproxy.service.preflight import check_certificates, check_tls
 from shimproxy.service.warnings import warnings_of
 from tests.peers.shim import shim
 from tests.peers.tls import Certificate, make_certificate
