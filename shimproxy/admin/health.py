@@ -35,23 +35,25 @@ class _NoAnswer(Exception):
     """Why there is none."""
 
 
-def ask(where: str, path: str) -> tuple[bool, str]:
+def ask(where: str, path: str, method: str = "GET", most_octets: int = _MOST_SAID_OCTETS) -> tuple[bool, str]:
     """Whether the answer at an admin address, HOST:PORT or unix:PATH, is that all is well; and what was said.
+
+    Of that, no more than `most_octets` are read.
 
     Raises AddressError, and KeyboardInterrupt at SIGINT and SIGTERM.
     """
     endpoint = parse_endpoint(where)
     with interrupting(*TO_END):
-        return _ask(endpoint, path, time.monotonic() + PATIENCE_SECONDS)
+        return _ask(endpoint, f"{method} {path}", time.monotonic() + PATIENCE_SECONDS, most_octets)
 
 
-def _ask(endpoint: Endpoint, path: str, until: float) -> tuple[bool, str]:
+def _ask(endpoint: Endpoint, request: str, until: float, most_octets: int) -> tuple[bool, str]:
     try:
         with _connected(endpoint, until) as sock:
             # Version 1.0, so that the body ends where its length says or the connection does.
             sock.settimeout(_left(until))
-            sock.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
-            status, said = _read(sock, until)
+            sock.sendall(f"{request} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+            status, said = _read(sock, until, most_octets)
     except UnicodeError:
         why_not = "unknown host"
     except OSError as error:
@@ -132,7 +134,7 @@ def _looked_up(host: str, port: int, until: float) -> list[_Place]:
     return answer
 
 
-def _read(sock: socket.socket, until: float) -> tuple[int, str]:
+def _read(sock: socket.socket, until: float, most_octets: int) -> tuple[int, str]:
     """The status and the beginning of the body. Raises _NoAnswer, OSError."""
     unread, room_octets = b"", _MOST_OCTETS
     while True:
@@ -146,7 +148,7 @@ def _read(sock: socket.socket, until: float) -> tuple[int, str]:
             status = int(head.split(None, 2)[1])
             if status >= _OK:
                 length = _LENGTH(head)
-                wanted_octets = min(int(length[1]) if length else _MOST_OCTETS, _MOST_SAID_OCTETS)
+                wanted_octets = min(int(length[1]) if length else _MOST_OCTETS, most_octets)
                 if len(body) >= wanted_octets or (is_over and not length):
                     return status, escaped(body[:wanted_octets].strip())
                 break

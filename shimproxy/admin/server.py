@@ -1,6 +1,6 @@
 """The admin address: figures, health and a status page over HTTP, for whoever runs shimproxy.
 
-It runs in the supervisor's own task tree. GET and HEAD only; nothing here changes anything.
+It runs in the supervisor's own task tree. Only PUT and DELETE of a receiver change anything.
 
 1. Whatever the other clients do, a request is answered that comes soon after its connection: those that are waited for
    are bounded in number and time, and the one that was waited for longest makes room for a new one.
@@ -11,17 +11,20 @@ It runs in the supervisor's own task tree. GET and HEAD only; nothing here chang
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from contextlib import contextmanager, suppress
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import unquote
 
 import attrs
 import trio
 
 from shimproxy.admin.http_request import HEAD_END, MOST_HEAD_OCTETS, Request, RequestRefused, is_ip_address
+from shimproxy.admin.receivers import receivers_of
 from shimproxy.net.address import UnixPath, address_text, parse_endpoint
 from shimproxy.net.listen import (
     Spare,
@@ -33,6 +36,7 @@ from shimproxy.net.listen import (
     prepare,
 )
 from shimproxy.observe import metrics
+from shimproxy.smtp.shown import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -76,6 +80,9 @@ class Supervised(Protocol):
     async def status(self) -> Status:
         """What is so, and what was done."""
 
+    async def drain(self, name: str, *, ready: bool = False) -> str:
+        """Give a receiver no new sessions, or `ready` again; why that can't be done, or nothing."""
+
     async def receiver_greets(self) -> str:
         """Why the receiver can't be said to be there, or nothing."""
 
@@ -104,10 +111,13 @@ class Answer:
         return "\r\n".join([*lines, "", ""]).encode() + (b"" if only_head else body)
 
 
-_PATHS: Final = ("/", "/metrics", "/healthz", "/readyz")
+_PATHS: Final = ("/", "/metrics", "/receivers", "/healthz", "/readyz")
+_RECEIVER: Final = "/receivers/"
+"""What the target of a change begins with; the name of the receiver follows, with its special characters as %XX."""
 _OK: Final = Answer("ok\n")
 _NOT_FOUND: Final = Answer(f"not found: choose {', '.join(_PATHS[:-1])} and {_PATHS[-1]}\n", HTTPStatus.NOT_FOUND)
 _FAILED: Final = Answer("shimproxy failed; its log says why\n", HTTPStatus.INTERNAL_SERVER_ERROR)
+_CHANGES: Final = ("PUT", "DELETE")
 _NO_WORKER: Final = "no worker is ready"
 
 
@@ -124,6 +134,9 @@ async def _answer(target: str, supervised: Supervised) -> Answer:
             status = await supervised.status()
             text = metrics.exposition(status.figures, status.version)
             return Answer(text, kind="text/plain; version=0.0.4; charset=utf-8")
+        case "/receivers":
+            status = await supervised.status()
+            return Answer(json.dumps(receivers_of(status.figures)) + "\n", kind="application/json")
         case "/healthz":
             why_not = "" if (await supervised.status()).serves else _NO_WORKER
         case _:
@@ -199,6 +212,10 @@ class Server:
             name = f"{host} is not a name of this address"
             mend = f"use an IP address or localhost, or start shimproxy with --admin-name {host}"
             raise RequestRefused(HTTPStatus.MISDIRECTED_REQUEST, f"{name}: {mend}")
+        if request.method in _CHANGES and request.target.startswith(_RECEIVER):
+            with self.asking.held():
+                return await self._change(request)
+            return None
         if request.method not in ("GET", "HEAD"):
             raise RequestRefused(HTTPStatus.NOT_IMPLEMENTED, "choose GET and HEAD")
         path = request.target.partition("?")[0]
@@ -212,6 +229,14 @@ class Server:
         with self.asking.held():
             return await self._shared(target)
         return None
+
+    async def _change(self, request: Request) -> Answer:
+        """Drain a receiver (PUT), or give it sessions again (DELETE): methods that no page of another site can use."""
+        name = unquote(request.target.removeprefix(_RECEIVER))
+        ready = request.method == "DELETE"
+        if why_not := await self.supervised.drain(name, ready=ready):
+            return Answer(f"{escaped(why_not.encode())}\n", HTTPStatus.NOT_FOUND)
+        return Answer(f"{name} {'is ready' if ready else 'gets no new sessions'}\n")
 
     async def _shared(self, target: str) -> Answer:
         """The answer to a target: one that is being made already may be older than the question."""

@@ -120,6 +120,8 @@ class Totals:
     """The figures of workers that have ended."""
     recent: deque[RepairedSession] = attrs.field(factory=lambda: deque(maxlen=MOST_KEPT))
     hour: LastHour = attrs.field(factory=LastHour)
+    drained: set[str] = attrs.field(factory=set)
+    """Receivers that an operator drains, by name."""
     _receivers: set[str] = attrs.field(factory=set)
     """Those that have figures of their own."""
     _seen: dict[tuple[str, str], tuple[float, float]] = attrs.field(factory=dict)
@@ -181,6 +183,7 @@ class Totals:
             "past": self.past,
             "recent": [attrs.asdict(each) for each in self.recent],
             "hour": self.hour.as_json(),
+            "drained": sorted(self.drained),
             "seen": [(*key, *times) for key, times in self._seen.items()],
         }
 
@@ -188,6 +191,7 @@ class Totals:
     def of_json(cls, left: Mapping[str, Any]) -> Totals:
         """What `as_json` gave."""
         history = cls(left["started_at"], dict(left["past"]))
+        history.drained.update(left.get("drained", ()))
         if hour := left.get("hour"):
             history.hour = LastHour.of_json(hour)
         for each in reversed(left["recent"]):

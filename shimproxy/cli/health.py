@@ -15,16 +15,28 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from shimproxy.cli.parser import Subcommands
+    from shimproxy.cli.parser import Parser, Subcommands
 
 _VARIABLE = "SHIMPROXY_ADMIN"
 
 
-def _health(options: argparse.Namespace) -> Callable[[], int]:
-    where = options.admin or os.environ.get(_VARIABLE, "").strip()
+def admin_address(options: argparse.Namespace) -> str:
+    """The admin address to ask. Raises SettingsError, AddressError."""
+    where: str = options.admin or os.environ.get(_VARIABLE, "").strip()
     if options.config or os.environ.get(FILE_VARIABLE) or not where:
         where = _gathered(options)
     parse_endpoint(where)
+    return where
+
+
+def add_admin(command: Parser) -> None:
+    """Add the options that say which shimproxy to ask."""
+    add_config(command)
+    command.add_argument("--admin", metavar="HOST:PORT|unix:PATH", help="the admin address (SHIMPROXY_ADMIN)")
+
+
+def _health(options: argparse.Namespace) -> Callable[[], int]:
+    where = admin_address(options)
     path = "/readyz" + ("?receiver" if options.receiver else "") if options.ready or options.receiver else "/healthz"
 
     def command() -> int:
@@ -63,7 +75,6 @@ def add(commands: Subcommands) -> None:
         epilog=("Exit status: 0 if it is healthy, 1 if not or without an answer in time, 2 for unusable settings."),
     )
     command.set_defaults(prepare=_health, parser=command)
-    add_config(command)
-    command.add_argument("--admin", metavar="HOST:PORT|unix:PATH", help="the admin address (SHIMPROXY_ADMIN)")
+    add_admin(command)
     command.add_argument("--ready", action="store_true", help="also check that it accepts new sessions")
     command.add_argument("--receiver", action="store_true", help="also check that its receiver sends a greeting")

@@ -20,6 +20,7 @@ COMMANDS: Final = (
     "run",
     "check",
     "health",
+    "receivers",
     "demo",
     "probe",
     "records",

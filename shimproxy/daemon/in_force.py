@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shimproxy.admin.status import ServedListener
+from shimproxy.config.converters import Original
 from shimproxy.daemon.workers import Service
 from shimproxy.net.address import address_text
 from shimproxy.net.errors import ListenFailed
 from shimproxy.net.listen import is_in_place
 from shimproxy.observe import log_output
 from shimproxy.observe.events import Event
+from shimproxy.observe.series import series
 from shimproxy.service.preflight import CHECKS, check_loops, check_receivers
 from shimproxy.service.sockets import check_passed, close_sockets, make_all_transparent, named, open_sockets
 from shimproxy.service.warnings import warnings_of
@@ -31,7 +33,7 @@ from shimproxy.session.policy import Repairs
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     import trio
 
@@ -99,13 +101,20 @@ class SettingsInForce:
         """Which receivers there are, in words."""
         return ", ".join(map(str, self.settings.receivers_of_all)) if self.settings else "unknown"
 
-    def figures(self, workers: Iterable[int]) -> Series:
+    @property
+    def receiver_names(self) -> list[str]:
+        """The receivers that are known beforehand, as the operator wrote them."""
+        found = self.settings.receivers_of_all if self.settings else ()
+        return [str(each) for each in found if not isinstance(each, Original)]
+
+    def figures(self, workers: Iterable[int], drained: Collection[str]) -> Series:
         """Those that no worker has: of the settings, and of all processes together."""
         from shimproxy.admin.own_figures import certificate_figures, process_figures
 
         return {
             "config_last_reload_successful": not self.last_change_failed,
             "config_last_reload_success_timestamp_seconds": self.adopted_at,
+            **{series("receiver_draining", receiver=name): name in drained for name in self.receiver_names},
             **process_figures(workers),
             **(certificate_figures(self.settings) if self.settings else {}),
         }

@@ -31,7 +31,7 @@ from shimproxy.daemon.in_force import SettingsInForce
 from shimproxy.daemon.notify import keep_watch, notify, notify_reloading
 from shimproxy.daemon.upgrade import HandoverState, check_first
 from shimproxy.daemon.worker_handle import reap_orphans
-from shimproxy.daemon.workers import Service, Workers
+from shimproxy.daemon.workers import Service, Workers, drain_receiver
 from shimproxy.net.errors import DialFailed, ListenFailed, TlsUnusable
 from shimproxy.observe import log_output
 from shimproxy.observe.events import Event
@@ -171,7 +171,9 @@ class Supervisor:
     async def status(self) -> Status:
         """What is so, and what was done."""
         await self._workers.heard()
-        figures = self._workers.figures() | self.in_force.figures(worker.pid for worker in self._workers.all)
+        figures = self._workers.figures() | self.in_force.figures(
+            (worker.pid for worker in self._workers.all), self._workers.history.drained
+        )
         hour = self._workers.history.hour
         hour.note(figures, time.time())
         return Status(
@@ -187,6 +189,10 @@ class Supervisor:
             recent=[*self._workers.history.recent],
             habits=self._workers.history.habits(figures),
         )
+
+    async def drain(self, name: str, *, ready: bool = False) -> str:
+        """Give a receiver no new sessions, or `ready` again; why that can't be done, or nothing."""
+        return await drain_receiver(self._workers, name, self.in_force.receiver_names, ready=ready)
 
     async def receiver_greets(self) -> str:
         """Why the receiver can't be said to be there, or nothing; asked at most once in a few seconds."""

@@ -1,7 +1,8 @@
 """A process that serves on the supervisor's sockets, and is told what to do by lines on a control socket.
 
 The first line has the settings, what was read of files that they name, and the sockets; then `{"do": "retire"}` lets
-its sessions come to their end, `stop` ends them in good order, `stop` again at once, and `report` asks for its figures.
+its sessions come to their end, `stop` ends them in good order, `stop` again at once, `drain` says which receivers get
+no new sessions, and `report` asks for its figures.
 It says `{"ready": true}` once it accepts, and `{"let_go": true}` once it listens no more; its figures when asked, once
 a second and at its end; and each session in which something was repaired. When the control socket ends, the supervisor
 has gone, and it stops. Signals are the supervisor's: a terminal sends them to both.
@@ -21,6 +22,7 @@ import trio
 
 from shimproxy.config.sources import Sources
 from shimproxy.daemon.garbage import collect_what_is_new, give_back_memory
+from shimproxy.net.receiver_state import ReceiverStates
 from shimproxy.observe import log_output
 from shimproxy.observe.metrics import Metrics
 from shimproxy.service.serve import Stop, serve_on
@@ -109,7 +111,7 @@ async def work(control: trio.SocketStream) -> None:
     settings = Sources.of_json(first).settings().of_one_worker()
     sockets = {socket.socket(fileno=fileno): settings.listen[index] for index, fileno in first["sockets"]}
     log_output.set_up(settings.log_level.upper(), settings.log_format, settings.log_to)
-    stop, reports = Stop(), Reports(control)
+    stop, reports, states = Stop(), Reports(control), ReceiverStates(frozenset(first.get("drained", ())))
     counted = bool(settings.admin)
     settings = attrs.evolve(settings, trace=settings.trace or counted)
     async with trio.open_nursery() as nursery:
@@ -120,6 +122,8 @@ async def work(control: trio.SocketStream) -> None:
                 match order["do"]:
                     case "retire":
                         stop.retire()
+                    case "drain":
+                        states.drained = frozenset(order["drained"])
                     case "report":
                         reports.figures(report=order["report"])
                     case _:
@@ -135,6 +139,7 @@ async def work(control: trio.SocketStream) -> None:
                 stop=stop,
                 on_session=reports.ended if counted else None,
                 metrics=reports.metrics,
+                states=states,
                 task_status=task_status,
             )
             nursery.cancel_scope.cancel()

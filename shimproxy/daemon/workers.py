@@ -34,7 +34,7 @@ from shimproxy.observe.series import series
 from shimproxy.service.sockets import ListeningSockets, sockets_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from shimproxy.config.settings import Settings
     from shimproxy.config.sources import Sources
@@ -124,7 +124,7 @@ class Workers:
 
     def _spawn(self, service: Service) -> Worker:
         """Start a worker. Raises OSError."""
-        worker = _begun(service)
+        worker = _begun(service, self.history.drained)
         self.tend(worker)
         return worker
 
@@ -321,7 +321,26 @@ class Workers:
             await trio.lowlevel.checkpoint()
 
 
-def _begun(service: Service) -> Worker:
+async def drain_receiver(workers: Workers, name: str, names: Collection[str], *, ready: bool) -> str:
+    """Give a receiver no new sessions, or `ready` again, if it is one of those `names`; else why not.
+
+    Returns when the workers do so, or had their time to.
+    """
+    if name not in names:
+        return f"there is no receiver {name}: choose {', '.join(names)}"
+    drained = workers.history.drained
+    if ready:
+        drained.discard(name)
+    else:
+        drained.add(name)
+    for worker in workers.all:
+        worker.tell(do="drain", drained=[*drained])
+    await workers.heard()
+    workers.journal.tell(Event.RECEIVER_READY if ready else Event.RECEIVER_DRAINED, receiver=name)
+    return ""
+
+
+def _begun(service: Service, drained: Iterable[str]) -> Worker:
     """A process that is to serve so, and has its orders; nobody waits for it yet. Raises OSError."""
     ours, theirs = socket.socketpair()
     sockets = sockets_of(service.settings.listen, service.listening)
@@ -343,5 +362,6 @@ def _begun(service: Service) -> Worker:
     process.returncode = 0  # it is waited for here, not by its destructor
     ours.setblocking(False)
     worker = Worker(process.pid, ours)
-    worker.tell(**service.sources.as_json(), sockets=[(index, sock.fileno()) for index, sock in sockets])
+    numbers = [(index, sock.fileno()) for index, sock in sockets]
+    worker.tell(**service.sources.as_json(), sockets=numbers, drained=[*drained])
     return worker

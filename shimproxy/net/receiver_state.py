@@ -45,6 +45,8 @@ class ReceiverState:
 class ReceiverStates:
     """Those of all receivers."""
 
+    drained: frozenset[str] = frozenset()
+    """The names of receivers that new sessions do not go to, as an operator has said."""
     _by_name: dict[str, ReceiverState] = attrs.field(factory=dict)
 
     def of(self, name: str) -> ReceiverState:

@@ -70,7 +70,8 @@ class Receivers:
 
     def in_order(self, origin: Origin) -> list[Places]:
         """The receivers as a session with such a sender is to try them."""
-        places = [*self.places]
+        drained = self.states.drained
+        places = [each for each in self.places if each.name not in drained] if drained else [*self.places]
         if self.balance is Balance.ROUND_ROBIN and places:
             self._turn = (self._turn + 1) % len(places)
             places = places[self._turn :] + places[: self._turn]
@@ -182,6 +183,8 @@ class Route:
         receivers, self._last = self._receivers, None
         if self._left is None:
             self._left = receivers.in_order(self.origin)
+        if not self._left:
+            raise DialFailed("an operator drains every receiver: shimproxy receivers ready NAME ends that", "drained")
         receiver = self._left.pop(0)
         self._state = receivers.states.of(receiver.name)
         if receiver.is_settled:

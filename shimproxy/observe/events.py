@@ -91,6 +91,12 @@ class Event(enum.Enum):
         logging.INFO,
         "A socket had vanished from the file system; shimproxy made it again.",
     )
+    RECEIVER_DRAINED = (
+        "receiver_drained",
+        logging.INFO,
+        "An operator drains a receiver: it gets no new sessions, and those that are open continue.",
+    )
+    RECEIVER_READY = ("receiver_ready", logging.INFO, "A receiver that was drained gets new sessions again.")
     STOPPING = ("stopping", logging.INFO, "No new sessions are accepted; open ones have `grace_seconds` to finish.")
     WORKER_ENDED = ("worker_ended", logging.WARNING, "A worker has ended; another starts after `pause_seconds`.")
     WORKER_KILLED = (

@@ -55,6 +55,7 @@ FAMILIES: Final = {
     "sessions_total": Family("counter", "Sessions that have ended."),
     **{each.family: Family("counter", each.about, each.labels) for each in _COUNTED.values()},
     "receiver_up": Family("gauge", "Whether the last connection to a receiver was greeted with 2yz.", (_RECEIVER,)),
+    "receiver_draining": Family("gauge", "Whether an operator drains a receiver.", (_RECEIVER,)),
     "receiver_connect_failures_total": Family(
         "counter",
         "Connections to a receiver that were not made, or not greeted with 2yz, by the reason.",
@@ -195,10 +196,10 @@ class Metrics:
 
 def exposition(values: Mapping[str, float], version: str) -> str:
     """The series in Prometheus' text format 0.0.4."""
-    return "".join(_lines({series("build_info", version=version): 1, **_FROM_ZERO, **values, **_up(values)}))
+    return "".join(_lines({series("build_info", version=version): 1, **_FROM_ZERO, **values, **up_of(values)}))
 
 
-def _up(values: Mapping[str, float]) -> Series:
+def up_of(values: Mapping[str, float]) -> Series:
     """Which receivers serve, by when a worker has last seen them do so or not."""
     up: Series = {}
     for name, at in values.items():

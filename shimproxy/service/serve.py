@@ -289,14 +289,15 @@ async def serve_on(
     on_error: Callable[[BaseException], None] | None = None,
     stop: Stop,
     metrics: Metrics | None = None,
+    states: ReceiverStates | None = None,
     task_status: Started = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """As `serve`, on listening sockets with what is known of those who connect there."""
+    """As `serve`, on listening sockets with what is known of those who connect there, and of receivers."""
     driver = Driver(Block(settings.limits.block_octets))
     journal = Journal(Repeats(settings.log_repeats), settings.log_envelope, leads_to_explanations=True)
     spare = Spare()
     try:
-        states = ReceiverStates()
+        states = states or ReceiverStates()
         found = listener_contexts(settings, sockets, driver, states)
         check_loops(settings, sockets)
         for sock in sockets:

@@ -72,6 +72,9 @@ class Supervised:
             figures[series("repairs_total", violation="early-reply", receiver=f"{'x' * 10_000}{number}")] = 1
         return status(figures=figures, serves=self.serves, stopping=self.stopping)
 
+    async def drain(self, name: str, *, ready: bool = False) -> str:
+        return ""
+
     async def receiver_greets(self) -> str:
         return ""
 

@@ -1,0 +1,121 @@
+"""Receivers are drained and made ready again: by `shimproxy receivers`, in all workers, and no session breaks."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from shimproxy.admin.receivers import receivers_of
+from shimproxy.faulty.receiving import HOST, FaultyReceiver
+from shimproxy.faulty.talk import Talk
+from shimproxy.net.address import Address
+from shimproxy.net.origin import NOBODY
+from shimproxy.net.places import Places
+from shimproxy.net.receiver_state import ReceiverStates
+from shimproxy.net.receivers import Receivers
+from tests.admin.test_admin import admin, get
+from tests.daemon.test_supervisor import Session, running
+from tests.peers.processes import free_port
+
+if TYPE_CHECKING:
+    import http.client
+    from pathlib import Path
+
+    from shimproxy.net.driver import Readiness
+    from tests.daemon.test_supervisor import Run
+
+
+def asked(where: str, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "shimproxy", "receivers", *words, "--admin", where]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def changed(run: Run, method: str, path: str) -> http.client.HTTPResponse:
+    with admin(run) as connection:
+        connection.request(method, path)
+        response = connection.getresponse()
+        response.read()
+        return response
+
+
+def test_a_drained_receiver_keeps_its_sessions_and_gets_no_new_ones(tmp_path: Path) -> None:
+    """In both workers, also after a reload and an upgrade; then it gets them again."""
+    with FaultyReceiver(Talk.accept) as first, FaultyReceiver(Talk.accept) as second:
+        names = [f"{HOST}:{each.port}" for each in (first, second)]
+        text = f'listen = "{HOST}:0"\nreceiver = {names}\nadmin = "{HOST}:{free_port()}"\nworkers = 2\n'
+        with running(tmp_path, text) as run:
+            where = run.ready.rpartition(", admin ")[2].strip()
+            with Session(run.ports[0]) as old:
+                old.mail()
+                drained = asked(where, "drain", names[0])
+                assert (drained.returncode, drained.stdout) == (0, f"{names[0]} gets no new sessions\n")
+                for _ in range(4):
+                    with Session(run.ports[0]) as new:
+                        new.mail()
+                old.mail()
+                old.say(b"QUIT", b"221")
+            assert (len(first.seen.mails), len(second.seen.mails)) == (2, 4)
+            assert asked(where, "list").stdout == f"{names[0]}  draining, up\n{names[1]}  ready, up\n"
+            assert f'receiver_draining{{receiver="{names[0]}"}} 1\n' in get(run, "/metrics")[1]
+            run.reload(text)
+            with Session(run.ports[0]) as new:
+                new.mail()
+            assert asked(where, "drain", names[1]).returncode == 0
+            with Session(run.ports[0], b"421 "):
+                pass
+            run.process.send_signal(signal.SIGUSR2)
+            run.logged("upgrading")
+            run.logged(" start ", 3)
+            with Session(run.ports[0], b"421 "):
+                pass
+            assert asked(where, "ready", names[0]).stdout == f"{names[0]} is ready\n"
+            with Session(run.ports[0]) as new:
+                new.mail()
+        assert (len(first.seen.mails), len(second.seen.mails)) == (3, 5)
+        assert [run.log.count(f" {event} receiver=") for event in ("receiver_drained", "receiver_ready")] == [2, 1]
+
+
+def test_what_is_no_receiver_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    """Whatever it is, and by whichever method."""
+    with FaultyReceiver(Talk.accept) as receiver:
+        name = f"{HOST}:{receiver.port}"
+        with running(tmp_path, f'listen = "{HOST}:0"\nreceiver = "{name}"\nadmin = "{HOST}:0"\n') as run:
+            where = run.ready.rpartition(", admin ")[2].strip()
+            refused = asked(where, "drain", "x\n\x1b[31m")
+            assert (refused.returncode, refused.stdout) == (1, "")
+            assert refused.stderr.isprintable() is False  # its line end alone
+            assert refused.stderr.rstrip("\n").isprintable()
+            assert f"choose {name}" in refused.stderr
+            assert changed(run, "PUT", "/receivers/" + "%00" * 1000).status == 404
+            assert changed(run, "PUT", "/metrics").status == 501
+            assert changed(run, "OPTIONS", f"/receivers/{name}").status == 501  # what a browser asks first
+            assert changed(run, "POST", f"/receivers/{name}").status == 501
+            assert '"draining": false' in get(run, "/receivers")[1]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("words", [("drain",), ("ready",), ("list", "x")])
+def test_words_that_do_not_go_together_get_their_mend(words: tuple[str, ...]) -> None:
+    refused = asked("127.0.0.1:1", *words)
+
+    assert refused.returncode == 2
+    assert "write list without a name, and drain or ready with one" in refused.stderr
+
+
+def test_a_drained_receiver_is_in_no_new_route() -> None:
+    states = ReceiverStates()
+    places = [Places(Address("192.0.2.1", port)) for port in (1, 2, 3)]
+    sut = Receivers(driver=cast("Readiness", None), places=places, states=states)
+    states.drained = frozenset({"192.0.2.1:2"})
+
+    assert [each.name for each in sut.in_order(NOBODY)] == ["192.0.2.1:1", "192.0.2.1:3"]
+
+
+def test_names_come_back_as_they_were() -> None:
+    figures = {'receiver_draining{receiver="unix:/run/\\"x\\\\"}': 1.0}
+
+    assert receivers_of(figures) == [{"receiver": 'unix:/run/"x\\', "draining": True, "up": None}]
