@@ -10,12 +10,14 @@ It does not know when others are adopted: that is the supervisor's.
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import attrs
+import trio
 
 from shimproxy.admin.status import ServedListener
 from shimproxy.config.converters import Original
@@ -33,9 +35,6 @@ from shimproxy.session.policy import Repairs
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Collection, Iterable
-
-    import trio
 
     from shimproxy.admin.server import Admin, Supervised
     from shimproxy.config.settings import Settings
@@ -65,6 +64,8 @@ class SettingsInForce:
     last_change_failed: bool = False
     """Whether a reload or an upgrade has failed since."""
     admin: Admin | None = None
+    _greeted: tuple[float, str] = (-math.inf, "")
+    """When the receiver was asked last, and why it can't be said to be there."""
     _former_admin: Admin | None = None
     """Another that may still be about to close."""
 
@@ -107,15 +108,28 @@ class SettingsInForce:
         found = self.settings.receivers_of_all if self.settings else ()
         return [str(each) for each in found if not isinstance(each, Original)]
 
-    def figures(self, workers: Iterable[int], drained: Collection[str]) -> Series:
+    async def why_not_greeted(self) -> str:
+        """Why the receiver can't be said to be there, or nothing; asked at most once in a few seconds."""
+        from shimproxy.admin.receiver_health import GREETING_SECONDS, why_no_greeting
+
+        asked_at, why_not = self._greeted
+        if not self.settings:
+            return "unknown receiver: the settings cannot be used"
+        if trio.current_time() - asked_at > GREETING_SECONDS:
+            why_not = await why_no_greeting(self.settings)
+            self._greeted = trio.current_time(), why_not
+        return why_not
+
+    def figures(self) -> Series:
         """Those that no worker has: of the settings, and of all processes together."""
         from shimproxy.admin.own_figures import certificate_figures, process_figures
 
+        drained = self._workers.history.drained
         return {
             "config_last_reload_successful": not self.last_change_failed,
             "config_last_reload_success_timestamp_seconds": self.adopted_at,
             **{series("receiver_draining", receiver=name): name in drained for name in self.receiver_names},
-            **process_figures(workers),
+            **process_figures([worker.pid for worker in self._workers.all]),
             **(certificate_figures(self.settings) if self.settings else {}),
         }
 

@@ -11,7 +11,6 @@ the processes workers.py's.
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import sys
@@ -67,8 +66,6 @@ class Supervisor:
     _workers: Workers = attrs.field(init=False)
     _stopping: bool = False
     _changing: trio.CancelScope | None = None
-    _greeted: tuple[float, str] = (-math.inf, "")
-    """When the receiver was asked last, and why it can't be said to be there."""
     _journal: Journal = attrs.field(factory=Journal)
     _objection: Exception | None = None
     """Why the code that is installed now can't be gone over to."""
@@ -171,9 +168,7 @@ class Supervisor:
     async def status(self) -> Status:
         """What is so, and what was done."""
         await self._workers.heard()
-        figures = self._workers.figures() | self.in_force.figures(
-            (worker.pid for worker in self._workers.all), self._workers.history.drained
-        )
+        figures = self._workers.figures() | self.in_force.figures()
         hour = self._workers.history.hour
         hour.note(figures, time.time())
         return Status(
@@ -196,15 +191,7 @@ class Supervisor:
 
     async def receiver_greets(self) -> str:
         """Why the receiver can't be said to be there, or nothing; asked at most once in a few seconds."""
-        from shimproxy.admin.receiver_health import GREETING_SECONDS, why_no_greeting
-
-        asked_at, why_not = self._greeted
-        if not self.in_force.settings:
-            return "unknown receiver: the settings cannot be used"
-        if trio.current_time() - asked_at > GREETING_SECONDS:
-            why_not = await why_no_greeting(self.in_force.settings)
-            self._greeted = trio.current_time(), why_not
-        return why_not
+        return await self.in_force.why_not_greeted()
 
     # -- signals
 

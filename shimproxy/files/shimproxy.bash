@@ -5,11 +5,12 @@
 #    source ~/.local/share/bash_completion/shimproxy
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_shimproxy_subparsers=(run check health demo probe records ladder explain misbehave files help)
+_shtab_shimproxy_subparsers=(run check health receivers demo probe records ladder explain misbehave files help)
 
 _shtab_shimproxy_run_option_strings=(-h --help --config --listen --receiver --balance --receiver-rest --source --spoof-sender --no-spoof-sender --allow-sender --allow-destination --trust --send-proxy --xclient --no-xclient --lmtp --no-lmtp --repairs --early-talk --newlines --max-size --tidy --no-tidy --helo-name --pipelining --no-pipelining --hide --resume --no-resume --early-success --rewrite --sender-tls --cert --key --receiver-tls --receiver-name --receiver-ca --receiver-fingerprint --receiver-verify --no-receiver-verify --allow-clear --no-allow-clear --login --login-secret-file --login-in-clear --no-login-in-clear --key-log --deadline --limit --sessions --sessions-per-network --connections-per-minute --ipv4-prefix --ipv6-prefix --workers --admin --admin-name --allow-admin --reload-certificates --no-reload-certificates --grace --log-level --log-format --log-to --log-envelope --log-repeats --record --record-what --record-most --record-days --record-mail-data --no-record-mail-data)
 _shtab_shimproxy_check_option_strings=(-h --help --config --listen --receiver --balance --receiver-rest --source --spoof-sender --no-spoof-sender --allow-sender --allow-destination --trust --send-proxy --xclient --no-xclient --lmtp --no-lmtp --repairs --early-talk --newlines --max-size --tidy --no-tidy --helo-name --pipelining --no-pipelining --hide --resume --no-resume --early-success --rewrite --sender-tls --cert --key --receiver-tls --receiver-name --receiver-ca --receiver-fingerprint --receiver-verify --no-receiver-verify --allow-clear --no-allow-clear --login --login-secret-file --login-in-clear --no-login-in-clear --key-log --deadline --limit --sessions --sessions-per-network --connections-per-minute --ipv4-prefix --ipv6-prefix --workers --admin --admin-name --allow-admin --reload-certificates --no-reload-certificates --grace --log-level --log-format --log-to --log-envelope --log-repeats --record --record-what --record-most --record-days --record-mail-data --no-record-mail-data --strict --relay)
 _shtab_shimproxy_health_option_strings=(-h --help --config --admin --ready --receiver)
+_shtab_shimproxy_receivers_option_strings=(-h --help --config --admin)
 _shtab_shimproxy_demo_option_strings=(-h --help --receiver --serve --patience --octets --svg --from --to)
 _shtab_shimproxy_probe_option_strings=(-h --help --lmtp --tls --receiver-name --receiver-ca --receiver-fingerprint --yes --from --to --octets --patience --helo-name --json)
 _shtab_shimproxy_records_option_strings=(-h --help --since --until --repair --to --json)
@@ -35,6 +36,7 @@ _shtab_shimproxy_check___login_secret_file_COMPGEN=_shtab_compgen_files
 _shtab_shimproxy_check___key_log_COMPGEN=_shtab_compgen_files
 _shtab_shimproxy_check___record_COMPGEN=_shtab_compgen_dirs
 _shtab_shimproxy_health___config_COMPGEN=_shtab_compgen_files
+_shtab_shimproxy_receivers___config_COMPGEN=_shtab_compgen_files
 _shtab_shimproxy_demo___svg_COMPGEN=_shtab_compgen_files
 _shtab_shimproxy_probe___receiver_ca_COMPGEN=_shtab_compgen_files
 _shtab_shimproxy_records_pos_0_COMPGEN=_shtab_compgen_dirs
@@ -64,11 +66,12 @@ _shtab_shimproxy_check___log_level_choices=(debug info warning error)
 _shtab_shimproxy_check___log_format_choices=(text json ecs)
 _shtab_shimproxy_check___log_envelope_choices=(yes hashed no)
 _shtab_shimproxy_check___record_what_choices=(all repaired)
+_shtab_shimproxy_receivers_pos_0_choices=(list drain ready)
 _shtab_shimproxy_probe___tls_choices=(off auto starttls implicit)
-_shtab_shimproxy_explain_pos_0_choices=(auth-too-long auth_refused bare-newline bug certificate chunk-of-no-size closed-in-data closed-while-idle closed-with-commands-open closed-without-quit cut-off data-without-354 destination-refused early-reply early-success early-talk empty-line extra-reply file_changed further-reply greeting-then-close implausible-reply impossible-name likely_mend limit-reached listener listening_again log_moved login-refused long-line loop lost mail missing-text mixed-codes no-221 no-close no-greeting no-reply not-a-reply not-as-before not-smtp observer outrun oversize plaintext-behind-starttls proxy-header records reload_failed reloaded repair repeats reply-bare-newline reply-long-line reset-in-data rewritten-reply said seen sender-stalled session settings_unusable settings_warning stalled-in-data start stopping tls-failed tls-refused unknown-octets unoffered-pipelining unreachable untidy-path upgrade_failed upgrade_unfinished upgrading vanished-in-data verdict-unread withheld-command worker_ended worker_killed worker_not_started worker_unreadable xclient-refused)
+_shtab_shimproxy_explain_pos_0_choices=(auth-too-long auth_refused bare-newline bug certificate chunk-of-no-size closed-in-data closed-while-idle closed-with-commands-open closed-without-quit cut-off data-without-354 destination-refused early-reply early-success early-talk empty-line extra-reply file_changed further-reply greeting-then-close implausible-reply impossible-name likely_mend limit-reached listener listening_again log_moved login-refused long-line loop lost mail missing-text mixed-codes no-221 no-close no-greeting no-reply not-a-reply not-as-before not-smtp observer outrun oversize plaintext-behind-starttls proxy-header receiver_drained receiver_ready records reload_failed reloaded repair repeats reply-bare-newline reply-long-line reset-in-data rewritten-reply said seen sender-stalled session settings_unusable settings_warning stalled-in-data start stopping tls-failed tls-refused unknown-octets unoffered-pipelining unreachable untidy-path upgrade_failed upgrade_unfinished upgrading vanished-in-data verdict-unread withheld-command worker_ended worker_killed worker_not_started worker_unreadable xclient-refused)
 _shtab_shimproxy_files_pos_0_choices=(shimproxy.service shimproxy.socket shimproxy-devices.socket shimproxy.toml shimproxy-tproxy.socket gateway.conf shimproxy.sysusers user.conf compose.yaml kubernetes.yaml kubernetes-podmonitor.yaml redirect.nft redirect-nft-undo.sh redirect-iptables.sh redirect-iptables-undo.sh tproxy-routes.sh tproxy-routes-undo.sh tproxy.nft tproxy-nft-undo.sh tproxy-iptables.sh tproxy-iptables-undo.sh redirect-output.nft redirect-output-nft-undo.sh redirect-output-iptables.sh redirect-output-iptables-undo.sh prometheus.yml prometheus-rules.yml grafana-dashboard.json fail2ban-filter.conf fail2ban-jail.conf shimproxy.bash _shimproxy shimproxy.1)
 _shtab_shimproxy_help_pos_0_choices=(install gateway receivers identity tls newlines sessions settings limits operate log records metrics violations security probe misbehave atlas embed testing benchmark guarantees design contributing adding changes observe run check health demo ladder explain files help)
-_shtab_shimproxy_pos_0_choices=(run check health demo probe records ladder explain misbehave files help)
+_shtab_shimproxy_pos_0_choices=(run check health receivers demo probe records ladder explain misbehave files help)
 
 _shtab_shimproxy_run__h_nargs=0
 _shtab_shimproxy_run___help_nargs=0
@@ -124,6 +127,8 @@ _shtab_shimproxy_health__h_nargs=0
 _shtab_shimproxy_health___help_nargs=0
 _shtab_shimproxy_health___ready_nargs=0
 _shtab_shimproxy_health___receiver_nargs=0
+_shtab_shimproxy_receivers__h_nargs=0
+_shtab_shimproxy_receivers___help_nargs=0
 _shtab_shimproxy_demo__h_nargs=0
 _shtab_shimproxy_demo___help_nargs=0
 _shtab_shimproxy_demo___serve_nargs=0
