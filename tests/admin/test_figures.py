@@ -19,7 +19,7 @@ from shimproxy.observe.series import Series, add_figures
 from shimproxy.smtp.command import Verb
 from tests.admin.test_admin import get, with_admin
 from tests.daemon.test_supervisor import Session, running
-from tests.peers.processes import missing, poll, run
+from tests.peers.processes import need, poll, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,8 +55,7 @@ def a_bit_of_everything() -> str:
 @pytest.mark.once
 def test_promtool_has_nothing_to_say_about_the_figures() -> None:
     """Names, units and help follow Prometheus' conventions."""
-    promtool = os.environ.get("SHIMPROXY_PROMTOOL") or missing("promtool", ".ci/run unpacks Debian's prometheus")
-    ended = run([promtool, "check", "metrics"], given=a_bit_of_everything().encode())
+    ended = run([need("promtool"), "check", "metrics"], given=a_bit_of_everything().encode())
 
     assert (ended.status, ended.said, ended.account) == (0, "", ended.account)
 

@@ -327,7 +327,9 @@ def test_the_alerts_name_labels_that_they_have() -> None:
     for group in yaml.safe_load(text_of("prometheus-rules.yml"))["groups"]:
         for rule in group["rules"]:
             by = re.search(r"\bby \(([^)]*)\)", rule["expr"])
-            own = {*by[1].replace(" ", "").split(",")} if by else {"instance"}
+            families = [FAMILIES[about(name)] for name, _ in series_in(rule["expr"])]
+            its = {"instance", *(label for family in families for label in family.labels)}
+            own = {*by[1].replace(" ", "").split(",")} if by else its
             words = " ".join(rule["annotations"].values())
             assert {*re.findall(r"\$labels\.(\w+)", words)} <= own
 
@@ -378,6 +380,7 @@ def test_promtool_sees_each_alert_fire(tmp_path: Path) -> None:
     """Not at once, and with its labels in its words; and none of them while all is well."""
     own = 'instance="a:8025"'
     repairs = 'violation="early-reply",receiver="r:25"'
+    expiry = "shimproxy_certificate_expiry_timestamp_seconds"
     firing = [
         fires("ShimproxyDown", {f'up{{job="shimproxy",{own}}}': f"0x{MINUTES}"}, {"job": "shimproxy"}),
         fires("ShimproxyWithoutWorker", {f"shimproxy_workers{{{own}}}": f"0x{MINUTES}"}, {}),
@@ -411,6 +414,17 @@ def test_promtool_sees_each_alert_fire(tmp_path: Path) -> None:
             },
             {},
         ),
+        fires("ShimproxyReceiverDown", {f'shimproxy_receiver_up{{{own},receiver="r:25"}}': f"0x{MINUTES}"},
+              {"receiver": "r:25"}),
+        fires("ShimproxyWorkersEnd", {f'shimproxy_worker_exits_total{{{own},reason="crashed"}}': f"0+1x{MINUTES}"}, {}),
+        fires("ShimproxyReloadFailed", {f"shimproxy_config_last_reload_successful{{{own}}}": f"0x{MINUTES}"}, {}),
+        fires(
+            "ShimproxyCertificateExpires",
+            {f'{expiry}{{{own},certificate="/c.pem"}}': f"{30 * 86_400}-{86_400}x{MINUTES}"},
+            {"certificate": "/c.pem"},
+        ),
+        fires("ShimproxyLogLinesLost", {f"shimproxy_log_lines_lost_total{{{own}}}": f"0+1x{MINUTES}"}, {}),
+        fires("ShimproxyRecordsFail", {f"shimproxy_record_failures_total{{{own}}}": f"0+1x{MINUTES}"}, {}),
     ]  # fmt: skip
     rules = [rule["alert"] for rule in yaml.safe_load(text_of("prometheus-rules.yml"))["groups"][0]["rules"]]
     assert [test["alert_rule_test"][0]["alertname"] for test in firing] == rules
@@ -426,6 +440,12 @@ def test_promtool_sees_each_alert_fire(tmp_path: Path) -> None:
         f"shimproxy_drains_in_progress{{{own}}}": f"3x{MINUTES}",
         f'shimproxy_session_seconds_bucket{{{own},le="600"}}': f"0+9x{MINUTES}",
         f'shimproxy_session_seconds_bucket{{{own},le="+Inf"}}': f"0+9x{MINUTES}",
+        f'shimproxy_receiver_up{{{own},receiver="r:25"}}': f"1x{MINUTES}",
+        f'shimproxy_worker_exits_total{{{own},reason="retired"}}': f"0+1x{MINUTES}",
+        f"shimproxy_config_last_reload_successful{{{own}}}": f"1x{MINUTES}",
+        f'{expiry}{{{own},certificate="/c.pem"}}': f"{90 * 86_400}x{MINUTES}",
+        f"shimproxy_log_lines_lost_total{{{own}}}": f"5x{MINUTES}",
+        f"shimproxy_record_failures_total{{{own}}}": f"5x{MINUTES}",
     }
     silent = {
         "interval": "1m",
