@@ -25,7 +25,7 @@ from shimproxy.admin.health import ask
 from shimproxy.admin.last_hour import LastHour
 from shimproxy.admin.repaired import repaired_session
 from shimproxy.admin.server import MOST_AWAITED
-from shimproxy.admin.status import MOST_KEPT, MOST_RECENT, ServedListener, Status, Totals
+from shimproxy.admin.status import MOST_KEPT, MOST_RECENT, ServedListener, Status, Totals, ViolationCount
 from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import SECONDS, Talk
 from shimproxy.observe import metrics
@@ -573,6 +573,50 @@ def test_chromium_keeps_the_page_when_the_next_answer_is_none(tmp_path: Path) ->
             server.shutdown()
     assert "Recent repairs" in shown
     assert '<p id="stale">' in shown
+
+
+FRAME = """<!DOCTYPE html><body style="margin:0">
+<iframe width="390" height="2000" src="/page" style="border:0"></iframe>
+<script>onload = () => {
+  const page = document.querySelector("iframe").contentDocument;
+  for (const each of page.querySelectorAll("details")) each.open = true;
+  const wide = [...page.querySelectorAll("body *")].filter(each => !each.closest("svg")
+    && each.getBoundingClientRect().right > 390.5 && !each.closest(".ladder")).map(each => each.tagName);
+  document.title = `${page.documentElement.scrollWidth} ${wide.join(" ")}`;
+};</script>"""
+"""Chromium's own windows are never that narrow."""
+
+
+@pytest.mark.slow
+@pytest.mark.once
+def test_nothing_is_wider_than_a_telephone(tmp_path: Path) -> None:
+    """With long names, each session open, and figures of a busy hour."""
+    long = "a-host-with-a-very-long-name." * 5 + "example:25"
+    listening = [
+        ServedListener((long, "[::1]:25"), (long,), "starttls", "opportunistic", False, (f"max-size={'x' * 190}",))
+    ]
+    recent = [attrs.evolve(WITH_RECORD, sender=long, receiver=long, id=f"a-{number}") for number in range(3)]
+    hour = {name: [10**6 + number for number in range(60)] for name in ("sessions", "repairs", "drains")}
+    habits = {long: [ViolationCount("unoffered-pipelining", 10**9, 1767225600.0, 1767225600.0)]}
+    shown = page.rendered(status(listening=listening, recent=recent, hour=hour, habits=habits))
+
+    class Framed(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write((shown if self.path == "/page" else FRAME).encode())
+
+    need("chromium")
+    with http.server.ThreadingHTTPServer((HOST, 0), Framed) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            said = run_chromium(f"http://{HOST}:{server.server_port}/", True, 500, tmp_path, virtual_seconds=2).said
+        finally:
+            server.shutdown()
+    found = re.search(r"<title>(\d+) (.*)</title>", said)
+    assert found
+    assert (int(found[1]) <= 390, found[2]) == (True, "")  # without a bar to scroll by
 
 
 def run_chromium(url: str, dark: bool, width: int, folder: Path, virtual_seconds: int = 0) -> Ended:
