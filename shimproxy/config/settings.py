@@ -192,8 +192,17 @@ class Settings(RunningSettings, SessionSettings, TlsSettings, MailSettings, Rout
                 f"{named('login_user')}: with receiver 'original' any receiver that a sender chooses would get the "
                 f"secret; name the networks that may get it ({named('allow_destination')})"
             )
-        if not self.login_secret:
+        token = self.login_token_file is not None
+        if not (self.login_secret or token):
             yield f"{named('login_user')}: no secret; give one ({named('login_secret')})"
+        if token and self.login_secret:
+            yield f"{named('login_token_file')}: conflicts with {named('login_secret')}; remove one of them"
+        if token and self.receiver_tls is ReceiverTls.OFF:
+            yield (
+                f"{named('login_token_file')}: a token never goes without TLS; set {named('receiver_tls')} to required "
+                "or implicit"
+            )
+            return
         if self.receiver_tls is ReceiverTls.OFF and not self.login_in_clear:
             yield (
                 f"{named('login_user')}: shimproxy would send the secret without TLS; set {named('receiver_tls')} to "

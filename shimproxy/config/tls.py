@@ -109,6 +109,17 @@ class TlsSettings:
             read=parsers.secret,
         ),
     )
+    login_token_file: Path | None = attrs.field(
+        default=None,
+        converter=converters.file,
+        metadata=setting(
+            "login-token-file",
+            Group.TLS,
+            "log in with the OAuth 2.0 token in the first line of this file (OAUTHBEARER, XOAUTH2); shimproxy reads it "
+            "for each session",
+            metavar="FILE",
+        ),
+    )
     login_in_clear: bool = attrs.field(
         default=False, metadata=setting("login-in-clear", Group.TLS, "allow the login without TLS")
     )
@@ -130,7 +141,11 @@ class TlsSettings:
     @property
     def login(self) -> Login | None:
         """The user and secret of shimproxy's own login, if it logs in."""
-        return Login(self.login_user, self.login_secret, self.login_in_clear) if self.login_user else None
+        return (
+            Login(self.login_user, self.login_secret, self.login_in_clear, self.login_token_file)
+            if self.login_user
+            else None
+        )
 
     def sender_context(self, listener: Listener) -> ssl.SSLContext | None:
         """The TLS of a listener's senders, if it is terminated here. Raises TlsUnusable."""

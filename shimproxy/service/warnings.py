@@ -23,7 +23,13 @@ def warnings_of(settings: Settings) -> list[str]:
     """Every warning, once."""
     return [
         *dict.fromkeys(
-            (*_about_senders(settings), *_about_admin(settings), *_about_certificates(settings), *_about_keys(settings))
+            (
+                *_about_senders(settings),
+                *_about_admin(settings),
+                *_about_certificates(settings),
+                *_about_keys(settings),
+                *_about_tokens(settings),
+            )
         )
     ]
 
@@ -51,6 +57,17 @@ def _about_certificates(settings: Settings) -> Iterator[str]:
         from shimproxy.service.certificates import warnings_of_age
 
         yield from warnings_of_age(settings)
+
+
+def _about_tokens(settings: Settings) -> Iterator[str]:
+    for its in (settings, *map(settings.of, settings.listen)):
+        if its.login_token_file:
+            from shimproxy.session.own_login import TokenUnusable, token_in
+
+            try:
+                token_in(its.login_token_file)
+            except TokenUnusable as error:
+                yield f"{its.named('login_token_file')}: {error}; every session fails until there is a token"
 
 
 def _about_keys(settings: Settings) -> Iterator[str]:

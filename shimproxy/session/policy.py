@@ -15,6 +15,7 @@ from shimproxy.smtp.newlines import Newlines
 
 if TYPE_CHECKING:
     import ssl
+    from pathlib import Path
 
     from shimproxy.net.tls import ReceiverSecurity
     from shimproxy.smtp.ehlo import Hidden
@@ -71,7 +72,9 @@ class Login:
     user: str
     secret: str = attrs.field(repr=False)
     in_clear: bool = False
-    """Whether also without TLS."""
+    """Whether also without TLS; a token never goes without."""
+    token_file: Path | None = None
+    """Where the token is that takes the secret's place, if there is one."""
 
 
 @attrs.frozen

@@ -23,10 +23,10 @@ import attrs
 from shimproxy.net.errors import DeadlinePassed, TlsFailed
 from shimproxy.session.advice import of_failed_tls
 from shimproxy.session.in_step import ask_receiver
+from shimproxy.session.own_login import LOST, log_in_at
 from shimproxy.session.policy import ReceiverTls, SenderTls
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import START_TLS
-from shimproxy.smtp.login import AUTH, CONTINUES, DONE, login
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -152,23 +152,12 @@ class Security:
 
     async def _log_in(self, receiver: Receiver, command: Command, account: Login) -> str:
         """Log in; why that failed, if it did."""
-        if not (receiver.leg.secured or account.in_clear):
+        if not (receiver.leg.secured or (account.in_clear and not account.token_file)):
             return "no TLS"
         offered = await self.hellos.offers(receiver, command)
         if offered is None:
-            return "the connection is lost"
-        commands = login(offered.get(AUTH, b""), account.user, account.secret)
-        if not commands:
-            return "neither PLAIN nor LOGIN is offered"
-        self.events.secret = True  # until the next command is forwarded
-        reply = None
-        for said in commands:
-            reply = await ask_receiver(receiver, said)
-            if reply is None or reply.code != CONTINUES:
-                break
-        if reply is None:
-            return "the connection is lost"
-        return "" if reply.code == DONE else f"reply {reply.code}"
+            return LOST
+        return await log_in_at(receiver, offered, account)
 
     async def _start_tls(self, receiver: Receiver, command: Command) -> _Start:
         try:

@@ -79,20 +79,30 @@ begin authenticators
 plain:
   driver = plaintext
   public_name = PLAIN
+  server_advertise_condition = {offers_password}
   server_prompts = :
   server_condition = ${{if and {{{{eq {{$auth2}}{{{login_user}}}}} {{eq {{$auth3}}{{{login_secret}}}}}}}}}
   server_set_id = $auth2
 login:
   driver = plaintext
   public_name = LOGIN
+  server_advertise_condition = {offers_password}
   server_prompts = Username:: : Password::
   server_condition = ${{if and {{{{eq {{$auth1}}{{{login_user}}}}} {{eq {{$auth2}}{{{login_secret}}}}}}}}}
   server_set_id = $auth1
 cram_md5:
   driver = cram_md5
   public_name = CRAM-MD5
+  server_advertise_condition = {offers_cram_md5}
   server_secret = ${{if eq {{$auth1}}{{{login_user}}} {{{login_secret}}} fail}}
   server_set_id = $auth1
+xoauth2:
+  driver = plaintext
+  public_name = XOAUTH2
+  server_advertise_condition = {offers_xoauth2}
+  server_prompts = :
+  server_condition = ${{if eq {{$auth1}}{{user={login_user}\x01auth=Bearer {login_secret}\x01\x01}}}}
+  server_set_id = {login_user}
 
 begin routers
 relayed:
@@ -214,12 +224,13 @@ def exim(
     certificate: Certificate | None = None,
     wants_certificate: bool = False,
     implicit_tls: bool = False,
+    mechanism: str = "",
 ) -> Iterator[Exim]:
     """An Exim of its own, until the end of the block; with `daemon` it listens too.
 
     Mailboxes are its own, unless `relay_port` says where mails to them go. With `login` it takes mail only from who
     has logged in with that, and with a certificate lets them do so under TLS only. It may want one of its clients too,
-    or begin with TLS.
+    or begin with TLS. It offers that `mechanism` alone, if one is given: for XOAUTH2 the secret is the token.
     """
     program = _program()
     need_root()
@@ -249,6 +260,9 @@ def exim(
                 relay_port=relay_port,
                 login_user=login.user if login else "",
                 login_secret=login.secret if login else "",
+                offers_password=str(not mechanism).lower(),
+                offers_cram_md5=str(mechanism in ("", "CRAM-MD5")).lower(),
+                offers_xoauth2=str(mechanism == "XOAUTH2").lower(),
                 rcpt_acl="authenticated" if login else "accept",
                 auth_hosts=("${if def:tls_in_cipher {*}}" if certificate else "*") if login else "",
                 tls_hosts="*" if certificate else "",

@@ -150,12 +150,13 @@ class ReceiversOpening:
     )
     """The receiver did not let shimproxy log in.
 
-    With --login, shimproxy logs in for senders that cannot. The receiver refused the name and password, offers neither
-    PLAIN nor LOGIN, or has no TLS. The sender gets 421 and keeps its mail. The log says why.
+    With --login, shimproxy logs in for senders that cannot. The receiver refused the password or token, offers no
+    mechanism that shimproxy knows, or has no TLS. The sender gets 421 and keeps its mail. The log says why. For a token
+    it has the reason of the provider too.
 
     Tell the operator of the receiver:
     Your server refuses the login of our proxy (RFC 4954 section 6): the attached line of the log has its reply. Please
-    check the account, and offer AUTH PLAIN or LOGIN inside TLS.
+    check the account, and offer AUTH PLAIN, LOGIN, XOAUTH2 or OAUTHBEARER inside TLS.
 
     Example: login-refused
     """
