@@ -17,6 +17,8 @@ from shimproxy.net.address import Address, Endpoint, Network, UnixPath, ip_addre
 from shimproxy.net.errors import AddressError
 from shimproxy.net.origin import Allowed
 from shimproxy.observe.log_output import STANDARD_ERROR, SYSLOG, server_of
+from shimproxy.session.policy import OBSERVABLE
+from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.ehlo import HiddenKeyword
 from shimproxy.smtp.reply import ReplyReader
 from shimproxy.smtp.rewrite import Rewrite
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import attrs
+
+
+_MOST_SHOWN: Final = 100
+"""Characters of a name."""
 
 
 class Original(enum.Enum):
@@ -202,6 +208,26 @@ def rewrites(value: Sequence[Rewrite | str] | Rewrite | str) -> tuple[Rewrite, .
             found.append(each if isinstance(each, Rewrite) else Rewrite.parse(each))
         except ValueError as error:
             problems.append(str(error))
+    if problems:
+        raise SettingsError(*problems)
+    return tuple(found)
+
+
+def observed(value: Sequence[Violation | str] | Violation | str) -> tuple[Violation, ...]:
+    """One or several, a text with commas between them too; none twice. Raises SettingsError."""
+    mend = "is not the name of a violation; write one in quotes, as in 'early-reply', or a list of such"
+    several: tuple[Violation | str, ...] = all_of(value, (Violation,), str, mend)
+    found: dict[Violation, None] = {}
+    problems: list[str] = []
+    names = {str(each): each for each in Violation}
+    for name in chain.from_iterable(str(each).split(",") for each in several):
+        if (violation := names.get(name)) in OBSERVABLE and violation:
+            found[violation] = None
+        else:
+            what = "cannot be passed on by itself" if violation else "is not the name of a violation"
+            some = ", ".join(map(str, OBSERVABLE))
+            shown = repr(name if len(name) <= _MOST_SHOWN else f"{name[:_MOST_SHOWN]}...")
+            problems.append(f"{shown} {what}; these can be: {some}; with repairs = observe all are")
     if problems:
         raise SettingsError(*problems)
     return tuple(found)

@@ -17,6 +17,7 @@ from shimproxy.smtp.tidy import is_possible_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from shimproxy.smtp.catalogue import Violation
     from shimproxy.smtp.ehlo import HiddenKeyword
     from shimproxy.smtp.rewrite import Rewrite
 
@@ -52,6 +53,18 @@ class MailSettings:
             "CHUNKING,SMTPUTF8 or AUTH:XOAUTH2; their commands get 502, the parameters of AUTH 504",
             metavar="KEYWORD[:PARAMETER][,...]",
             after="pipelining",
+        ),
+    )
+    observe: tuple[Violation, ...] = attrs.field(
+        default=(),
+        converter=converters.observed,
+        metadata=setting(
+            "observe",
+            Group.MAIL,
+            "pass on these violations as they come, and repair all others; early-reply: the sender gets the reply at "
+            "once, and not after the end of its mail data",
+            metavar="NAME[,...]",
+            after="repairs",
         ),
     )
     helo_name: str = attrs.field(

@@ -89,6 +89,7 @@ def _policy(settings: Settings) -> Policy:
         sizes=settings.sizes,
         hidden=Hidden.of(settings.hide),
         rewrites=settings.rewrite,
+        observed=frozenset(settings.observe),
         helo_name=settings.helo_name_used.encode(),
         sender_tls=settings.sender_tls_used,
         receiver_security=settings.receiver_security(),

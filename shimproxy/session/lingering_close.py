@@ -220,9 +220,8 @@ class LingeringClose:
             self._data.doubt()
             self.decided.clear()  # what was said before is no verdict on what it asks for now
         if self._decides and self._decide(reply):
-            if not noted:
-                for violation in reply.violations:
-                    self.events.repaired(violation, reply=reply.octets)
+            if reply.violations and not noted:
+                self.events.tell_form(reply)
         elif self._data.is_open and not self._half_closed:
             self._further.count(reply)
         if self._has_its_verdict:

@@ -181,6 +181,8 @@ class MailDataHandler:
             result = await forwarder.forward(owed)
             if result is STOPPED:
                 forwarder.give_up_receiver(owed)
+                if owed.answer_at_once():
+                    await self.sender.pour()
                 events.phase = SessionPhase.DRAINING
                 events.record.drains += 1
                 if not await reader.drain():

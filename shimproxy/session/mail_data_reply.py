@@ -63,6 +63,8 @@ class MailDataReply:
     _given: int = 0
     _accepted: bool = False
     _lone_refusal: Reply | None = None
+    _given_early: list[Reply | LocalReply] = attrs.field(factory=list)
+    """What the sender was given before it came to the end, as the operator has such replies passed on."""
 
     def __str__(self) -> str:
         return "the end of mail data" if self.reader.of_lines else "the chunk"
@@ -189,11 +191,23 @@ class MailDataReply:
         self.events.repaired(Violation.VANISHED_IN_DATA, how=how.value if how else "", octets=octets)
         raise SessionEnded(Closing.BY_SENDER)
 
+    def answer_at_once(self) -> bool:
+        """Put an early refusal that is to be passed on as it comes; whether there is one, and it answers all."""
+        receiver = self.earlier.receiver
+        decided = receiver.lingering.decided if receiver.lingering else []
+        is_passed = Violation.EARLY_REPLY in self.policy.observed and not self.earlier.outstanding
+        if not (is_passed and len(decided) == self.verdicts_left and all(each.refuses for each in decided)):
+            return False
+        self._given_early = self._verdicts_of_the_departed(decided)
+        for verdict in self._given_early:
+            self.give(verdict)
+        return True
+
     async def answer_without_the_end(self) -> None:
         """Put the replies to mail data of which the receiver did not get the end, once they are known."""
         transaction = self.earlier.receiver.transaction
-        verdicts = await self._verdicts_without_the_end()
-        for verdict in verdicts:
+        verdicts = self._given_early or await self._verdicts_without_the_end()
+        for verdict in verdicts if not self._given_early else ():
             self.give(verdict)
         transaction.end()
         transaction.chunk_refusal = None if self.last else verdicts[0]
@@ -221,6 +235,8 @@ class MailDataReply:
 
     def _held_verdicts(self) -> list[Reply | LocalReply]:
         """What is held for a sender that does not come to the end of its mail data."""
+        if self._given_early:
+            return []
         if self.reader.refusal:
             self._tell_refusal()
             return self._for_all([self.reader.refusal])
@@ -245,7 +261,8 @@ class MailDataReply:
             return []
         refusal = next((reply for reply in decided if reply.refuses), None)
         if refusal:
-            events.repaired(Violation.EARLY_REPLY, code=refusal.code, reply=refusal.octets, **figures)
+            tell = events.seen if Violation.EARLY_REPLY in self.policy.observed else events.repaired
+            tell(Violation.EARLY_REPLY, code=refusal.code, reply=refusal.octets, **figures)
         success = next((reply for reply in decided if not reply.refuses), None)
         if success:
             events.repaired(Violation.EARLY_SUCCESS, code=success.code, reply=success.octets, **figures)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from shimproxy.session.limits import Deadlines, Limits
 from shimproxy.session.replies import EARLY_SUCCESS
 from shimproxy.session.setting import Group, setting
+from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import NEVER_LET_THROUGH, REFUSED, REFUSED_IN_LMTP, CommandReader
 from shimproxy.smtp.newlines import Newlines
+from shimproxy.smtp.reply import OF_FORM
 
 if TYPE_CHECKING:
     import ssl
@@ -54,6 +56,10 @@ class Repairs(enum.StrEnum):
     REPAIR = "repair"
     OBSERVE = "observe"
     """They are told as they are seen, and octets pass as they come."""
+
+
+OBSERVABLE: Final = (Violation.EARLY_REPLY, *sorted(OF_FORM, key=str))
+"""Violations that can be passed on as they come while others are repaired."""
 
 
 class EarlyTalk(enum.StrEnum):
@@ -206,6 +212,8 @@ class Policy(SessionSettings):
     fails_over: bool = False
     """Whether a sender whose receiver has gone finds a fresh leg before its first MAIL: there are other receivers."""
     sizes: Sizes | None = None
+    observed: frozenset[Violation] = frozenset()
+    """Violations that are passed on as they come, while others are repaired: some of OBSERVABLE."""
     rewrites: tuple[Rewrite, ...] = ()
     """The rules by which refusals of the receiver are corrected."""
     hidden: Hidden | None = None

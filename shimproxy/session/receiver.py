@@ -115,7 +115,7 @@ class Receiver:
         """Go on with another leg to the same receiver, which has said nothing yet."""
         self.earlier.add(self.leg, self.lingering)
         self.leg = leg
-        self.replies = ReplyReader(self.replies.limit_octets)
+        self.replies = ReplyReader(self.replies.limit_octets, passed=self.replies.passed)
         self.gone = self.failed = False
         self.transaction.lose()
         self.data = MailDataState()  # the leg before may still be taking its leave with its own
@@ -158,8 +158,7 @@ class Receiver:
         """Take note of a reply that answers something; it is the same."""
         self._answer = reply
         if reply.violations:
-            for violation in reply.violations:
-                self.events.repaired(violation, reply=reply.octets)
+            self.events.tell_form(reply)
         if reply.code == 421:
             self._last_421 = reply
         if self.events.telling:

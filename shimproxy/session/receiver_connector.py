@@ -37,7 +37,7 @@ from shimproxy.session.xclient import Xclient
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import RESET
 from shimproxy.smtp.dialogue import OUT_OF_STEP, ReplyTo, ruling
-from shimproxy.smtp.reply import LocalReply, ReplyReader
+from shimproxy.smtp.reply import OF_FORM, LocalReply, ReplyReader
 
 if TYPE_CHECKING:
     from shimproxy.net.receivers import Route
@@ -145,7 +145,7 @@ class ReceiverConnector:
             self.security.forget_login()
             receiver.begin_anew(leg)
         else:
-            replies = ReplyReader(self.policy.limits.reply_octets)
+            replies = ReplyReader(self.policy.limits.reply_octets, passed=self.policy.observed & OF_FORM)
             receiver = self.receiver = Receiver(leg, replies, events, deadlines, self.closer)
         if events.tracer:
             events.tracer.follow_receiver(leg, partial(getattr, receiver.replies, "unread"))

@@ -66,7 +66,8 @@ class Sender:
         if given.code == 421:
             events.phase = AFTER_421
             self.told_421 = True
-        self._unsaid = self._unsaid + given.octets if self._unsaid else given.octets
+        octets = given.as_came or given.octets
+        self._unsaid = self._unsaid + octets if self._unsaid else octets
 
     def look_ahead(self) -> int:
         """How much it has sent that is not read as a command yet."""

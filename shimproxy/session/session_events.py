@@ -162,7 +162,7 @@ class SessionEvents:
             self.said(reply)
         if self.tracer:
             text = self._shown(reply) if self.secret and not own else reply.octets
-            self.tracer.sender.gives(text, len(reply.octets), OWN if own else "")
+            self.tracer.sender.gives(text, len(reply.as_came or reply.octets), OWN if own else "")
 
     def _shown(self, reply: Reply) -> bytes:
         return b"%d ..." % reply.code if self.secret else reply.octets
@@ -172,6 +172,18 @@ class SessionEvents:
         if self.secret:
             detail = {name: b"..." if isinstance(value, bytes) else value for name, value in detail.items()}
         self._tell(Repair(violation, self._label, detail, observed=self.observes))
+
+    def seen(self, violation: Violation, **detail: int | str | bytes) -> None:
+        """Count a violation that is passed on as it came, and tell of it."""
+        observes, self.observes = self.observes, True
+        self.repaired(violation, **detail)
+        self.observes = observes
+
+    def tell_form(self, reply: Reply) -> None:
+        """Tell of what is wrong with the form of a reply that is relayed."""
+        tell = self.seen if reply.as_came else self.repaired
+        for violation in reply.violations:
+            tell(violation, reply=reply.octets)
 
     def repaired_a_habit(self, violation: Violation, **detail: int | str) -> None:
         """Count a minor repair and tell of it."""

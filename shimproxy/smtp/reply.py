@@ -46,6 +46,16 @@ _PLAIN_REPLIES_KEPT = 256
 _LONG_REPLIES_KEPT = 16
 _LONG_REPLY_OCTETS = 2048
 """What is kept of replies of several lines: those to EHLO, which take as long to read as all others of a session."""
+OF_FORM = frozenset(
+    {
+        Violation.REPLY_BARE_NEWLINE,
+        Violation.MISSING_TEXT,
+        Violation.REPLY_LONG_LINE,
+        Violation.MIXED_CODES,
+        Violation.NOT_A_REPLY,
+    }
+)
+"""Violations with which a reply can be relayed as it came, if it has a usable code."""
 _OWN = re.compile(r"([2-5]\d\d) (?:([245]\.\d{1,3}\.\d{1,3}) )?(.*)", re.ASCII).fullmatch
 _SEPARATORS = frozenset({b" ", b"-", b"\t", b"\r", b"\n", b""})
 _END_A_REPLY = frozenset({b" ", b"\t", b"\r", b"\n"})
@@ -77,6 +87,8 @@ class Reply:
     violations: tuple[Violation, ...] = ()
     holds_354: bool = attrs.field(default=False, eq=False)
     """Whether one of its lines is a 354 although its code is another."""
+    as_came: bytes = attrs.field(default=b"", eq=False)
+    """What is relayed instead, where the operator has such violations passed on; empty if none has to be."""
     kind: int = attrs.field(init=False, eq=False, repr=False)
     """What the dialogue table goes by: a 3yz and 221 are their whole code, any other its first digit."""
 
@@ -108,9 +120,9 @@ def _plain(octets: bytes) -> Reply | None:
 
 
 @functools.lru_cache(maxsize=_LONG_REPLIES_KEPT)
-def _of_lines(octets: bytes, limit_octets: int) -> Reply | None:
+def _of_lines(octets: bytes, limit_octets: int, passed: frozenset[Violation]) -> Reply | None:
     """The reply of several lines, if these octets are one and no more: receivers say the same to each EHLO."""
-    reader = ReplyReader(limit_octets)
+    reader = ReplyReader(limit_octets, passed=passed)
     reader.feed(octets)
     reply = reader.next_of_lines()
     return None if reader.unread else reply
@@ -155,6 +167,8 @@ class ReplyReader:
     limit_octets: int = REPLY_LIMIT_OCTETS
     unread: bytes = b""
     """What lies here and is not yet part of a reply."""
+    passed: frozenset[Violation] = frozenset()
+    """A reply that has these violations alone is to be relayed as it came."""
     _lines: list[tuple[int, bytes]] = attrs.field(factory=list)  # each with its code
     _codes: list[int] = attrs.field(factory=list)  # the different codes, 0 for a line without; the last one last
     _room_octets: int = attrs.field(init=False)
@@ -198,7 +212,7 @@ class ReplyReader:
                 self.unread = b""
                 return plain
             is_long = unread[3:4] == b"-" and len(unread) <= min(_LONG_REPLY_OCTETS, self.limit_octets)
-            if is_long and (reply := _of_lines(unread, self.limit_octets)):
+            if is_long and (reply := _of_lines(unread, self.limit_octets, self.passed)):
                 self.unread = b""
                 return reply
         return self.next_of_lines()
@@ -297,7 +311,8 @@ class ReplyReader:
             return Reply(code, b"".join(line for _, line in lines))
         digits = b"%d" % code
         octets = b"".join(digits + b"-" + text + b"\r\n" for text in texts[:-1]) + digits + b" " + texts[-1] + b"\r\n"
-        return Reply(code, octets, tuple(violations), 354 in codes)
+        as_came = b"".join(line for _, line in lines) if not cut and violations.keys() <= self.passed else b""
+        return Reply(code, octets, tuple(violations), 354 in codes, as_came)
 
 
 def _canonical_texts(code: int, line: bytes, most_octets: int, violations: dict[Violation, None]) -> list[bytes]:

@@ -338,6 +338,8 @@ def test_every_field_refuses_what_is_of_another_type(field: str, value: object) 
         ("log_level", "loud", "log_level: 'loud' is none of debug, info, warning, error"),
         ("source", 1, "source: 1 is not an address; write one of this machine's"),
         ("admin", "8080", "admin: '8080' has no port"),
+        ("observe", 5, "observe: 5 is not the name of a violation; write one in quotes, as in 'early-reply'"),
+        ("observe", "x" * 1024, f"observe: '{'x' * 100}...' is not the name of a violation; these can be: "),
         ("rewrite", 5, "rewrite: 5 is not a rule; write one in quotes, as in 'end-of-data: 451 "),
         ("rewrite", "x", "rewrite: 'x' is not a rule; write one as in 'end-of-data: 451 "),
         ("hide", "RCPT", "hide: 'RCPT' is a command that every receiver has"),

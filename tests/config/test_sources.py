@@ -141,6 +141,13 @@ BAD_TEXTS = [
     ("max-size", ["10mib"], "write a size"),
     ("max-size", ["\u0661MiB"], "write a size"),
     ("hide", ["CHUNKING,"], "'' is not a keyword; write one, as in CHUNKING, or one parameter, as in AUTH:XOAUTH2"),
+    (
+        "observe",
+        ["early-success"],
+        "'early-success' cannot be passed on by itself; these can be: early-reply, missing-text, mixed-codes, "
+        "not-a-reply, reply-bare-newline, reply-long-line; with repairs = observe all are",
+    ),
+    ("observe", ["early-replies"], "'early-replies' is not the name of a violation; these can be: early-reply, "),
     ("hide", ["DATA"], "'DATA' is a command that every receiver has"),
     (
         "rewrite",

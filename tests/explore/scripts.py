@@ -144,7 +144,7 @@ def cases() -> tuple[Case, ...]:
         given: Any = SimpleNamespace(limits=Limits(), policy=Policy(), origin_policy=None)
         decide(given, transcript.given)
         # What a rule makes of a reply is none that a receiver has said; and what is only observed keeps no guarantee.
-        judged = not given.policy.rewrites and given.policy.repairs is not Repairs.OBSERVE
+        judged = not (given.policy.rewrites or given.policy.observed) and given.policy.repairs is not Repairs.OBSERVE
         if given.origin_policy is None and judged and sum(len(step.octets) for step in steps) < _MOST_OCTETS:
             case = Case(
                 f"transcript:{transcript.name}",

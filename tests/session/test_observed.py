@@ -19,7 +19,7 @@ from shimproxy.session.policy import Policy
 from shimproxy.smtp.newlines import Newlines
 from tests.blocks import blocks
 from tests.config.test_settings import settings
-from tests.memory import Stage, staged, up_to_mail_data
+from tests.memory import Stage, offered, staged, up_to_mail_data
 from tests.peers.mail import LARGE
 from tests.peers.postfix import MAILBOX_DOMAIN, postfix
 from tests.peers.processes import need, poll, run
@@ -300,6 +300,115 @@ def test_no_sender_says_who_it_is(said: bytes, piece_octets: int) -> None:
     stage = observed(script)
     assert bytes(stage.receiver.written) == b""
     assert b"421 " in stage.sender.written
+
+
+# -- by name
+
+EARLY = Policy(observed=frozenset({V.EARLY_REPLY}))
+
+
+def test_an_early_refusal_of_a_chunk_passes_at_once_and_answers_the_others() -> None:
+    async def script(stage: Stage) -> None:
+        await offered(stage, b"CHUNKING")
+        for command in (b"MAIL FROM:<a@b>", b"RCPT TO:<b@c>"):
+            await stage.feed(stage.sender, command + b"\r\n")
+            await stage.feed(stage.receiver, b"250 ok\r\n")
+        stage.sender.written.clear()
+        await stage.feed(stage.sender, b"BDAT 6\r\na\r\n")
+        await stage.feed(stage.receiver, b"552 too big\r\n")
+        assert bytes(stage.sender.written) == b"552 too big\r\n"
+        await stage.feed(stage.sender, b"b\r\nBDAT 3 LAST\r\nc\r\n")
+
+    stage = staged(script, policy=EARLY)
+    assert bytes(stage.sender.written) == b"552 too big\r\n" * 2
+    assert [(each.violation, each.observed) for each in stage.account.repairs] == [(V.EARLY_REPLY, True)]
+
+
+@pytest.mark.parametrize("end", ["vanishes", "stalls"])
+def test_a_sender_that_does_not_end_its_mail_after_an_early_refusal_gets_no_second_one(end: str) -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, b"text\r\n")
+        await stage.feed(stage.receiver, b"552 too big\r\n")
+        if end == "vanishes":
+            stage.sender.feed_fin()
+            await stage.settle()
+        else:
+            await stage.pass_time(10_000)
+            await stage.pass_time(10_000)
+
+    stage = staged(script, policy=EARLY)
+    given = bytes(stage.sender.written)
+    assert given == b"552 too big\r\n" + (b"" if end == "vanishes" else b"421 timeout, closing connection\r\n")
+
+
+def test_an_early_success_is_never_passed_on_by_a_name() -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, b"text\r\n")
+        await stage.feed(stage.receiver, b"250 ok\r\n")
+        await stage.feed(stage.sender, b".\r\n")
+
+    assert staged(script, policy=EARLY).sender.written.startswith(b"451 ")
+
+
+def test_lmtp_has_all_its_early_refusals_at_once() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        for command, reply in (
+            (b"LHLO x", b"250 hi"),
+            (b"MAIL FROM:<a@b>", b"250 OK"),
+            (b"RCPT TO:<b@c>", b"250 OK"),
+            (b"RCPT TO:<c@c>", b"250 OK"),
+            (b"DATA", b"354 go"),
+        ):
+            await stage.feed(stage.sender, command + b"\r\n")
+            await stage.feed(stage.receiver, reply + b"\r\n")
+        stage.sender.written.clear()
+        await stage.feed(stage.sender, b"text\r\n")
+        await stage.feed(stage.receiver, b"552 1\r\n552 2\r\n")
+        assert bytes(stage.sender.written) == b"552 1\r\n552 2\r\n"
+        await stage.feed(stage.sender, b".\r\n")
+
+    stage = staged(script, policy=attrs.evolve(EARLY, lmtp=True))
+    assert bytes(stage.sender.written) == b"552 1\r\n552 2\r\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "reply"),
+    [
+        (V.MISSING_TEXT, b"250\r\n"),
+        (V.MIXED_CODES, b"550-a\r\n551 b\r\n"),
+        (V.NOT_A_REPLY, b"250ok\r\n"),
+        (V.NOT_A_REPLY, b"250-a\r\nnoise\r\n250 b\r\n"),
+        (V.REPLY_BARE_NEWLINE, b"250 a\rb\0c\n"),
+        (V.REPLY_LONG_LINE, b"250 " + b"x" * 600 + b"\r\n"),
+    ],
+)
+def test_a_reply_in_bad_form_passes_by_its_name_and_is_repaired_without_it(name: Violation, reply: bytes) -> None:
+    async def script(stage: Stage) -> None:
+        await offered(stage)
+        await stage.feed(stage.sender, b"NOOP\r\n")
+        await stage.feed(stage.receiver, reply)
+
+    passed = staged(script, policy=Policy(observed=frozenset({name})))
+    assert bytes(passed.sender.written) == reply
+    assert [(each.violation, each.observed) for each in passed.account.repairs] == [(name, True)]
+    for policy in (Policy(), EARLY):
+        repaired = staged(script, policy=policy)
+        assert bytes(repaired.sender.written) != reply
+        assert [(each.violation, each.observed) for each in repaired.account.repairs] == [(name, False)]
+
+
+def test_an_ehlo_reply_that_is_changed_is_in_good_form() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        stage.sender.written.clear()
+        await stage.feed(stage.receiver, b"250-hi\n250-XCLIENT\n250 DSN\n")
+
+    stage = staged(script, policy=Policy(observed=frozenset({V.REPLY_BARE_NEWLINE})))
+    assert bytes(stage.sender.written) == b"250-hi\r\n250 DSN\r\n"
 
 
 # -- settings

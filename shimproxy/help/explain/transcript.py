@@ -15,7 +15,7 @@ them. A line begins with who and which way:
     ended: who/phase the session is over and its record says so
     #           a comment; the first one says what the dialogue shows
     # with NAME = VALUE    a decision of the operator, named as in `Policy` or `Limits`, or `max_size`, `hide`,
-                           `rewrite`, `login`, `trusted`, `destinations` or `loop`
+                           `rewrite`, `observe`, `login`, `trusted`, `destinations` or `loop`
     # with NAME   that switch of the policy is on; # without NAME: it is off
     # in one piece    what a peer says at once comes at once: cut elsewhere, it would be another dialogue
     # unreachable    no connection to the receiver comes about
@@ -36,6 +36,7 @@ from shimproxy.net.errors import TlsFailed
 from shimproxy.session.connection_origin import OriginPolicy
 from shimproxy.session.limits import Limits
 from shimproxy.session.policy import EarlyTalk, Login, Policy, ReceiverTls, Repairs, SenderTls, Sizes
+from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.ehlo import Hidden, HiddenKeyword
 from shimproxy.smtp.newlines import Newlines
 from shimproxy.smtp.rewrite import Rewrite
@@ -179,6 +180,8 @@ def decide(stage: Stage, given: dict[str, str]) -> None:
                 decided["sizes"] = Sizes(int(text))
             case "rewrite":
                 decided["rewrites"] = (Rewrite.parse(text),)
+            case "observe":
+                decided["observed"] = frozenset(each for each in Violation if str(each) in text.split(","))
             case "hide":
                 decided["hidden"] = Hidden.of([HiddenKeyword.parse(each) for each in text.split(",")])
             case "login":
