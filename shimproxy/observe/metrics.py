@@ -82,6 +82,7 @@ FAMILIES: Final = {
     "process_start_time_seconds": Family("gauge", "When the supervisor started, in seconds since 1970."),
 }
 _LIMITS: Final = (
+    "allow-sender",
     "sessions",
     "sessions-per-network",
     "connections-per-minute",

@@ -14,7 +14,7 @@ import trio.testing
 from shimproxy.help.explain.stage import MemoryDriver, MemorySocket
 from shimproxy.net.driver import Driver
 from shimproxy.net.leg import Leg
-from shimproxy.net.loops import Loops, Trial
+from shimproxy.net.loops import Loops, Trial, has_ended
 from shimproxy.net.watch import Watchdog
 
 if TYPE_CHECKING:
@@ -221,6 +221,23 @@ def test_what_a_sender_says_meanwhile_stays_to_be_read() -> None:
         await trio.sleep(2)
         assert seen == [True]
         assert came.recv(100) == b"HELO device.example\r\n"
+
+    played(script)
+
+
+def test_inside_tls_what_a_sender_says_is_taken() -> None:
+    """It can't be looked at and left there."""
+
+    async def script(world: World) -> None:
+        leg, heard = world.leg(), list[bytes]()
+        leg.secured = True
+        sock = cast("MemorySocket", leg.sock)
+        assert not has_ended(leg, heard.append)
+        sock.feed(b"HELO x\r\n")
+        assert not has_ended(leg, heard.append)
+        sock.feed_fin()
+        assert has_ended(leg, heard.append)
+        assert heard == [b"HELO x\r\n"]
 
     played(script)
 
