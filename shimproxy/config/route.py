@@ -14,7 +14,7 @@ from shimproxy.net.balance import REST_SECONDS, Balance
 from shimproxy.net.origin import Allowed
 from shimproxy.net.proxy_header import Version
 from shimproxy.net.source import ANYWHERE, Source
-from shimproxy.session.limits import not_negative
+from shimproxy.session.limits import at_least, not_negative
 from shimproxy.session.setting import Group, setting
 
 if TYPE_CHECKING:
@@ -65,6 +65,30 @@ class RouteSettings:
             Group.ROUTE,
             "how long to try a receiver last after its connection or greeting failed",
             metavar="SECONDS",
+        ),
+    )
+    receiver_connections: int = attrs.field(
+        default=0,
+        validator=at_least(0),
+        metadata=setting(
+            "receiver-connections",
+            Group.ROUTE,
+            "how many connections a receiver may have; further senders wait before their greeting; 0: no limit; "
+            "workers share it",
+            metavar="N",
+            of_listener=False,
+        ),
+    )
+    receiver_wait_seconds: float = attrs.field(
+        default=30.0,
+        validator=not_negative,
+        metadata=setting(
+            "receiver-wait",
+            Group.ROUTE,
+            "how long a sender waits for one of these connections; then shimproxy tries the next receiver, or "
+            "replies 421",
+            metavar="SECONDS",
+            of_listener=False,
         ),
     )
     source: tuple[str, ...] = attrs.field(

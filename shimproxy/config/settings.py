@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from shimproxy.config.listener import Listener
     from shimproxy.net.address import Network
 
-_SHARED: Final = ("sessions", "sessions_per_network", "connections_per_minute")
+_SHARED: Final = ("sessions", "sessions_per_network", "connections_per_minute", "receiver_connections")
 """What counts over sessions, and so over the workers that serve them."""
 
 

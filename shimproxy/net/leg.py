@@ -31,6 +31,8 @@ from shimproxy.net.records import WOULD_BLOCK, notify_of_close, receive_records,
 from shimproxy.net.tap import Ended
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shimproxy.net.tap import Tap
 
 READ_OCTETS: Final = 4096
@@ -52,6 +54,8 @@ class Leg(Pollable):
     octets_in: int = 0
     broken: bool = False
     """Set once nothing more may be written."""
+    on_close: Callable[[], None] | None = None
+    """Is called once it is closed."""
     closed: bool = False
     secured: bool = False
     """Whether it carries TLS."""
@@ -286,3 +290,5 @@ class Leg(Pollable):
             self.ended = self.ended or Ended.FIN
             self.driver.remove(self)
             self.sock.close()
+            if self.on_close:
+                self.on_close()

@@ -11,7 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from shimproxy.net.leg import Leg
     from shimproxy.net.origin import OwnLegs, Party
     from shimproxy.net.places import Place
-    from shimproxy.net.receiver_state import ReceiverState
+    from shimproxy.net.receiver_state import PlaceInLine, ReceiverState
     from shimproxy.net.watch import Watch
+
+_ALL_DRAINED: Final = "an operator drains every receiver: shimproxy receivers ready NAME ends that"
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -98,7 +100,11 @@ class Route:
     _last: tuple[Places, Place] | None = None
     """The receiver of the last leg, and where it was found."""
     _state: ReceiverState | None = None
-    """That of the receiver that was dialled last."""
+    """That of the receiver that was chosen or dialled last."""
+    _chosen: Places | None = None
+    """The receiver that is to be dialled next, once it is chosen."""
+    _counted: bool = False
+    """Whether a connection to it is counted."""
 
     def aim(self, destination: Party) -> None:
         """Go there and nowhere else."""
@@ -175,18 +181,58 @@ class Route:
         """A place could not be reached; from the sender's own address, perhaps from there alone."""
         self._receivers.let_rest(place, _host(self.origin) if self._receivers.spoofs else "")
 
-    async def dial(self, watch: Watch, connect_seconds: float) -> Leg:
-        """A leg to the next receiver, by whichever of its addresses answers first.
+    @property
+    def wait_seconds(self) -> float:
+        """How long a session waits in the line for a receiver."""
+        return self._receivers.states.wait_seconds
 
-        Raises DialFailed, SenderUnusable, NoMeans, Interrupted.
-        """
+    def line_up(self, watch: Watch) -> PlaceInLine | None:
+        """Choose the next receiver; the place in its line, if the session has to wait. Raises DialFailed."""
+        states = self._receivers.states
+        self._state = states.of(self._choose().name)
+        if not states.most_connections:
+            return None
+        self._counted = True
+        return self._state.take(states.most_connections, watch)
+
+    def leave_line(self, place: PlaceInLine) -> None:
+        """The receiver that was chosen is not to be dialled."""
+        self._chosen, self._counted = None, False
+        place.leave()
+
+    def _choose(self) -> Places:
         receivers, self._last = self._receivers, None
         if self._left is None:
             self._left = receivers.in_order(self.origin)
         if not self._left:
-            raise DialFailed("an operator drains every receiver: shimproxy receivers ready NAME ends that", "drained")
-        receiver = self._left.pop(0)
-        self._state = receivers.states.of(receiver.name)
+            raise DialFailed(_ALL_DRAINED, "drained")
+        self._chosen = self._left.pop(0)
+        return self._chosen
+
+    async def dial(self, watch: Watch, connect_seconds: float) -> Leg:
+        """A leg to the receiver that was chosen, else to the next, by whichever of its addresses answers first.
+
+        Raises DialFailed, SenderUnusable, NoMeans, Interrupted.
+        """
+        receiver = self._chosen or self._choose()
+        state = self._state = self._receivers.states.of(receiver.name)
+        counted, self._counted, self._chosen = self._counted, False, None
+        try:
+            if counted and receiver.name in self._receivers.states.drained:
+                raise DialFailed(_ALL_DRAINED, "drained")  # since the session has lined up
+            leg = await self._dial(receiver, watch, connect_seconds)
+        except BaseException:
+            if counted:
+                state.give_back()
+            raise
+        if counted:
+            leg.on_close = state.give_back
+            if leg.closed:
+                state.give_back()
+        return leg
+
+    async def _dial(self, receiver: Places, watch: Watch, connect_seconds: float) -> Leg:
+        receivers = self._receivers
         if receiver.is_settled:
             places = receiver.known
         else:

@@ -55,6 +55,10 @@ FAMILIES: Final = {
     "sessions_total": Family("counter", "Sessions that have ended."),
     **{each.family: Family("counter", each.about, each.labels) for each in _COUNTED.values()},
     "receiver_up": Family("gauge", "Whether the last connection to a receiver was greeted with 2yz.", (_RECEIVER,)),
+    "receiver_connections": Family(
+        "gauge", "Connections to a receiver, where `receiver-connections` limits them.", (_RECEIVER,)
+    ),
+    "receiver_waiting": Family("gauge", "Senders that wait for a connection to a receiver.", (_RECEIVER,)),
     "receiver_draining": Family("gauge", "Whether an operator drains a receiver.", (_RECEIVER,)),
     "receiver_connect_failures_total": Family(
         "counter",
@@ -85,6 +89,7 @@ _LIMITS: Final = (
     "allow-sender",
     "sessions",
     "sessions-per-network",
+    "receiver-connections",
     "connections-per-minute",
     "descriptors",
     "session-seconds",
@@ -174,7 +179,12 @@ class Metrics:
     def gauges(self) -> Series:
         """What is so at this moment."""
         phases = self.phases()
-        return {"sessions_open": len(phases), "drains_in_progress": phases.count(SessionPhase.DRAINING)}
+        gauges: Series = {"sessions_open": len(phases), "drains_in_progress": phases.count(SessionPhase.DRAINING)}
+        for state in self.receiver_states():
+            if state.is_limited:
+                gauges[series("receiver_connections", receiver=state.name)] = state.connections
+                gauges[series("receiver_waiting", receiver=state.name)] = len(state.line)
+        return gauges
 
     def totals(self) -> Series:
         """What was counted so far."""

@@ -298,6 +298,7 @@ async def serve_on(
     spare = Spare()
     try:
         states = states or ReceiverStates()
+        states.most_connections, states.wait_seconds = settings.receiver_connections, settings.receiver_wait_seconds
         found = listener_contexts(settings, sockets, driver, states)
         check_loops(settings, sockets)
         for sock in sockets:

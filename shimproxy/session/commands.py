@@ -19,7 +19,7 @@ import attrs
 from shimproxy.net.errors import TlsFailed
 from shimproxy.session import opaque
 from shimproxy.session.closing import Closing, SessionEnded
-from shimproxy.session.in_step import is_in_step
+from shimproxy.session.in_step import end_transaction, is_in_step
 from shimproxy.session.mail_data_handler import MailDataHandler
 from shimproxy.session.replacement import Replacement, resumes
 from shimproxy.session.replies import (
@@ -170,7 +170,7 @@ class Commands:
         pending, receiver = self.pending, self.pending.receiver
         if self.security.terminates:
             if pending.transaction.is_open:
-                await self.connector.end_transaction(receiver)
+                await end_transaction(receiver)
             await self.sender.say(READY_FOR_TLS)
             await secure_sender(self.security)
             self.ready = False
@@ -233,7 +233,7 @@ class Commands:
         if not answered or (pending.hello and answered.hello is not hello):
             return False  # it may be the sender's second one
         if pending.transaction.is_open:
-            await self.connector.end_transaction(receiver)
+            await end_transaction(receiver)
         reply = self.security.hellos.reply_to(receiver, hello)
         if reply:
             pending.answer_hello(hello, reply)

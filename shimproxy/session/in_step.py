@@ -15,6 +15,7 @@ from shimproxy.net.errors import DeadlinePassed
 from shimproxy.session.phase import conduct
 from shimproxy.session.unasked import UnaskedReplies
 from shimproxy.smtp.catalogue import Violation
+from shimproxy.smtp.command import RESET
 from shimproxy.smtp.reply import Reply
 
 if TYPE_CHECKING:
@@ -38,6 +39,17 @@ async def ask_receiver(
     receiver.events.secret = receiver.events.secret or secret  # what the sender has said is still to be forwarded
     await receiver.commands.flush()
     return await receiver.next_reply()
+
+
+async def end_transaction(receiver: Receiver) -> None:
+    """Have the receiver forget what the sender has begun, as for a hello (RFC 5321 4.1.4). Raises Interrupted."""
+    try:
+        reply = await ask_receiver(receiver, RESET)
+    except DeadlinePassed as late:
+        receiver.events.repaired(Violation.NO_REPLY, to=late.what)
+        reply = None
+    if not reply or reply.kind != 2:
+        receiver.give_up()
 
 
 def look_for_unasked(receiver: Receiver) -> bool:

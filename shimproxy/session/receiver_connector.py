@@ -22,7 +22,7 @@ from shimproxy.net.errors import DeadlinePassed, DialFailed, NoMeans, SenderUnus
 from shimproxy.session.closing import Closing
 from shimproxy.session.coming_back import after_trial, instead_of_dialling
 from shimproxy.session.greeting_wait import first_reply
-from shimproxy.session.in_step import ask_receiver
+from shimproxy.session.line import has_its_turn
 from shimproxy.session.receiver import Receiver
 from shimproxy.session.replies import (
     NO_CONNECTION,
@@ -30,12 +30,12 @@ from shimproxy.session.replies import (
     NO_MEANS,
     NO_SERVICE,
     NOT_AS_BEFORE,
+    RECEIVER_FULL,
     RECEIVER_NOT_SECURE,
     SENDER_UNUSABLE,
 )
 from shimproxy.session.xclient import Xclient
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import RESET
 from shimproxy.smtp.dialogue import OUT_OF_STEP, ReplyTo, ruling
 from shimproxy.smtp.reply import OF_FORM, LocalReply, ReplyReader
 
@@ -101,8 +101,9 @@ class ReceiverConnector:
             except NoReceiver as failed:
                 if failed.by is Closing.BY_SHIM:
                     raise
-                route.was_of_no_use()
-                route.note_failure(failed.kind)
+                if failed.reply is not RECEIVER_FULL:
+                    route.was_of_no_use()
+                    route.note_failure(failed.kind)
                 if not route.has_more:
                     raise
             else:
@@ -124,8 +125,15 @@ class ReceiverConnector:
         """Dial the next receiver, which is not heard yet. Raises NoReceiver, Interrupted."""
         events, deadlines = self.events, self.policy.deadlines
         record = events.record
+        route = self.route
         try:
-            leg = await self.route.dial(self.watch, deadlines.connect)
+            has_turn = await has_its_turn(route, self.watch, self.security.sender)
+            if record.receiver == "-":
+                record.receiver = route.receiver  # it may be that there is no connection
+            if not has_turn:
+                events.repaired(Violation.LIMIT_REACHED, limit="receiver-connections")
+                raise NoReceiver(RECEIVER_FULL)
+            leg = await route.dial(self.watch, deadlines.connect)
         except NoMeans as failed:
             events.repaired(Violation.LIMIT_REACHED, limit="descriptors", reason=str(failed))
             raise NoReceiver(NO_MEANS, Closing.BY_SHIM) from None
@@ -133,8 +141,6 @@ class ReceiverConnector:
             events.repaired(Violation.UNREACHABLE, reason=str(failed))
             raise NoReceiver(SENDER_UNUSABLE, Closing.BY_SHIM) from None
         except DialFailed as failed:
-            if record.receiver == "-":
-                record.receiver = self.route.receiver
             events.repaired(Violation.UNREACHABLE, reason=str(failed))
             raise NoReceiver(NO_CONNECTION, kind=failed.kind) from None
         if events.reply_times:
@@ -266,16 +272,6 @@ class ReceiverConnector:
         if not await self.security.log_in(receiver, command):
             return NoReceiver(NO_LOGIN)
         return None
-
-    async def end_transaction(self, receiver: Receiver) -> None:
-        """Have the receiver forget what the sender has begun, as for a hello (RFC 5321 4.1.4). Raises Interrupted."""
-        try:
-            reply = await ask_receiver(receiver, RESET)
-        except DeadlinePassed as late:
-            self.events.repaired(Violation.NO_REPLY, to=late.what)
-            reply = None
-        if not reply or reply.kind != 2:
-            receiver.give_up()
 
     async def _again(self) -> None:
         """Dial the same receiver once more. Raises NoReceiver, Interrupted."""

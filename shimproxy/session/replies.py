@@ -32,6 +32,7 @@ MAIL_STOPPED = LocalReply.make(421, "4.3.0", "closing connection after the refus
 COMMAND_UNANSWERED = LocalReply.make(451, "4.4.2", "the receiver gave no reply, try again later")
 MAIL_UNANSWERED = LocalReply.make(451, "4.4.2", "the receiver gave no verdict, try again later")
 NO_SERVICE = LocalReply.make(421, "4.3.2", "the receiver gave no greeting, try again later")
+RECEIVER_FULL = LocalReply.make(421, "4.3.2", "the receiver has no free connection, try again later")
 NO_CONNECTION = LocalReply.make(421, "4.4.1", "the receiver cannot be reached, try again later")
 SENDER_UNUSABLE = LocalReply.make(421, "4.4.1", "link-local sender addresses are not served here, closing connection")
 DESTINATION_REFUSED = LocalReply.make(421, "4.7.1", "destination not allowed through this proxy, closing connection")

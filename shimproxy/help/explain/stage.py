@@ -283,6 +283,9 @@ class MemoryRoute:
     def note_failure(self, _kind: str) -> None:
         """Nothing is counted."""
 
+    def line_up(self, _watch: Watch) -> None:
+        """There is always room."""
+
 
 @attrs.define(eq=False)
 class Stage:
