@@ -72,8 +72,8 @@ _OF_REPLIES: Final = (
     Defect(
         "a reply is paired with the command behind",
         "session/pending.py",
-        "        verb = self.outstanding[0]\n        if isinstance(verb, MailDataReply):\n",
-        "        verb = self.outstanding[-1]\n        if isinstance(verb, MailDataReply):\n",
+        "        verb = self.outstanding[0]\n        if times := self.events.reply_times:\n",
+        "        verb = self.outstanding[-1]\n        if times := self.events.reply_times:\n",
     ),
     Defect(
         "an extra reply answers the next command",
@@ -432,8 +432,8 @@ _OF_TRACES: Final = (
     Defect(
         "a repair is counted twice",
         "session/session_events.py",
-        "        record.repairs[repair.violation] += 1",
-        "        record.repairs[repair.violation] += 2",
+        "record.repairs)[repair.violation] += 1",
+        "record.repairs)[repair.violation] += 2",
     ),
     Defect(
         "a refused mail counts as accepted",
