@@ -63,7 +63,7 @@ class MailDataReply:
     _given: int = 0
     _accepted: bool = False
     _lone_refusal: Reply | None = None
-    _given_early: list[Reply | LocalReply] = attrs.field(factory=list)
+    _given_early: tuple[Reply | LocalReply, ...] = ()
     """What the sender was given before it came to the end, as the operator has such replies passed on."""
 
     def __str__(self) -> str:
@@ -198,7 +198,7 @@ class MailDataReply:
         is_passed = Violation.EARLY_REPLY in self.policy.observed and not self.earlier.outstanding
         if not (is_passed and len(decided) == self.verdicts_left and all(each.refuses for each in decided)):
             return False
-        self._given_early = self._verdicts_of_the_departed(decided)
+        self._given_early = (*self._verdicts_of_the_departed(decided),)
         for verdict in self._given_early:
             self.give(verdict)
         return True

@@ -123,6 +123,7 @@ class ObservedDialogue(ObservedSender):
             self._gone = None
         if events.mails:
             events.mails.answered(reply, own=False)
+        mail.accepted = mail.accepted or reply.kind == 2
         mail.due -= 1
         if mail.due:
             return
@@ -130,7 +131,7 @@ class ObservedDialogue(ObservedSender):
         mail.answered_early = mail.ends_at is None
         if mail.last:
             events.record.transactions += 1
-            events.record.accepted += reply.kind == 2
+            events.record.accepted += mail.accepted
             self._recipients = 0
         if not mail.answered_early:
             events.phase = SessionPhase.BETWEEN_MAILS if mail.last else SessionPhase.BETWEEN_CHUNKS

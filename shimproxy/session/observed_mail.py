@@ -33,6 +33,8 @@ class ObservedMail:
     ends_at: int | None = None
     """Where in what the sender has said, once its end has come."""
     answered_early: bool = False
+    accepted: bool = False
+    """Whether one of its replies was a 2yz."""
     has_false_end: bool = False
     """Whether a lax receiver would take something in it for its end."""
     _end: EndOfData | EndOfChunk = attrs.field(init=False)

@@ -177,7 +177,8 @@ class ObservedSender:
 
     def _hear(self, command: Command) -> None:
         events, verb = self.events, command.verb
-        if not (command.plain or command.foreign or command.dropped_octets) and command.violation is None:
+        line = command.line
+        if command.violation is None and (line[-2:] != b"\r\n" or b"\r" in line[:-2] or b"\0" in line):
             judged = command_from_line(command.line, self.policy.newlines)
             command = attrs.evolve(command, violation=judged.violation, forwardable=judged.forwardable)
         events.heard(command)

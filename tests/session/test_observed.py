@@ -302,6 +302,101 @@ def test_no_sender_says_who_it_is(said: bytes, piece_octets: int) -> None:
     assert b"421 " in stage.sender.written
 
 
+@pytest.mark.parametrize("leg", ["sender", "receiver"])
+@pytest.mark.parametrize("telling", [True, False])
+def test_text_behind_starttls_is_not_let_through(leg: str, telling: bool) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"STARTTLS\r\n" + (b"MAIL FROM:<a@b>\r\n" if leg == "sender" else b""))
+        await stage.feed(stage.receiver, b"220 go\r\n" + (b"250 injected\r\n" if leg == "receiver" else b""))
+
+    stage = staged(script, policy=OBSERVING, telling=telling)
+    assert stage.repaired == [V.PLAINTEXT_BEHIND_STARTTLS]
+    assert b"MAIL" not in stage.receiver.written
+    assert b"injected" not in stage.sender.written
+    assert stage.receiver.got_rst
+
+
+def test_with_newlines_reject_a_bare_newline_in_a_command_ends_the_session() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"NOOP\n")
+
+    stage = observed(script, newlines=Newlines.REJECT)
+    assert (bytes(stage.receiver.written), stage.repaired) == (b"", [V.BARE_NEWLINE])
+
+
+def test_lmtp_and_a_greeting_that_is_none_are_observed() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"354 hello\r\n")
+        for command, reply in (
+            (b"LHLO x", b"250 hi"),
+            (b"MAIL FROM:<a@b>", b"250 OK"),
+            (b"RCPT TO:<b@c>", b"250 OK"),
+            (b"RCPT TO:<c@c>", b"250 OK"),
+            (b"DATA", b"354 go"),
+            (b"text\r\n.", b"250 1\r\n552 2"),
+            (b"QUIT", b"221 bye"),
+        ):
+            await stage.feed(stage.sender, command + b"\r\n")
+            await stage.feed(stage.receiver, reply + b"\r\n")
+
+    stage = observed(script, lmtp=True)
+    assert stage.repaired == [V.NO_GREETING]
+    assert stage.record.transactions == 1
+
+
+def test_a_known_command_after_a_refused_data_is_one() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"DATA\r\nRSET\r\n")
+        await stage.feed(stage.receiver, b"503 no\r\n250 ok\r\n")
+
+    assert observed(script).repaired == []
+
+
+@pytest.mark.parametrize("when", ["at rest", "in a mail"])
+def test_a_stop_waits_for_the_end_of_a_mail(when: str) -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, b"text\r\n")
+        if when == "in a mail":
+            stage.session.stop_when_idle()
+            await stage.settle()
+            assert not stage.over
+        await stage.feed(stage.sender, b".\r\n")
+        await stage.feed(stage.receiver, b"250 ok\r\n")
+        if when == "at rest":
+            stage.session.stop_when_idle()
+            await stage.settle()
+
+    stage = observed(script)
+    assert bytes(stage.sender.written) == b"250 ok\r\n421 service shutting down\r\n"
+
+
+@pytest.mark.parametrize("who", ["sender", "receiver"])
+def test_a_reset_passes_on_and_what_the_receiver_has_said_before_it(who: str) -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, b"text\r\n")
+        (stage.sender if who == "sender" else stage.receiver).feed_rst()
+        await stage.settle()
+
+    stage = observed(script)
+    assert stage.repaired == [V.VANISHED_IN_DATA if who == "sender" else V.RESET_IN_DATA]
+    assert (stage.receiver if who == "sender" else stage.sender).got_rst
+
+
+def test_a_stop_is_made_once_the_verdict_has_passed() -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, b"text\r\n.\r\n")
+        stage.session.stop_when_idle()
+        await stage.feed(stage.receiver, b"250 ok\r\n")
+
+    assert bytes(observed(script).sender.written).endswith(b"250 ok\r\n421 service shutting down\r\n")
+
+
 # -- by name
 
 EARLY = Policy(observed=frozenset({V.EARLY_REPLY}))
