@@ -42,6 +42,7 @@ async def supervise(gather: Callable[[], Sources], version: str) -> None:
             supervisor.take_over()
             changes = Changes(supervisor)
             nursery.start_soon(changes.make)
+            nursery.start_soon(changes.watch_certificates)
             nursery.start_soon(_reap_orphans, supervisor, children_ended)
 
             async def end() -> None:
@@ -95,12 +96,16 @@ class Changes:
             await self.supervisor.prepare_upgrade()
             self.ask_for(self.supervisor.upgrade)
 
+    async def watch_certificates(self) -> None:
+        """Have certificates that were renewed loaded, or say that they are not, until cancelled."""
+        await self._started.wait()
+        load = partial(self.ask_for, self.supervisor.reload_certificates)
+        await CertificateWatch(self.supervisor.in_force, Journal(), load).run()
+
     async def make(self) -> None:
         """Start, and make the changes that are asked for, until cancelled."""
         await self.supervisor.start()
         self._started.set()
-        load = partial(self.ask_for, self.supervisor.reload_certificates)
-        self.supervisor.nursery.start_soon(CertificateWatch(self.supervisor.in_force, Journal(), load).run)
         async for change in self._receive:
             reloads = change in (self.supervisor.reload, self.supervisor.reload_certificates)
             if reloads:
