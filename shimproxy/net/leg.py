@@ -90,8 +90,6 @@ class Leg(Pollable):
         elif not self._never_short:
             self.readable = False
         self.octets_in += size_octets
-        if self.tap:
-            self.tap.received(size_octets)
         return octets
 
     def peek(self, most_octets: int) -> bytes | None:
@@ -109,8 +107,11 @@ class Leg(Pollable):
         return octets
 
     def skip(self, octets: int) -> None:
-        """Take so many octets of what `peek` has shown; no tap is told."""
-        self.octets_in += len(self.sock.recv(octets))
+        """Take so many octets of what `peek` has shown, which are no part of the dialogue."""
+        skipped_octets = len(self.sock.recv(octets))
+        self.octets_in += skipped_octets
+        if self.tap:
+            self.tap.skipped(skipped_octets)
 
     def _end(self, how: Ended) -> None:
         self.ended = how
@@ -156,8 +157,6 @@ class Leg(Pollable):
         if size_octets > _OCTETS_A_STEP:
             self.watch.stretched(size_octets // _OCTETS_A_STEP)
         self.octets_in += size_octets
-        if self.tap:
-            self.tap.received(size_octets)
         return size_octets
 
     def _receive_block(self, asked_octets: int) -> int:

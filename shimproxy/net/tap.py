@@ -16,8 +16,11 @@ class Ended(enum.Enum):
 class Tap(Protocol):
     """Told by a leg as it happens; called between two system calls, so that it must be short and not raise."""
 
-    def received(self, octets: int) -> None:
-        """So many octets were read."""
+    def skipped(self, octets: int) -> None:
+        """So many octets were read that are no part of the dialogue."""
+
+    def relayed(self, octets: int) -> None:
+        """So many octets were read that nobody reads any further."""
 
     def sent(self, octets: int) -> None:
         """So many octets were taken by the kernel."""

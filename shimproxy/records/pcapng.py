@@ -189,8 +189,8 @@ class _Packets:
 
     def _add(self, entry: Entry) -> None:
         moment = self._began + entry.seconds
-        if entry.kind is Kind.REPAIR:
-            self._say(f"repair: {entry.violation} in {entry.remark}: {shown(entry.text)}")
+        if entry.violation:
+            self._say(f"{entry.kind}: {entry.violation} in {entry.remark}: {shown(entry.text)}")
             return
         connection = self._connection(entry)
         if entry.kind is Kind.CONNECTION:

@@ -55,6 +55,8 @@ class OneWay:
         if octets is None:
             return False
         if octets:
+            if self.source.tap:
+                self.source.tap.relayed(len(octets))
             self.take(octets)
         else:
             self.over = True

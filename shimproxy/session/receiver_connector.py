@@ -13,7 +13,6 @@ Invariants:
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -154,7 +153,7 @@ class ReceiverConnector:
             replies = ReplyReader(self.policy.limits.reply_octets, passed=self.policy.observed & OF_FORM)
             receiver = self.receiver = Receiver(leg, replies, events, deadlines, self.closer)
         if events.tracer:
-            events.tracer.follow_receiver(leg, partial(getattr, receiver.replies, "unread"))
+            events.tracer.follow_receiver(leg, receiver.replies)
         if not await self.security.secure_at_once(leg):
             raise NoReceiver(RECEIVER_NOT_SECURE, kind="tls")
         return receiver

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -52,7 +51,7 @@ class Sender:
 
     def __attrs_post_init__(self) -> None:
         if self.events.tracer:
-            self.events.tracer.follow_sender(self.leg, partial(getattr, self.commands, "ahead"))
+            self.events.tracer.follow_sender(self.leg, self.commands)
 
     def put(self, reply: Reply | LocalReply) -> None:
         """Relay a reply octet for octet, or give one of the shim's own, with those that follow at once; see `pour`."""

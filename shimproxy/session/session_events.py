@@ -129,7 +129,7 @@ class SessionEvents:
         if self.tracer:
             line, verb = command.line, command.verb
             hidden = verb is _AUTH or (self.secret and verb is _OTHER)
-            self.tracer.receiver.gives(_in_short(command) if hidden else line, len(line))
+            self.tracer.receiver.to_be_sent.append((_in_short(command) if hidden else line, len(line), ""))
 
     def heard_mail_data(self, octets: int) -> None:
         """The sender gave mail data."""
@@ -143,13 +143,13 @@ class SessionEvents:
             self.observer.said(self.record, "receiver", text)
         if self.tracer:
             octets = None if reply.violations else len(reply.octets)
-            self.tracer.legs[leg].heard(text, octets, remark)
+            self.tracer.receivers[leg].heard(text, octets, remark)
 
     def heard_dropped(self, leg: Leg, reply: Reply, remark: str) -> None:
         """A receiver gave a reply that is dropped; those are told to the observer together, as a repair."""
         if self.tracer:
             octets = None if reply.violations else len(reply.octets)
-            self.tracer.legs[leg].heard(self._shown(reply), octets, remark)
+            self.tracer.receivers[leg].heard(self._shown(reply), octets, remark)
 
     def said(self, reply: Reply) -> None:
         """The shim made a reply of its own, or of the receiver's."""
@@ -162,7 +162,7 @@ class SessionEvents:
             self.said(reply)
         if self.tracer:
             text = self._shown(reply) if self.secret and not own else reply.octets
-            self.tracer.sender.gives(text, len(reply.as_came or reply.octets), OWN if own else "")
+            self.tracer.sender.to_be_sent.append((text, len(reply.as_came or reply.octets), OWN if own else ""))
 
     def _shown(self, reply: Reply) -> bytes:
         return b"%d ..." % reply.code if self.secret else reply.octets

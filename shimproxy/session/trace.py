@@ -96,6 +96,21 @@ Note = tuple[float, Way, Kind, int, bytes, str]
 the remark. An Entry of twelve fields takes ten times as long to make."""
 
 
+class Passing:
+    """What passes in a direction without being said, as mail data do: it grows until another note is taken."""
+
+    __slots__ = ("blocks", "content", "kind", "moment", "octets", "remark", "until", "way")
+
+    def __init__(self, moment: float, way: Way, kind: Kind) -> None:
+        self.moment = moment
+        self.way = way
+        self.kind = kind
+        self.octets = self.blocks = 0
+        self.remark = ""
+        self.content = b""
+        self.until = moment
+
+
 @attrs.define(eq=False)
 class TraceNotes:
     """What is noted of one session, for its trace."""
@@ -104,8 +119,8 @@ class TraceNotes:
     """When the session began, as the clock tells it; an entry's seconds count from there."""
     first_entries: int = FIRST_ENTRIES
     """As in Trace."""
-    notes: list[Note | Entry] = attrs.field(factory=list)
-    """In order. An entry that is made already may still grow, or is a repair. Whoever adds some calls `bound`."""
+    notes: list[Note | Passing | Entry] = attrs.field(factory=list)
+    """In order; an entry that is made already is a repair. Whoever adds some calls `bound`."""
     _left_out: int = 0
     _left_out_octets: int = 0
 
@@ -115,9 +130,27 @@ class TraceNotes:
         entries = [note if isinstance(note, Entry) else self._entry(note) for note in self.notes]
         return Trace(entries, self.first_entries, self._left_out, self._left_out_octets)
 
-    def _entry(self, note: Note) -> Entry:
+    def _entry(self, note: Note | Passing) -> Entry:
+        started = self.started
+        if isinstance(note, Passing):
+            (who, whom, connection), seconds, until_seconds = note.way, note.moment - started, note.until - started
+            blocks, content = note.blocks, note.content
+            return Entry(
+                seconds,
+                who,
+                whom,
+                note.kind,
+                note.octets,
+                b"",
+                note.remark,
+                None,
+                blocks,
+                until_seconds,
+                connection,
+                content,
+            )
         moment, (who, whom, connection), kind, octets, text, remark = note
-        return Entry(moment - self.started, who, whom, kind, octets, kept_of(text), remark, connection=connection)
+        return Entry(moment - started, who, whom, kind, octets, kept_of(text), remark, connection=connection)
 
     def insert(self, note: Note, before: Note) -> None:
         """Put a note before another one that came earlier than it was understood, unless that was left out."""
@@ -136,18 +169,18 @@ class TraceNotes:
 
     def _leave_out(self) -> None:
         """Leave out what is too much, each as if that had been done when the next one came."""
-        notes = self.notes
-        while len(notes) > MOST_ENTRIES:
-            place = self.first_entries
-            while place < MOST_ENTRIES and _is_repair(notes[place]):
-                place += 1
-            left_out = notes.pop(place if place < MOST_ENTRIES else self.first_entries)
-            self._left_out += 1
-            self._left_out_octets += left_out.octets if isinstance(left_out, Entry) else left_out[3]
-
-
-def _is_repair(note: Note | Entry) -> bool:
-    return isinstance(note, Entry) and note.violation is not None
+        notes, first = self.notes, self.first_entries
+        while (excess := len(notes) - MOST_ENTRIES) > 0:
+            oldest = notes[first : first + excess]
+            if not any(isinstance(note, Entry) for note in oldest):
+                del notes[first : first + excess]
+            else:
+                place = first
+                while place < MOST_ENTRIES and isinstance(notes[place], Entry):
+                    place += 1
+                oldest = [notes.pop(place if place < MOST_ENTRIES else first)]
+            self._left_out += len(oldest)
+            self._left_out_octets += sum([note[3] if isinstance(note, tuple) else note.octets for note in oldest])
 
 
 def kept_of(text: bytes) -> bytes:

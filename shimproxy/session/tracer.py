@@ -9,8 +9,8 @@ Invariants:
    kept only where the operator has said so.
 4. It is bounded: a note's text, the mail data kept, and the number of notes (trace.py).
 
-A session that is not traced has no Tracer, and its legs no tap: that is all it costs then. With one, a mail costs an
-eighth more.
+A session that is not traced has no Tracer, and its legs no tap: that is all it costs then. With one, a mail costs a
+fifth more.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from shimproxy.session.trace import (
     Entry,
     Kind,
     Note,
+    Passing,
     TraceNotes,
     Way,
     kept_of,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
     from shimproxy.net.leg import Leg
     from shimproxy.session.record import Repair
+    from shimproxy.smtp.command import CommandReader
+    from shimproxy.smtp.reply import ReplyReader
 
 MAIL_DATA_OCTETS: Final = 64 * 1024
 """How much mail data of a session is kept, where they are."""
@@ -66,13 +69,13 @@ class Tracer:
     clock: Callable[[], float] = trio.current_time
     """Read for each note: time.perf_counter takes a fifth of the time, but is not the clock of a test."""
     notes: TraceNotes = attrs.field(init=False)
-    sender: LegTrace = attrs.field(init=False)
-    receiver: LegTrace = attrs.field(init=False)
+    sender: SenderTrace = attrs.field(init=False)
+    receiver: ReceiverTrace = attrs.field(init=False)
     """The receiver leg that is in use."""
     passing: Kind = Kind.MAIL_DATA
     """What it is that passes without being said."""
-    legs: dict[Leg, LegTrace] = attrs.field(factory=dict)
-    """The legs that are traced, each with its part."""
+    receivers: dict[Leg, ReceiverTrace] = attrs.field(factory=dict)
+    """The receiver legs that are traced, each with its part."""
     _connections: int = 0
     """How many there were to the receiver."""
     _mail_data_octets: int = 0
@@ -85,42 +88,38 @@ class Tracer:
         """Since the session began."""
         return self.clock() - self.notes.started
 
-    def follow_sender(self, leg: Leg, unread: Callable[[], bytes]) -> None:
-        """Trace the sender leg; `unread` gives what of it was read and is not part of a command yet."""
-        self.sender = self._follow(leg, (SENDER, SHIM, 1), _COMMAND, _REPLY, unread)
+    def follow_sender(self, leg: Leg, commands: CommandReader) -> None:
+        """Trace the sender leg, whose commands are read here."""
+        self.sender = SenderTrace(self, leg, (SENDER, SHIM, 1), _COMMAND, _REPLY, commands=commands)
+        leg.tap = self.sender
 
-    def follow_receiver(self, leg: Leg, unread: Callable[[], bytes]) -> None:
-        """Trace a receiver leg that has just been opened; as `follow_sender`, with replies."""
-        for earlier, earlier_tap in [*self.legs.items()]:
+    def follow_receiver(self, leg: Leg, replies: ReplyReader) -> None:
+        """Trace a receiver leg that has just been opened, and whose replies are read here."""
+        for earlier, earlier_tap in [*self.receivers.items()]:
             if earlier.closed:  # of a session that is resumed without end, no more is held than is open
                 earlier_tap.finish()
-                del self.legs[earlier]
+                del self.receivers[earlier]
         self._connections += 1
         way = RECEIVER, SHIM, self._connections
-        self.receiver = self._follow(leg, way, _REPLY, _COMMAND, unread)
+        self.receiver = ReceiverTrace(self, leg, way, _REPLY, _COMMAND, replies=replies)
+        leg.tap = self.receivers[leg] = self.receiver
         self.receiver.connects(leg.peer)
-
-    def _follow(self, leg: Leg, way: Way, said: Kind, given: Kind, unread: Callable[[], bytes]) -> LegTrace:
-        leg.tap = tap = self.legs[leg] = LegTrace(self, way, said, given, unread)
-        return tap
 
     def takes(self, kind: Kind, octets: bytes | memoryview, *, ended: bool) -> None:
         """The sender has given mail data, or a part of a chunk; perhaps to the end."""
         self.passing = kind
-        kept = b""
+        passing = self.sender.took(len(octets))
         if self.keeps_mail_data:
             kept = bytes(octets[: MAIL_DATA_OCTETS - self._mail_data_octets])
             self._mail_data_octets += len(kept)
-        entry = self.sender.took(len(octets))
-        if kept:
-            entry.content += kept
+            passing.content += kept
         if ended:
-            entry.remark = TO_THE_END
+            passing.remark = TO_THE_END
 
     def has_given_the_end(self) -> None:
         """The receiver has got mail data, or a chunk, to the end."""
-        if entry := self.receiver.passed_out:
-            entry.remark = TO_THE_END
+        if passing := self.receiver.passed_out:
+            passing.remark = TO_THE_END
 
     def passes_unread(self) -> None:
         """From here on the peers speak TLS with each other."""
@@ -140,10 +139,8 @@ class Tracer:
         Nothing more comes from a leg that is closed. It lets go of the trace, so that all of the session is freed now:
         in a circle it would wait for the garbage collector, which stops all sessions, and for longer with each.
         """
-        for leg, tap in self.legs.items():
+        for tap in (self.sender, *self.receivers.values()):
             tap.finish()
-            if leg.closed:
-                tap.let_go()
 
 
 @attrs.define(eq=False)
@@ -152,24 +149,25 @@ class LegTrace:
     are, and at the latest when the session is over."""
 
     _tracer: Tracer = attrs.field(repr=False)
+    _leg: Leg = attrs.field(repr=False)
     _from_peer: Way
     _said: Kind
     """What the peer says: commands or replies."""
     _given: Kind
     """What it is given."""
-    _unread: Callable[[], bytes] = attrs.field(repr=False)
-    _loose_octets: int = 0
-    """What was received and is not in a note."""
-    _to_be_sent: list[tuple[bytes | None, int, str]] = attrs.field(factory=list)
-    """Text, octets and remark of what is to be sent; no text of what is to pass without being said."""
+    _noted_octets: int = 0
+    """Of what the leg has read, how much is in a note."""
+    to_be_sent: list[tuple[bytes | None, int, str]] = attrs.field(factory=list)
+    """Text, octets and remark of what the peer is to be given, once it takes that; no text of what is to pass without
+    being said."""
     _sent_octets: int = 0
     """Of the first one of these."""
-    passed_out: Entry | None = None
+    passed_out: Passing | None = None
     """What has passed last to the peer without being said."""
     _end: Note | None = None
     """The peer's FIN or RST; what is understood later came before it."""
     _to_peer: Way = attrs.field(init=False)
-    _notes: list[Note | Entry] = attrs.field(init=False, repr=False)
+    _notes: list[Note | Passing | Entry] = attrs.field(init=False, repr=False)
     _clock: Callable[[], float] = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -179,16 +177,19 @@ class LegTrace:
 
     # -- what the leg tells
 
-    def received(self, octets: int) -> None:
+    def skipped(self, octets: int) -> None:
         """As in Tap."""
-        self._loose_octets += octets
-        if self._tracer.passing is _TLS and octets:
+        self._noted_octets += octets
+
+    def relayed(self, octets: int) -> None:
+        """As in Tap."""
+        if self._tracer.passing is _TLS:
             self.took(octets)
 
     def sent(self, octets: int) -> None:
         """As in Tap."""
-        to_be_sent = self._to_be_sent
-        while octets and to_be_sent:
+        to_be_sent = self.to_be_sent
+        while to_be_sent and octets:
             text, whole_octets, remark = to_be_sent[0]
             left_octets = whole_octets - self._sent_octets
             if text is None:
@@ -206,6 +207,8 @@ class LegTrace:
             octets -= left_octets
             self._sent_octets = 0
             del to_be_sent[0]
+            if whole_octets > _LONG_OCTETS:
+                text = kept_of(text)
             self._notes.append((self._clock(), self._to_peer, self._given, whole_octets, text, remark))
         if octets:
             self.passed_out = self._passed(self._to_peer, octets)
@@ -221,36 +224,25 @@ class LegTrace:
 
     # -- what the events tell
 
-    def heard(self, text: bytes, octets: int | None, remark: str = "") -> None:
-        """The peer has given a command or a reply, so many octets long; None for all that was not accounted for."""
-        here_octets = self._loose_octets - len(self._unread())
-        if octets != here_octets or self._end is not None or len(text) > _LONG_OCTETS:
-            self._heard(text, octets, here_octets, remark)
-            return
-        self._loose_octets -= octets
-        notes = self._notes
-        notes.append((self._clock(), self._from_peer, self._said, octets, text, remark))
-        if len(notes) > MOST_NOTES:
-            self._tracer.notes.bound()
-
-    def _heard(self, text: bytes, octets: int | None, here_octets: int, remark: str) -> None:
+    def noted(self, text: bytes, octets: int | None, here_octets: int, remark: str) -> None:
+        """Note what the peer has given, of which so many octets are to be accounted for."""
         if octets is not None and octets < here_octets:
             self._put(Kind.DROPPED, here_octets - octets)
             here_octets = octets
         self._put(self._said, here_octets, text, remark)
 
-    def took(self, octets: int) -> Entry:
+    def took(self, octets: int) -> Passing:
         """The peer has given octets that are not said."""
-        self._loose_octets -= octets
+        self._noted_octets += octets
         return self._passed(self._from_peer, octets)
 
     def gives(self, text: bytes, octets: int, remark: str = "") -> None:
         """The peer is to be given a command or a reply, so many octets long, once it takes them."""
-        self._to_be_sent.append((text if len(text) <= _LONG_OCTETS else kept_of(text), octets, remark))
+        self.to_be_sent.append((text, octets, remark))
 
     def passes(self, octets: int) -> None:
         """The peer is to be given that much without its being said, among what is."""
-        self._to_be_sent.append((None, octets, ""))
+        self.to_be_sent.append((None, octets, ""))
 
     def connects(self, whom: str) -> None:
         """The leg was opened."""
@@ -259,14 +251,15 @@ class LegTrace:
     # -- the end
 
     def finish(self) -> None:
-        """Account for what became neither a command nor a reply, and for what was written in part."""
-        self._cut_short()
-        if self._loose_octets:
-            self._put(Kind.DROPPED, self._loose_octets)
+        """Account for what became neither a command nor a reply, and for what was written in part.
 
-    def let_go(self) -> None:
-        """Nothing more comes from the leg."""
-        del self._tracer, self._unread
+        See Tracer.finish about a leg that is closed.
+        """
+        self._cut_short()
+        if loose_octets := self._leg.octets_in - self._noted_octets:
+            self._put(Kind.DROPPED, loose_octets)
+        if self._leg.closed:
+            del self._tracer, self._leg
 
     # -- notes
 
@@ -278,44 +271,81 @@ class LegTrace:
 
     def _put(self, kind: Kind, octets: int, text: bytes = b"", remark: str = "") -> None:
         """Note what has come from the peer."""
-        self._loose_octets -= octets
+        self._noted_octets += octets
         text = kept_of(text)
         if self._end is None:
             self._note(self._from_peer, kind, octets, text, remark)
         else:
             self._tracer.notes.insert((self._clock(), self._from_peer, kind, octets, text, remark), self._end)
 
-    def _passed(self, way: Way, octets: int) -> Entry:
-        """So many octets went over the leg without being said; the entry that has what did since the last note."""
-        seconds = self._clock() - self._tracer.notes.started
-        kind = self._tracer.passing
-        entry = self._passing(way)
-        if entry is None or entry.kind is not kind:
-            who, whom, connection = way
-            entry = Entry(seconds, who, whom, kind, connection=connection)
-            self._notes.append(entry)
+    def _passed(self, way: Way, octets: int) -> Passing:
+        """So many octets went over the leg without being said; the note that has what did since the last other one."""
+        moment, kind = self._clock(), self._tracer.passing
+        passing = self._passing(way)
+        if passing is None or passing.kind is not kind:
+            passing = Passing(moment, way, kind)
+            self._notes.append(passing)
             self._tracer.notes.bound()
-        entry.octets += octets
-        entry.blocks += 1
-        entry.until_seconds = seconds
-        return entry
+        passing.octets += octets
+        passing.blocks += 1
+        passing.until = moment
+        return passing
 
-    def _passing(self, way: Way) -> Entry | None:
-        """The last entry of what passes in a direction, if all notes since then are of what passes in others."""
+    def _passing(self, way: Way) -> Passing | None:
+        """The last note of what passes in a direction, if all notes since then are of what passes in others."""
         for note in reversed(self._notes):
-            if not isinstance(note, Entry) or note.kind is _REPAIR:
+            if not isinstance(note, Passing):
                 break
-            if (note.who, note.whom, note.connection) == way:
+            if note.way is way:
                 return note
         return None
 
     def _cut_short(self) -> None:
         if self._sent_octets:
-            text, _, _ = self._to_be_sent[0]
+            text, _, _ = self.to_be_sent[0]
             if text is not None:
-                self._note(self._to_peer, self._given, self._sent_octets, text, IN_PART)
+                self._note(self._to_peer, self._given, self._sent_octets, kept_of(text), IN_PART)
             self._sent_octets = 0
-        self._to_be_sent.clear()
+        self.to_be_sent.clear()
+
+
+@attrs.define(eq=False)
+class SenderTrace(LegTrace):
+    """The sender leg's part."""
+
+    _commands: CommandReader = attrs.field(repr=False, kw_only=True)
+
+    def heard(self, text: bytes, octets: int | None) -> None:
+        """It has given a command, so many octets long; None for all that was not accounted for."""
+        here_octets = self._leg.octets_in - self._noted_octets - len(self._commands.ahead)
+        if octets != here_octets or octets > _LONG_OCTETS or self._end is not None:
+            self.noted(text, octets, here_octets, "")
+            return
+        # What `noted` does, at once: it is nearly all that is ever heard.
+        self._noted_octets += octets
+        notes = self._notes
+        notes.append((self._clock(), self._from_peer, _COMMAND, octets, text, ""))
+        if len(notes) > MOST_NOTES:
+            self._tracer.notes.bound()
+
+
+@attrs.define(eq=False)
+class ReceiverTrace(LegTrace):
+    """A receiver leg's part."""
+
+    _replies: ReplyReader = attrs.field(repr=False, kw_only=True)
+
+    def heard(self, text: bytes, octets: int | None, remark: str) -> None:
+        """It has given a reply; as SenderTrace."""
+        here_octets = self._leg.octets_in - self._noted_octets - len(self._replies.unread)
+        if octets != here_octets or octets > _LONG_OCTETS or self._end is not None:
+            self.noted(text, octets, here_octets, remark)
+            return
+        self._noted_octets += octets
+        notes = self._notes
+        notes.append((self._clock(), self._from_peer, _REPLY, octets, text, remark))
+        if len(notes) > MOST_NOTES:
+            self._tracer.notes.bound()
 
 
 def _word(value: int | str | bytes) -> bytes:

@@ -444,9 +444,8 @@ _OF_TRACES: Final = (
     Defect(
         "octets that are read ahead are not counted",
         "net/leg.py",
-        "        self.octets_in += size_octets\n        if self.tap:\n            self.tap.received(size_octets)\n"
+        "        self.octets_in += size_octets\n        return octets",
         "        return octets",
-        "        if self.tap:\n            self.tap.received(size_octets)\n        return octets",
     ),
     Defect(
         "a reply is counted in the wrong class",

@@ -265,6 +265,7 @@ def through_tls() -> SessionRecord:
         *(Entry(0.5 + n / 10, *each) for n, each in enumerate(said)),
         Entry(2.0, SHIM, SENDER, Kind.REPLY, 15, b"421 closing", OWN),
         Entry(2.1, SHIM, SHIM, Kind.REPAIR, 0, b"x=1", "NOOP", Violation.NO_REPLY),
+        Entry(2.1, SHIM, SHIM, Kind.SEEN, 0, b"x=2", "NOOP", Violation.LONG_LINE),
         Entry(2.2, SHIM, SENDER, Kind.RST),
     )
     session.sender = "[2001:db8::25]:1024"
@@ -297,4 +298,4 @@ def test_tshark_shows_every_command_and_reply_and_the_repairs_as_comments(tmp_pa
     }
     comments = [comment for _, _, comment in rows if comment]
     assert any("repair: early-reply in draining: code=552 reply=" in comment for comment in comments)
-    assert "shimproxy's own,repair: no-reply in NOOP: x=1" in comments
+    assert "shimproxy's own,repair: no-reply in NOOP: x=1,seen: long-line in NOOP: x=2" in comments
