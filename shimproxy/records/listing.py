@@ -93,7 +93,7 @@ def _record(path: Path, wanted: Wanted) -> SessionRecord | None:
         began = record.ended_at - record.seconds
         if not wanted.since <= began <= wanted.until:
             return None
-        if wanted.repair and wanted.repair not in record.repairs:
+        if wanted.repair and wanted.repair not in record.repairs and wanted.repair not in record.seen:
             return None
         if wanted.to:
             octets += file.read(_MOST_OCTETS)

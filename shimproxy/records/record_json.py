@@ -24,6 +24,7 @@ def summary_as_json(record: SessionRecord) -> dict[str, Any]:
         "sender_tls": record.sender_tls,
         "receiver_tls": record.receiver_tls,
         "repairs": {violation.value: count for violation, count in record.repairs.items()},
+        "violations_seen": {violation.value: count for violation, count in record.seen.items()},
         "ended_by": record.ended_by,
         "ended_in": record.ended_in,
     }
