@@ -17,7 +17,7 @@ from typing import Final
 
 from tests.instructions.counting import What
 from tests.instructions.mail_data import of_mail_data
-from tests.instructions.sessions import of_sessions
+from tests.instructions.sessions import TOLD, of_sessions
 
 GROWTH: Final = 0.03
 """The share by which a figure may grow."""
@@ -38,7 +38,7 @@ def grown(figures: dict[str, int], before: dict[str, int]) -> list[str]:
 
 
 def _growth(kind: str) -> float:
-    return GROWTH_OF_SESSIONS if kind.endswith(" of a session") else GROWTH
+    return GROWTH_OF_SESSIONS if kind.endswith((" of a session", TOLD)) else GROWTH
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     figures, before = of_mail_data(), kept.get(build(), {})
     for what in What:
         figures |= of_sessions(what)
+    figures |= of_sessions(What.INSTRUCTIONS, TOLD)
     wrong = grown(figures, before) if before else []
     for kind, count in figures.items():
         change = f"{count / before[kind] - 1:+.1%}" if kind in before else "new"

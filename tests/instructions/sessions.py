@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,7 @@ from shimproxy.faulty.client import Dialogue
 from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import Talk
 from shimproxy.observe import log_output
+from shimproxy.observe.metrics import Metrics
 from tests.instructions.counting import Counted, What, counted
 
 if TYPE_CHECKING:
@@ -32,6 +34,10 @@ _BATCHES: Final = 12
 where shimproxy waits for peers that a busy machine makes late, it turns once more for each."""
 _MARK: Final = signal.SIGUSR1
 _MAIL: Final = small_mail(2048)
+
+
+TOLD: Final = "told"
+"""In place of the level of a log: with --record and --admin, and a log of JSON."""
 
 
 def of_sessions(what: What, log: str = "") -> dict[str, int]:
@@ -49,7 +55,7 @@ def of_sessions(what: What, log: str = "") -> dict[str, int]:
     assert len(totals) == 2 * _BATCHES, totals
     words = what.name.lower().replace("_", " ")
     session, mail = min(totals[1:_BATCHES]), min(totals[_BATCHES + 1 :])
-    with_log = f", log-level {log}" if log else ""
+    with_log = f", {log}" if log == TOLD else f", log-level {log}" if log else ""
     return {
         f"{words} of a session{with_log}": session // _TIMES,
         f"{words} of a further mail{with_log}": mail // _TIMES,
@@ -84,11 +90,14 @@ async def _serve(receiver_port: int, log: str) -> None:
     """Serve in this process, print its id and the port, and mark the count at each signal."""
     if log:
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: ASYNC230, SIM115 - for the whole process
-        log_output.set_up(log.upper(), "text")
-    settings = shimproxy.Settings(listen=[f"{HOST}:0"], receiver=f"{HOST}:{receiver_port}")
+        log_output.set_up("INFO" if log == TOLD else log.upper(), "json" if log == TOLD else "text")
+    settings = shimproxy.Settings(listen=[f"{HOST}:0"], receiver=f"{HOST}:{receiver_port}", trace=log == TOLD)
+    metrics = Metrics() if log == TOLD else None
     with trio.open_signal_receiver(_MARK, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
-            (address, *_) = await nursery.start(shimproxy.serve, settings)
+            (address, *_) = await nursery.start(
+                partial(shimproxy.serve, settings, metrics=metrics, on_session=metrics.ended if metrics else None)
+            )
             print(os.getpid(), address.port, flush=True)
             async for number in signals:
                 if number == signal.SIGTERM:
