@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from shimproxy.net.errors import OUT_OF_MEANS, Interrupted
+from shimproxy.net.address import address_text
+from shimproxy.net.errors import OUT_OF_MEANS, Interrupted, ListenFailed
 from shimproxy.net.listen import PAUSE_SECONDS, accept_some
 from shimproxy.net.pollable import Pollable
 
@@ -41,8 +42,14 @@ class Acceptor:
     _pollable: Pollable = attrs.field(init=False)
 
     def start(self) -> None:
-        """Accept from now on. Raises OSError for want of memory, or of watches."""
-        self._pollable = Pollable("listener", self._listener, self._driver, self._watch)
+        """Accept from now on. Raises ListenFailed for want of memory, or of what epoll may watch."""
+        try:
+            self._pollable = Pollable("listener", self._listener, self._driver, self._watch)
+        except OSError as error:
+            raise ListenFailed(
+                f"cannot listen on {address_text(self._listener.getsockname())}: {error.strerror}; end other programs, "
+                "or raise fs.epoll.max_user_watches (sysctl)"
+            ) from error
         self._watch.run(self._run(), self._driver.runner, "accepting")
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ import trio.testing
 
 from shimproxy.faulty.talk import SECONDS
 from shimproxy.net.acceptor import Acceptor
+from shimproxy.net.errors import ListenFailed
 from shimproxy.net.listen import Spare, accept_forever, prepare, turn_away
 from tests.net.ground import Ground, ground, no_descriptor_left
 
@@ -161,3 +162,14 @@ async def test_a_socket_that_another_process_has_too_is_left_to_it() -> None:
             assert where == peer.getsockname()
             sock.close()
         assert len(one.taken) == 1
+
+
+async def test_without_room_in_the_kernel_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def add(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("shimproxy.net.driver.Driver.add", add)
+    async with accepting(by_driver=True) as one:
+        with pytest.raises(ListenFailed, match=r"cannot listen on 127\.0\.0\.1:\d+: .*max_user_watches"):
+            one.start()
+        one.acceptor = None
