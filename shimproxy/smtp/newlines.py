@@ -79,8 +79,8 @@ class Normaliser:
     """What they were, if there were any."""
     _octets_before: int = 0
     """What was judged before, of the mail data as they came."""
-    _lines_before: int | None = 0
-    """Their lines; None once they are more than are counted."""
+    _lines_before: int = 0
+    """Their lines, of those octets in which they are counted."""
     _before: bytes = b"\r\n"
     """The line end before the next octet, if there is one; the end of the DATA command counts."""
     _held: bytes = b""
@@ -114,18 +114,16 @@ class Normaliser:
     def _count_lines(self, block: bytearray, start: int, stop: int) -> None:
         """Count clean octets that others follow."""
         self._octets_before += stop - start
-        if self._octets_before > _COUNTED_OCTETS:
-            self._lines_before = None
-        elif self._lines_before is not None:
+        if self._octets_before <= _COUNTED_OCTETS:
             self._lines_before += block.count(b"\n", start, stop)
 
     def _see(self, octets: bytes) -> None:
         """Note what is stray in these, of which something may be."""
         seen = self.seen
         if seen is None and (first := (_FIRST_OF_DEVICES if self.lf_ends_lines else _FIRST)(octets)):
-            line = (
-                None if self._lines_before is None else self._lines_before + octets.count(b"\n", 0, first.start()) + 1
-            )
+            line = None
+            if self._octets_before <= _COUNTED_OCTETS:
+                line = self._lines_before + octets.count(b"\n", 0, first.start()) + 1
             seen = self.seen = StraySeen(first_octet=self._octets_before + first.start(), first_line=line)
         if seen:
             seen.count(octets, lf_ends_lines=self.lf_ends_lines)

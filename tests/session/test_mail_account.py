@@ -274,3 +274,30 @@ def test_a_response_within_auth_takes_no_other_commands_reply() -> None:
 
     (mail,) = mails_of(script)
     assert (mail.outcome, mail.verdict, mail.at) == (MailOutcome.DEFERRED, b"450 later\r\n", "RCPT")
+
+
+def test_a_mail_ends_where_the_receiver_takes_another_mail_command() -> None:
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await dialogue(stage, (b"HELO x", b"250 hi"), (b"MAIL FROM:<a@b>", b"250 OK"), (b"MAIL FROM:<c@d>", b"250 OK"))
+
+    first, second = mails_of(script)
+    assert (first.command, first.outcome) == (b"MAIL FROM:<a@b>\r\n", MailOutcome.ABANDONED)
+    assert (second.command, second.outcome) == (b"MAIL FROM:<c@d>\r\n", MailOutcome.ABANDONED)
+
+
+def test_lmtp_has_the_verdicts_of_the_first_recipients_and_a_count_of_all() -> None:
+    count = MOST_RECIPIENTS_KEPT + 3
+
+    async def script(stage: Stage) -> None:
+        await greeted(stage)
+        await dialogue(stage, (b"LHLO x", b"250 hi"), (b"MAIL FROM:<a@b>", b"250 OK"))
+        for number in range(count):
+            await dialogue(stage, (b"RCPT TO:<u%d@d>" % number, b"250 OK"))
+        await dialogue(stage, (b"DATA", b"354 go"))
+        await stage.feed(stage.sender, b"x\r\n.\r\n")
+        await stage.feed(stage.receiver, b"250 OK\r\n" * count)
+
+    (mail,) = mails_of(script, Policy(lmtp=True))
+    assert (len(mail.verdicts), mail.verdict_count) == (MOST_RECIPIENTS_KEPT, count)
+    assert mail.outcome is MailOutcome.ACCEPTED
