@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from shimproxy import Repairs, Violation
 from shimproxy.config.sources import Sources
@@ -395,6 +396,31 @@ def test_a_stop_is_made_once_the_verdict_has_passed() -> None:
         await stage.feed(stage.receiver, b"250 ok\r\n")
 
     assert bytes(observed(script).sender.written).endswith(b"250 ok\r\n421 service shutting down\r\n")
+
+
+def test_where_there_is_no_receiver_the_sender_gets_421() -> None:
+    async def main() -> Stage:
+        async with trio.open_nursery() as nursery:
+            stage = Stage(nursery, clock, policy=OBSERVING)
+            stage.reachable = False
+            await stage.start()
+            nursery.cancel_scope.cancel()
+        return stage
+
+    clock = trio.testing.MockClock()
+    stage = trio.run(main, clock=clock)
+    assert stage.sender.written.startswith(b"421 ")
+    assert stage.repaired == [V.UNREACHABLE]
+
+
+def test_a_sender_that_disconnects_in_mail_data_that_are_not_let_through_is_not_waited_for() -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, b"a\n.\nmore")
+        stage.sender.feed_fin()
+        await stage.settle()
+
+    assert observed(script).over
 
 
 # -- by name
