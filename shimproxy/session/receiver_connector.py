@@ -36,7 +36,7 @@ from shimproxy.session.replies import (
 from shimproxy.session.xclient import Xclient
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.dialogue import OUT_OF_STEP, ReplyTo, ruling
-from shimproxy.smtp.reply import OF_FORM, LocalReply, ReplyReader
+from shimproxy.smtp.reply import LocalReply, ReplyReader
 
 if TYPE_CHECKING:
     from shimproxy.net.receivers import Route
@@ -150,7 +150,7 @@ class ReceiverConnector:
             self.security.forget_login()
             receiver.begin_anew(leg)
         else:
-            replies = ReplyReader(self.policy.limits.reply_octets, passed=self.policy.observed & OF_FORM)
+            replies = ReplyReader(self.policy.limits.reply_octets, passed=self.policy.observed)
             receiver = self.receiver = Receiver(leg, replies, events, deadlines, self.closer)
         if events.tracer:
             events.tracer.follow_receiver(leg, receiver.replies)

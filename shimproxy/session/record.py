@@ -67,6 +67,8 @@ def _by_violation_seen(record: SessionRecord) -> Iterator[tuple[tuple[str, ...],
     return (((violation.value, record.receiver), count) for violation, count in record.seen.items())
 
 
+_NONE_SEEN: Final[Counter[Violation]] = Counter()
+"""One for all sessions that are not observed; `count_seen` has another one made."""
 _OCTETS: Final = "Octets on the legs, as seen from shimproxy."
 
 
@@ -126,7 +128,7 @@ class SessionRecord:
         ),
     )
     seen: Counter[Violation] = attrs.field(
-        factory=lambda: Counter.__new__(Counter),
+        default=_NONE_SEEN,
         metadata=counter(
             "violations_seen_total",
             "Violations that shimproxy saw and passed on, as it observes them, by catalogue name and receiver.",
@@ -184,6 +186,12 @@ class SessionRecord:
     def is_remarkable(self) -> bool:
         """Whether anything was repaired, or seen, that is not minor."""
         return bool(self.repairs or self.seen) and self.repairs.total() + self.seen.total() > self.minor_repairs
+
+    def count_seen(self, violation: Violation) -> None:
+        """Count a violation that was passed on."""
+        if self.seen is _NONE_SEEN:
+            self.seen = Counter()
+        self.seen[violation] += 1
 
     def count_octets(self, sender: Counted, receiver: Counted | None) -> None:
         """Take over what both sides have counted; there may have been no receiver."""

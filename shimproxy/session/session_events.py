@@ -191,7 +191,10 @@ class SessionEvents:
 
     def _tell(self, repair: Repair) -> None:
         record = self.record
-        (record.seen if repair.observed else record.repairs)[repair.violation] += 1
+        if repair.observed:
+            record.count_seen(repair.violation)
+        else:
+            record.repairs[repair.violation] += 1
         record.minor_repairs += repair.minor
         if len(record.first_repairs) < MOST_REPAIRS_KEPT:
             record.first_repairs.append(repair)

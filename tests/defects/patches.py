@@ -401,8 +401,8 @@ _OF_TRACES: Final = (
     Defect(
         "a refused recipient's 550 becomes 551",
         "session/sender.py",
-        "        self._unsaid = self._unsaid + given.octets if self._unsaid else given.octets",
-        '        octets = given.octets.replace(b"550", b"551")\n        self._unsaid = self._unsaid + octets',
+        "        self._unsaid = self._unsaid + octets if self._unsaid else octets",
+        '        self._unsaid = self._unsaid + octets.replace(b"550", b"551")',
     ),
     Defect(
         "a keyword of EHLO is lost",
@@ -420,7 +420,7 @@ _OF_TRACES: Final = (
     Defect(
         "an early reply is not told",
         "session/mail_data_reply.py",
-        "            events.repaired(Violation.EARLY_REPLY, code=refusal.code, reply=refusal.octets, **figures)",
+        "            tell(Violation.EARLY_REPLY, code=refusal.code, reply=refusal.octets, **figures)",
         "            pass",
     ),
     Defect(
@@ -432,8 +432,8 @@ _OF_TRACES: Final = (
     Defect(
         "a repair is counted twice",
         "session/session_events.py",
-        "record.repairs)[repair.violation] += 1",
-        "record.repairs)[repair.violation] += 2",
+        "record.repairs[repair.violation] += 1",
+        "record.repairs[repair.violation] += 2",
     ),
     Defect(
         "a refused mail counts as accepted",
