@@ -67,8 +67,14 @@ def _by_violation_seen(record: SessionRecord) -> Iterator[tuple[tuple[str, ...],
     return (((violation.value, record.receiver), count) for violation, count in record.seen.items())
 
 
-_NONE_SEEN: Final[Counter[Violation]] = Counter()
-"""One for all sessions that are not observed; `count_seen` has another one made."""
+class _NoneSeen(Counter["Violation"]):
+    """What all sessions have that have seen none: nothing is counted here, but by `count_seen` in one of their own."""
+
+    def __setitem__(self, violation: Violation, count: int) -> None:
+        raise AssertionError(f"{violation} is counted for all sessions")
+
+
+_NONE_SEEN: Final = _NoneSeen()
 _OCTETS: Final = "Octets on the legs, as seen from shimproxy."
 
 

@@ -382,7 +382,7 @@ def test_the_page_says_what_is_so() -> None:
 
 def test_the_page_says_where_shimproxy_observes_and_what_was_seen() -> None:
     made = record()
-    made.observed, made.seen[Violation.EARLY_REPLY] = True, 2
+    made.observed, made.seen = True, Counter({Violation.EARLY_REPLY: 2})
     made.first_repairs.append(Repair(Violation.EARLY_REPLY, "mail data", {"reply": HOSTILE}, observed=True))
     sut = Metrics()
     sut.ended(made)

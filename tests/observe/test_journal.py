@@ -11,6 +11,7 @@ import itertools
 import json
 import logging
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -671,7 +672,7 @@ def test_the_line_of_a_session_is_the_same_json_however_it_is_made(
     session.octets_from_sender, session.accepted = 10**12, 3
     session.repairs.update(repairs)
     for session.observed, seen in ((False, {}), (True, {}), (True, {Violation.EARLY_REPLY: 2})):
-        session.seen.update(seen)
+        session.seen = Counter(seen)
         sut = Journal()
         sut.ended(session)
         sut.flush()
