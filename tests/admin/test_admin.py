@@ -299,7 +299,7 @@ def test_the_address_is_changed_by_a_reload(receiver: FaultyReceiver, tmp_path: 
 
 def test_only_what_is_there_is_answered(receiver: FaultyReceiver, tmp_path: Path) -> None:
     with running(tmp_path, with_admin(receiver)) as run:
-        assert get(run, "/none") == (404, "not found: choose /, /metrics, /healthz and /readyz\n")
+        assert get(run, "/none") == (404, "not found: choose /, /metrics, /receivers, /healthz and /readyz\n")
         with admin(run) as connection:
             for method, status in (("HEAD", 200), ("POST", 501), ("GET", 200)):
                 connection.request(method, "/healthz")
