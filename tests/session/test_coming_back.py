@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import pytest
@@ -11,8 +11,12 @@ import trio
 import trio.testing
 
 from shimproxy.net.loops import Loops, Trial
+from shimproxy.session.policy import Policy, Repairs
 from shimproxy.smtp.catalogue import Violation
 from tests.memory import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LOOP = b"421 mail loop: the receiver's address leads back here, closing connection\r\n"
 
@@ -33,13 +37,13 @@ class Given(Loops):
         return trial
 
 
-def played(loops: Loops, *, sender_ends: bool = False, greets: bool = False) -> Stage:
+def played(loops: Loops, policy: Policy | None = None, *, sender_ends: bool = False, greets: bool = False) -> Stage:
     """A session whose first leg was shut; afterwards the sender disconnects, or the receiver greets on another one."""
     clock = trio.testing.MockClock()
 
     async def main() -> Stage:
         async with trio.open_nursery() as nursery:
-            stage = Stage(nursery, clock, loops=loops)
+            stage = Stage(nursery, clock, loops=loops, policy=policy or Policy())
             await stage.start()
             if sender_ends:
                 stage.sender.feed_fin()
@@ -87,6 +91,44 @@ def test_a_part_of_the_loop_ends_without_a_word(*, proven: bool) -> None:
     assert stage.sender.written == b""
     assert stage.repaired == []
     assert stage.record.ended_by == "sender"
+
+
+@attrs.define(eq=False)
+class LeadsBack(Loops):
+    """As if NAT led every connection back."""
+
+    @property
+    def some_wait(self) -> bool:
+        return True
+
+    def has_come_back(self, _: object) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("repairs", Repairs)
+def test_a_connection_that_nat_has_led_back_gets_421_and_nobody_is_dialled(repairs: Repairs) -> None:
+    stage = played(LeadsBack(), Policy(repairs=repairs))
+
+    assert stage.sender.written == LOOP
+    assert stage.repaired == [Violation.LOOP]
+    assert stage.receiver.leg is None
+
+
+@attrs.define(eq=False)
+class Held(Loops):
+    """A sender speaks while it is held."""
+
+    async def hold(self, _: object, feed: Callable[[bytes], object]) -> bool:
+        feed(b"EHLO early\r\n")
+        return True
+
+
+def test_what_a_sender_says_while_it_is_held_passes_where_it_is_observed() -> None:
+    loops = Held()
+    loops.suspects[socket.AF_INET, ("192.0.2.2", 25)] = cast("Any", None)
+    stage = played(loops, Policy(repairs=Repairs.OBSERVE))
+
+    assert stage.receiver.written == b"EHLO early\r\n"
 
 
 def test_one_that_has_ended_while_it_was_held_is_not_dialled_for() -> None:

@@ -587,3 +587,54 @@ async def test_what_would_be_repaired_is_seen_while_swaks_fares_as_without_shimp
     (record,) = between.watcher.ended_sessions
     assert V.EARLY_REPLY in record.seen
     assert not record.repairs
+
+
+# -- what a leg that breaks leaves behind
+
+
+def test_what_the_receiver_has_said_to_a_sender_that_takes_nothing_more_is_seen() -> None:
+    """Its first write tells that the sender has reset."""
+
+    async def script(stage: Stage) -> None:
+        await offered(stage)
+        stage.sender.fails_to_take = True
+        await stage.feed(stage.receiver, b"250 nobody asked\r\n" * 1000)
+
+    stage = observed(script)
+    assert V.EXTRA_REPLY in stage.repaired
+    assert stage.receiver.got_rst
+
+
+def test_a_receiver_that_takes_nothing_more_is_heard_for_a_while() -> None:
+    async def script(stage: Stage) -> None:
+        await offered(stage)
+        stage.receiver.fails_to_take = True
+        stage.receiver.holds(b"250 nobody asked\r\n" * 10_000)
+        await stage.feed(stage.sender, b"NOOP\r\n")
+
+    stage = observed(script)
+    assert stage.sender.got_rst
+    assert stage.sender.written.startswith(b"250 nobody asked\r\n")
+
+
+@pytest.mark.parametrize("telling", [True, False])
+def test_mail_data_that_are_not_let_through_are_read_to_their_end(telling: bool) -> None:
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        await stage.feed(stage.sender, b"a\n.\n")
+        await stage.feed(stage.sender, b"more\r\n")
+        await stage.feed(stage.sender, b".\r\n")
+
+    stage = staged(script, policy=OBSERVING, telling=telling)
+    assert stage.over
+    assert stage.receiver.got_rst
+
+
+def test_after_starttls_nothing_is_traced_without_a_trace() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"STARTTLS\r\n")
+        await stage.feed(stage.receiver, b"220 go\r\n")
+        await stage.feed(stage.sender, b"\x16\x03\x01")
+
+    assert bytes(staged(script, policy=OBSERVING, telling=False).receiver.written) == b"STARTTLS\r\n\x16\x03\x01"

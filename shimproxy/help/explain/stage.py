@@ -61,6 +61,8 @@ class MemorySocket:
     closed: bool = False
     unacknowledged_octets: int = 0
     """How much of what was written the peer's host has not acknowledged."""
+    fails_to_take: bool = False
+    """Whether writing fails from now on, as after a reset that nobody has read of yet."""
     acknowledges: bool = True
     """Whether the peer's host acknowledges what comes from now on."""
     _waiting: bytearray = attrs.field(factory=bytearray)
@@ -74,6 +76,10 @@ class MemorySocket:
         """The peer sends octets."""
         self._waiting += octets
         self._notice(select.EPOLLIN)
+
+    def holds(self, octets: bytes) -> None:
+        """The peer has sent octets, of which no event tells yet."""
+        self._waiting += octets
 
     def feed_fin(self) -> None:
         """The peer sends FIN."""
@@ -132,7 +138,7 @@ class MemorySocket:
     def send(self, octets: bytes | memoryview) -> int:
         """As a socket with `room_octets` left; how many it took. Raises BlockingIOError, BrokenPipeError."""
         assert not self.got_fin, "written to after FIN"
-        if self._rst:
+        if self._rst or self.fails_to_take:
             raise BrokenPipeError
         taken = bytes(octets[: self.room_octets])
         if octets and not taken:
