@@ -138,12 +138,12 @@ class ObservedSender:
     def discard(self, octets: bytes) -> None:
         """Take mail data of which nothing is passed on any more, up to their end."""
         self.sender_octets += len(octets)
-        if self._mail:
-            end = self._mail.take(octets)
-            if self.events.tracer:
-                self.events.tracer.takes(self._mail.kind, octets[:end], ended=end is not None)
-            if end is not None:
-                self._reads = SenderReads.NOTHING
+        assert self._mail is not None
+        end = self._mail.take(octets)
+        if self.events.tracer:
+            self.events.tracer.takes(self._mail.kind, octets[:end], ended=end is not None)
+        if end is not None:
+            self._reads = SenderReads.NOTHING
 
     def _read(self) -> None:
         while True:

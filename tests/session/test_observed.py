@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -10,11 +12,12 @@ import pytest
 import trio
 import trio.testing
 
-from shimproxy import Repairs, Violation
+from shimproxy import Repairs, Settings, Violation, serve
 from shimproxy.config.sources import Sources
 from shimproxy.faulty.outcome import Believed
 from shimproxy.faulty.receiving import HOST
 from shimproxy.help.explain.transcript import Transcript, line_octets
+from shimproxy.net.errors import NoMeans
 from shimproxy.session.limits import Deadlines
 from shimproxy.session.policy import Policy
 from shimproxy.smtp.newlines import Newlines
@@ -638,3 +641,59 @@ def test_after_starttls_nothing_is_traced_without_a_trace() -> None:
         await stage.feed(stage.sender, b"\x16\x03\x01")
 
     assert bytes(staged(script, policy=OBSERVING, telling=False).receiver.written) == b"STARTTLS\r\n\x16\x03\x01"
+
+
+@pytest.mark.parametrize("end", ["taken", "reset"])
+def test_what_a_peer_takes_in_parts_is_traced_once(end: str) -> None:
+    """And of what it does not take, nothing: octets of the legs and of the trace are compared by `staged`."""
+
+    async def script(stage: Stage) -> None:
+        await up_to_mail_data(stage)
+        stage.receiver.room_octets = 5
+        await stage.feed(stage.sender, b"twelve octets\r\n")
+        if end == "taken":
+            stage.receiver.take(100)
+        else:
+            stage.receiver.feed_rst()
+        await stage.settle()
+
+    stage = observed(script)
+    assert bytes(stage.receiver.written) == b"twelve octets\r\n"[: None if end == "taken" else 5]
+
+
+# -- the receiver that is observed
+
+
+async def greeting_of(*receivers: str) -> bytes:
+    """What a sender is told first by a shimproxy that observes, before these receivers."""
+    async with trio.open_nursery() as nursery:
+        settings = Settings(listen=[f"{HOST}:0"], receiver=receivers, repairs=Repairs.OBSERVE)
+        (address, *_) = await nursery.start(serve, settings)
+        with trio.fail_after(SECONDS):
+            stream = await trio.open_tcp_stream(HOST, address.port)
+            told = await stream.receive_some()
+            await stream.aclose()
+        nursery.cancel_scope.cancel()
+    return bytes(told)
+
+
+async def greet(stream: trio.SocketStream) -> None:
+    await stream.send_all(b"220 here\r\n")
+
+
+async def test_the_next_receiver_is_dialled_where_the_first_is_not_there() -> None:
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, greet, 0, host=HOST))
+        with socket.socket() as closed:
+            closed.bind((HOST, 0))
+            dead, alive = closed.getsockname()[1], listener.socket.getsockname()[1]
+            assert await greeting_of(f"{HOST}:{dead}", f"{HOST}:{alive}") == b"220 here\r\n"
+        nursery.cancel_scope.cancel()
+
+
+async def test_without_a_descriptor_for_the_receiver_no_other_one_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> Any:
+        raise NoMeans("no file descriptor is left")
+
+    monkeypatch.setattr("shimproxy.net.dial._begin", fails)
+    assert (await greeting_of(f"{HOST}:1", f"{HOST}:2")).startswith(b"421 ")
