@@ -135,3 +135,5 @@ async def first_receiver(connector: ReceiverConnector) -> Receiver:
             route.note_failure(failed.kind)
             if not route.has_more:
                 raise
+        if connector.receiver:
+            connector.receiver.give_up()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 from functools import partial
@@ -664,10 +665,10 @@ def test_what_a_peer_takes_in_parts_is_traced_once(end: str) -> None:
 # -- the receiver that is observed
 
 
-async def greeting_of(*receivers: str) -> bytes:
+async def greeting_of(*receivers: str, **more: Any) -> bytes:
     """What a sender is told first by a shimproxy that observes, before these receivers."""
     async with trio.open_nursery() as nursery:
-        settings = Settings(listen=[f"{HOST}:0"], receiver=receivers, repairs=Repairs.OBSERVE)
+        settings = Settings(listen=[f"{HOST}:0"], receiver=receivers, repairs=Repairs.OBSERVE, **more)
         (address, *_) = await nursery.start(serve, settings)
         with trio.fail_after(SECONDS):
             stream = await trio.open_tcp_stream(HOST, address.port)
@@ -688,6 +689,26 @@ async def test_the_next_receiver_is_dialled_where_the_first_is_not_there() -> No
             closed.bind((HOST, 0))
             dead, alive = closed.getsockname()[1], listener.socket.getsockname()[1]
             assert await greeting_of(f"{HOST}:{dead}", f"{HOST}:{alive}") == b"220 here\r\n"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_receiver_whose_tls_fails_is_left_for_the_next_one() -> None:
+    left: list[bool] = []
+
+    async def speaks_in_the_clear(stream: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            await stream.send_all(b"220 no TLS here\r\n")
+            while await stream.receive_some():
+                pass
+        left.append(True)
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, speaks_in_the_clear, 0, host=HOST))
+        where = f"{HOST}:{listener.socket.getsockname()[1]}"
+        told = await greeting_of(where, where.replace("127.0.0.1", "localhost"), receiver_tls="implicit")
+        assert told.startswith(b"421 ")
+        while len(left) < 2:
+            await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
 
 
