@@ -337,10 +337,9 @@ def test_tproxy_on_a_socket_in_the_file_system_is_told(tmp_path: Path) -> None:
 def test_a_check_by_hand_has_no_sockets_and_says_so() -> None:
     done = run_here("check", "--receiver=127.0.0.1:25", "--listen=systemd:a,lf-only-devices")
     assert done.returncode == 0
-    assert (
-        done.stderr
-        == "shimproxy: --listen: systemd:a: not checked, because systemd passes sockets only to the service\n"
-    )
+    told, warning = done.stderr.splitlines()
+    assert told == "shimproxy: --listen: systemd:a: not checked, because systemd passes sockets only to the service"
+    assert warning.startswith("shimproxy: warning: --listen: systemd:a,lf-only-devices: any sender can hide a mail")
 
 
 def test_systemd_socket_activate_starts_it(receiver: FaultyReceiver, tmp_path: Path) -> None:
