@@ -93,7 +93,7 @@ def test_an_embedding_program_is_told_too(tmp_path: Path) -> None:
             pass
 
     with pytest.raises(ExceptionGroup) as raised:
-        trio.run(script)
+        trio.run(script, strict_exception_groups=True)
     (error,) = raised.value.exceptions
     assert isinstance(error, SettingsError)
     assert "the certificate expired on " in str(error)
