@@ -94,7 +94,9 @@ def test_an_embedding_program_is_told_too(tmp_path: Path) -> None:
 
     with pytest.raises(ExceptionGroup) as raised:
         trio.run(script, strict_exception_groups=True)
-    (error,) = raised.value.exceptions
+    error: Exception = raised.value
+    while isinstance(error, ExceptionGroup):
+        (error,) = error.exceptions
     assert isinstance(error, SettingsError)
     assert "the certificate expired on " in str(error)
 
