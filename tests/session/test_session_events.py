@@ -12,12 +12,12 @@ import trio.testing
 
 from shimproxy.records.text import record_text_of
 from shimproxy.session.policy import Policy, ReceiverTls, SenderTls
+from shimproxy.session.record import SessionRecord
 from shimproxy.session.tracer import Tracer
 from shimproxy.smtp.catalogue import Violation
 from tests.memory import MemoryObserver, Stage, staged, up_to_mail_data
 
 if TYPE_CHECKING:
-    from shimproxy.session.record import SessionRecord
     from shimproxy.smtp.reply import Reply
 
 SECRET = base64.b64encode(b"\0user\0correct horse").decode()
@@ -313,3 +313,12 @@ def test_a_refused_login_is_told_by_its_mechanism_alone(command: bytes, mechanis
 
     staged(script)
     assert observer.logins == [(mechanism, 535)]
+
+
+def test_nothing_is_counted_for_all_sessions() -> None:
+    """What those have in common that have seen no violation is one object."""
+    first, second = SessionRecord("1", "a"), SessionRecord("2", "b")
+    with pytest.raises(AssertionError, match="for all sessions"):
+        first.seen[Violation.EARLY_REPLY] += 1
+    first.count_seen(Violation.EARLY_REPLY)
+    assert (first.seen, second.seen) == ({Violation.EARLY_REPLY: 1}, {})
