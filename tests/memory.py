@@ -127,17 +127,22 @@ def check_octets(record: SessionRecord) -> None:
     assert trace.left_out or traced == counted
 
 
+MAIL = (b"MAIL FROM:<a@b>", b"250 OK")
+RCPT = (b"RCPT TO:<b@c>", b"250 OK")
+DATA = (b"DATA", b"354 go")
+
+
+async def dialogue(stage: Stage, *said: tuple[bytes, bytes]) -> None:
+    """Each command of the sender's, and the receiver's reply."""
+    for command, reply in said:
+        await stage.feed(stage.sender, command + b"\r\n")
+        await stage.feed(stage.receiver, reply + b"\r\n")
+
+
 async def up_to_mail_data(stage: Stage) -> None:
     """Greeting, HELO, MAIL, RCPT, DATA; forget what was written so far."""
     await stage.feed(stage.receiver, b"220 hello\r\n")
-    for command, reply in (
-        (b"HELO x", b"250 hi"),
-        (b"MAIL FROM:<a@b>", b"250 OK"),
-        (b"RCPT TO:<b@c>", b"250 OK"),
-        (b"DATA", b"354 go"),
-    ):
-        await stage.feed(stage.sender, command + b"\r\n")
-        await stage.feed(stage.receiver, reply + b"\r\n")
+    await dialogue(stage, (b"HELO x", b"250 hi"), MAIL, RCPT, DATA)
     stage.sender.written.clear()
     stage.receiver.written.clear()
 

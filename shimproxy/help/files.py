@@ -25,8 +25,8 @@ _UNITS: Final = "/etc/systemd/system/"
 _DROP_INS: Final = f"{_UNITS}shimproxy.service.d/"
 _PROGRAM: Final = "/usr/local/bin/shimproxy"
 """What stands for the command in the files."""
-_HIDDEN: Final = ("/home/", "/root/", "/run/user/")
-"""Where the unit's ProtectHome= lets the service see nothing."""
+_HIDDEN: Final = tuple(f"/{each}/" for each in ("home", "root", "run/user"))
+"""Where the unit's ProtectHome= lets the service see nothing (systemd.exec(5))."""
 
 
 @attrs.frozen

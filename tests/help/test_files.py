@@ -151,10 +151,10 @@ def test_the_unit_starts_the_shimproxy_that_prints_it(started_as: tuple[list[str
 
 def test_a_command_that_the_service_cannot_read_is_told() -> None:
     assert InstalledProgram(("/opt/shimproxy/bin/shimproxy",)).remarks() == []
-    (remark,) = InstalledProgram(("/root/.local/bin/shimproxy",)).remarks()
-    assert remark.startswith(
-        "/root/.local/bin/shimproxy: the service cannot read this directory; install shimproxy for"
-    )
+    for home in ("home/me", "root", "run/user/1000"):
+        command = f"/{home}/.local/bin/shimproxy"
+        (remark,) = InstalledProgram((command,)).remarks()
+        assert remark.startswith(f"{command}: the service cannot read this directory; install shimproxy for")
     assert InstalledProgram(("/usr/bin/python3", "-m", "shimproxy"), "/home/me/shimproxy").remarks()
 
 

@@ -9,7 +9,7 @@ import pytest
 from shimproxy.session.mail_account import MOST_OCTETS_KEPT, MOST_RECIPIENTS_KEPT, MailOutcome, MailSummary
 from shimproxy.session.policy import Policy
 from shimproxy.smtp.catalogue import Violation
-from tests.memory import Stage, offered, staged, up_to_mail_data
+from tests.memory import Stage, dialogue, offered, staged, up_to_mail_data
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -31,13 +31,6 @@ def mails_of(
             await stage.settle()
 
     return staged(whole, policy=policy).mails
-
-
-async def dialogue(stage: Stage, *said: tuple[bytes, bytes]) -> None:
-    """Each command, and the receiver's reply."""
-    for command, reply in said:
-        await stage.feed(stage.sender, command + b"\r\n")
-        await stage.feed(stage.receiver, reply + b"\r\n")
 
 
 async def greeted(stage: Stage) -> None:

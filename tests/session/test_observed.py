@@ -24,7 +24,7 @@ from shimproxy.session.policy import Policy
 from shimproxy.smtp.newlines import Newlines
 from tests.blocks import blocks
 from tests.config.test_settings import settings
-from tests.memory import Stage, offered, staged, up_to_mail_data
+from tests.memory import DATA, MAIL, RCPT, Stage, dialogue, offered, staged, up_to_mail_data
 from tests.peers.mail import LARGE
 from tests.peers.postfix import MAILBOX_DOMAIN, postfix
 from tests.peers.processes import need, poll, run
@@ -334,17 +334,8 @@ def test_with_newlines_reject_a_bare_newline_in_a_command_ends_the_session() -> 
 def test_lmtp_and_a_greeting_that_is_none_are_observed() -> None:
     async def script(stage: Stage) -> None:
         await stage.feed(stage.receiver, b"354 hello\r\n")
-        for command, reply in (
-            (b"LHLO x", b"250 hi"),
-            (b"MAIL FROM:<a@b>", b"250 OK"),
-            (b"RCPT TO:<b@c>", b"250 OK"),
-            (b"RCPT TO:<c@c>", b"250 OK"),
-            (b"DATA", b"354 go"),
-            (b"text\r\n.", b"250 1\r\n552 2"),
-            (b"QUIT", b"221 bye"),
-        ):
-            await stage.feed(stage.sender, command + b"\r\n")
-            await stage.feed(stage.receiver, reply + b"\r\n")
+        verdicts = (b"text\r\n.", b"250 1\r\n552 2")
+        await dialogue(stage, (b"LHLO x", b"250 hi"), MAIL, RCPT, RCPT, DATA, verdicts, (b"QUIT", b"221 bye"))
 
     stage = observed(script, lmtp=True)
     assert stage.repaired == [V.NO_GREETING]
@@ -435,9 +426,7 @@ EARLY = Policy(observed=frozenset({V.EARLY_REPLY}))
 def test_an_early_refusal_of_a_chunk_passes_at_once_and_answers_the_others() -> None:
     async def script(stage: Stage) -> None:
         await offered(stage, b"CHUNKING")
-        for command in (b"MAIL FROM:<a@b>", b"RCPT TO:<b@c>"):
-            await stage.feed(stage.sender, command + b"\r\n")
-            await stage.feed(stage.receiver, b"250 ok\r\n")
+        await dialogue(stage, MAIL, RCPT)
         stage.sender.written.clear()
         await stage.feed(stage.sender, b"BDAT 6\r\na\r\n")
         await stage.feed(stage.receiver, b"552 too big\r\n")
@@ -480,15 +469,7 @@ def test_an_early_success_is_never_passed_on_by_a_name() -> None:
 def test_lmtp_has_all_its_early_refusals_at_once() -> None:
     async def script(stage: Stage) -> None:
         await stage.feed(stage.receiver, b"220 hello\r\n")
-        for command, reply in (
-            (b"LHLO x", b"250 hi"),
-            (b"MAIL FROM:<a@b>", b"250 OK"),
-            (b"RCPT TO:<b@c>", b"250 OK"),
-            (b"RCPT TO:<c@c>", b"250 OK"),
-            (b"DATA", b"354 go"),
-        ):
-            await stage.feed(stage.sender, command + b"\r\n")
-            await stage.feed(stage.receiver, reply + b"\r\n")
+        await dialogue(stage, (b"LHLO x", b"250 hi"), MAIL, RCPT, RCPT, DATA)
         stage.sender.written.clear()
         await stage.feed(stage.sender, b"text\r\n")
         await stage.feed(stage.receiver, b"552 1\r\n552 2\r\n")

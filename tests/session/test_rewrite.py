@@ -17,7 +17,7 @@ from shimproxy.session.policy import Policy
 from shimproxy.smtp.reply import Reply
 from shimproxy.smtp.rewrite import Rewrite
 from tests.blocks import blocks
-from tests.memory import Stage, offered, staged, up_to_mail_data
+from tests.memory import MAIL, RCPT, Stage, dialogue, offered, staged, up_to_mail_data
 from tests.peers.mail import LARGE
 from tests.peers.postfix import postfix
 from tests.peers.programs import curl, swaks
@@ -66,9 +66,7 @@ def test_the_reply_as_it_was_is_in_the_log_the_record_and_the_ladder() -> None:
 def test_after_a_chunk_that_is_refused_for_good_by_rule_the_others_get_the_same() -> None:
     async def script(stage: Stage) -> None:
         await offered(stage, b"CHUNKING")
-        for command in (b"MAIL FROM:<a@b>", b"RCPT TO:<b@c>"):
-            await stage.feed(stage.sender, command + b"\r\n")
-            await stage.feed(stage.receiver, b"250 ok\r\n")
+        await dialogue(stage, MAIL, RCPT)
         stage.sender.written.clear()
         await stage.feed(stage.sender, b"BDAT 3\r\na\r\n")
         await stage.feed(stage.receiver, b"451 it is too big\r\n")
