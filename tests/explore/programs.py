@@ -94,10 +94,14 @@ def _wrong_commands(oracle: Oracle, peer: ReceiverPeer) -> Iterator[str]:
     if lied or world.case.policy.tidy:
         return
     said, content = _lines_of(oracle), set() if world.sender_speaks else _content_of(oracle)
+    own_responses_left = sum(reply.code == 334 for reply in said_on(oracle.legs[peer.sock.who]))
     for line in peer.lines:
         words = _words(line)
         verb = words.split(b" ", 1)[0].upper()
         own = verb == b"QUIT" or words in (b"BDAT 0", b"*") or (world.case.own_commands and verb in _OWN)
+        # A fault within a 334 is a part of the challenge: the receiver alone takes the response to that for a command.
+        if not own and world.case.own_commands and own_responses_left and b" " not in words:
+            own, own_responses_left = True, own_responses_left - 1
         if not (own or words in said or (verb == b"RSET" and oracle.requests.lmtp)):
             yield f"a receiver took {line!r} for a command"
         if words in content:
