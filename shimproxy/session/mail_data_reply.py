@@ -25,6 +25,8 @@ from shimproxy.smtp.dialogue import RELAY, ReplyTo, Verdict, about_mail_data, ru
 from shimproxy.smtp.reply import Reply
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shimproxy.session.earlier_replies import EarlierReplies
     from shimproxy.session.mail_data_reader import MailDataReader
     from shimproxy.session.policy import Policy
@@ -206,9 +208,11 @@ class MailDataReply:
     async def answer_without_the_end(self) -> None:
         """Put the replies to mail data of which the receiver did not get the end, once they are known."""
         transaction = self.earlier.receiver.transaction
-        verdicts = self._given_early or await self._verdicts_without_the_end()
-        for verdict in verdicts if not self._given_early else ():
-            self.give(verdict)
+        verdicts: Sequence[Reply | LocalReply] = self._given_early
+        if not verdicts:
+            verdicts = await self._verdicts_without_the_end()
+            for verdict in verdicts:
+                self.give(verdict)
         transaction.end()
         transaction.chunk_refusal = None if self.last else verdicts[0]
 
