@@ -67,14 +67,18 @@ def _by_violation_seen(record: SessionRecord) -> Iterator[tuple[tuple[str, ...],
     return (((violation.value, record.receiver), count) for violation, count in record.seen.items())
 
 
-class _NoneSeen(Counter["Violation"]):
-    """What all sessions have that have seen none: nothing is counted here, but by `count_seen` in one of their own."""
+class _NoneCounted(Counter["Violation"]):
+    """What all sessions have in common of which none is counted; `SessionRecord.count` makes one of their own."""
 
     def __setitem__(self, violation: Violation, count: int) -> None:
         raise AssertionError(f"{violation} is counted for all sessions")
 
+    def update(self, *counted: object, **_: int) -> None:
+        """As `__setitem__`."""
+        raise AssertionError(f"{counted} is counted for all sessions")
 
-_NONE_SEEN: Final = _NoneSeen()
+
+_NONE: Final = _NoneCounted.__new__(_NoneCounted)
 _OCTETS: Final = "Octets on the legs, as seen from shimproxy."
 
 
@@ -125,7 +129,7 @@ class SessionRecord:
         default=0, metadata=counter("octets_total", _OCTETS, leg="receiver", direction="out")
     )
     repairs: Counter[Violation] = attrs.field(
-        factory=lambda: Counter.__new__(Counter),  # __init__ is 1 % of a session
+        default=_NONE,
         metadata=counter(
             "repairs_total",
             "Violations that shimproxy repaired, by catalogue name and receiver.",
@@ -134,7 +138,7 @@ class SessionRecord:
         ),
     )
     seen: Counter[Violation] = attrs.field(
-        default=_NONE_SEEN,
+        default=_NONE,
         metadata=counter(
             "violations_seen_total",
             "Violations that shimproxy saw and passed on, as it observes them, by catalogue name and receiver.",
@@ -193,17 +197,27 @@ class SessionRecord:
         """Whether anything was repaired, or seen, that is not minor."""
         return bool(self.repairs or self.seen) and self.repairs.total() + self.seen.total() > self.minor_repairs
 
-    def count_seen(self, violation: Violation) -> None:
-        """Count a violation that was passed on."""
-        if self.seen is _NONE_SEEN:
-            self.seen = Counter()
-        self.seen[violation] += 1
+    def count(self, repair: Repair) -> None:
+        """Count a repair, or a violation that was passed on, and keep it if it is among the first."""
+        if repair.observed:
+            self.seen = _own(self.seen)
+            self.seen[repair.violation] += 1
+        else:
+            self.repairs = _own(self.repairs)
+            self.repairs[repair.violation] += 1
+        self.minor_repairs += repair.minor
+        if len(self.first_repairs) < MOST_REPAIRS_KEPT:
+            self.first_repairs.append(repair)
 
     def count_octets(self, sender: Counted, receiver: Counted | None) -> None:
         """Take over what both sides have counted; there may have been no receiver."""
         self.octets_from_sender, self.octets_to_sender = sender.octets_in, sender.octets_out
         if receiver is not None:
             self.octets_from_receiver, self.octets_to_receiver = receiver.octets_in, receiver.octets_out
+
+
+def _own(counted: Counter[Violation]) -> Counter[Violation]:
+    return Counter() if counted is _NONE else counted
 
 
 class TellsRepair(Protocol):

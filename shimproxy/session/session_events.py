@@ -17,7 +17,7 @@ import attrs
 
 from shimproxy.session.advice import AdviceObserver
 from shimproxy.session.phase import SessionPhase
-from shimproxy.session.record import MOST_REPAIRS_KEPT, LoginObserver, Repair
+from shimproxy.session.record import LoginObserver, Repair
 from shimproxy.session.trace import OWN
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Command, Verb
@@ -169,15 +169,16 @@ class SessionEvents:
 
     def repaired(self, violation: Violation, **detail: int | str | bytes) -> None:
         """Count a repair and tell of it."""
-        if self.secret:
-            detail = {name: b"..." if isinstance(value, bytes) else value for name, value in detail.items()}
-        self._tell(Repair(violation, self._label, detail, observed=self.observes))
+        self._tell(Repair(violation, self._label, self._without_secrets(detail), observed=self.observes))
 
     def seen(self, violation: Violation, **detail: int | str | bytes) -> None:
         """Count a violation that is passed on as it came, and tell of it."""
-        observes, self.observes = self.observes, True
-        self.repaired(violation, **detail)
-        self.observes = observes
+        self._tell(Repair(violation, self._label, self._without_secrets(detail), observed=True))
+
+    def _without_secrets(self, detail: dict[str, int | str | bytes]) -> dict[str, int | str | bytes]:
+        if not self.secret:
+            return detail
+        return {name: b"..." if isinstance(value, bytes) else value for name, value in detail.items()}
 
     def tell_form(self, reply: Reply) -> None:
         """Tell of what is wrong with the form of a reply that is relayed."""
@@ -191,13 +192,7 @@ class SessionEvents:
 
     def _tell(self, repair: Repair) -> None:
         record = self.record
-        if repair.observed:
-            record.count_seen(repair.violation)
-        else:
-            record.repairs[repair.violation] += 1
-        record.minor_repairs += repair.minor
-        if len(record.first_repairs) < MOST_REPAIRS_KEPT:
-            record.first_repairs.append(repair)
+        record.count(repair)
         if self.tracer:
             self.tracer.repaired(repair)
         self.observer.repaired(record, repair)

@@ -117,7 +117,7 @@ def test_little_is_lost_with_a_worker_that_is_killed(receiver: FaultyReceiver, t
 
 def record(receiver: str = "192.0.2.7:25", seconds: float = 0.2) -> SessionRecord:
     made = SessionRecord("1a2b-1", "192.0.2.1:4711", receiver)
-    made.repairs[Violation.EARLY_REPLY] += 2
+    made.repairs = Counter({Violation.EARLY_REPLY: 2})
     made.seconds = seconds
     made.replies[2] = 3
     return made

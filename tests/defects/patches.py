@@ -431,9 +431,9 @@ _OF_TRACES: Final = (
     ),
     Defect(
         "a repair is counted twice",
-        "session/session_events.py",
-        "record.repairs[repair.violation] += 1",
-        "record.repairs[repair.violation] += 2",
+        "session/record.py",
+        "self.repairs[repair.violation] += 1",
+        "self.repairs[repair.violation] += 2",
     ),
     Defect(
         "a refused mail counts as accepted",

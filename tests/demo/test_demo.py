@@ -13,6 +13,7 @@ import signal
 import struct
 import subprocess
 import sys
+from collections import Counter
 from fcntl import ioctl
 from termios import TIOCSWINSZ
 from typing import TYPE_CHECKING, Any
@@ -300,7 +301,7 @@ def repaired_run() -> tuple[SenderAccount, ReceiverAccount, Witness]:
     mail_data = MAIL.data[: 4 * PIECE_OCTETS]
     account = SenderAccount(mail_octets=5360, end_written=True, replies=[REPLY_552, "221 bye"], ended="FIN")
     record = SessionRecord("1", "127.0.0.1:1")
-    record.repairs.update([Violation.EARLY_REPLY, Violation.FURTHER_REPLY])
+    record.repairs = Counter([Violation.EARLY_REPLY, Violation.FURTHER_REPLY])
     witness = Witness(account.trace, record, len(mail_data))
     return account, ReceiverAccount(mail_data=mail_data, ended="FIN"), witness
 

@@ -22,7 +22,7 @@ from tests.instructions.sessions import TOLD, of_sessions
 GROWTH: Final = 0.03
 """The share by which a figure may grow."""
 GROWTH_OF_SESSIONS: Final = 0.10
-"""The same for a session, and for system calls: when peers come and leave, and in how many pieces, is theirs."""
+"""The same for a session: how often shimproxy waits for peers that come and leave depends on when they do."""
 _FIGURES: Final = Path(__file__).with_name("figures.toml")
 
 
@@ -38,8 +38,7 @@ def grown(figures: dict[str, int], before: dict[str, int]) -> list[str]:
 
 
 def _growth(kind: str) -> float:
-    varies = kind.endswith((" of a session", TOLD)) or kind.startswith("system calls")
-    return GROWTH_OF_SESSIONS if varies else GROWTH
+    return GROWTH_OF_SESSIONS if kind.endswith((" of a session", TOLD)) else GROWTH
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -286,7 +286,7 @@ def ended_record() -> SessionRecord:
     session.transactions, session.accepted = 2, 1
     session.octets_from_sender, session.octets_to_receiver = 1000, 900
     session.octets_from_receiver, session.octets_to_sender = 300, 200
-    session.repairs.update([Violation.EARLY_REPLY, Violation.FURTHER_REPLY, Violation.FURTHER_REPLY])
+    session.repairs = Counter([Violation.EARLY_REPLY, Violation.FURTHER_REPLY, Violation.FURTHER_REPLY])
     session.ended_by, session.ended_in, session.seconds = "sender", "QUIT", 1.23456
     session.ended_at = 1767225600.25
     session.sender_tls = "TLSv1.3"
@@ -670,7 +670,7 @@ def test_the_line_of_a_session_is_the_same_json_however_it_is_made(
     session.sender, session.via, session.ended_in = 'unix:/run/\x00"\\\u2028', via, ended_in
     session.sender_tls, session.seconds, session.ended_at = "TLSv1.3", 12.3456, 1767225600.25
     session.octets_from_sender, session.accepted = 10**12, 3
-    session.repairs.update(repairs)
+    session.repairs = Counter(repairs)
     for session.observed, seen in ((False, {}), (True, {}), (True, {Violation.EARLY_REPLY: 2})):
         session.seen = Counter(seen)
         sut = Journal()

@@ -8,6 +8,7 @@ import os
 import random
 import stat
 import sys
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,7 @@ def record(number: int = 1, ended_at: float = NOON, *, repaired: bool = True) ->
     session.ended_by, session.ended_in = "sender", "QUIT"
     session.trace = Trace([Entry(0.25, SENDER, SHIM, Kind.COMMAND, 8, b"HELO x")])
     if repaired:
-        session.repairs[Violation.EARLY_REPLY] += 1
+        session.repairs = Counter({Violation.EARLY_REPLY: 1})
     return session
 
 
@@ -176,7 +177,7 @@ async def test_a_directory_that_can_not_be_used_is_said_at_once(tmp_path: Path) 
 def test_a_sender_s_habit_is_no_reason_to_keep_its_session(kept: Kept) -> None:
     """Else every session of some senders would be kept, and the others would have to go."""
     session = record(repaired=False)
-    session.repairs[Violation.CLOSED_WITHOUT_QUIT], session.minor_repairs = 1, 1
+    session.repairs, session.minor_repairs = Counter({Violation.CLOSED_WITHOUT_QUIT: 1}), 1
     kept.open().files.keep(session)
     assert kept.names == []
 
@@ -293,7 +294,7 @@ def everything() -> SessionRecord:
     session.octets_from_sender, session.octets_to_receiver = 10**12, 7
     session.sender_tls = session.receiver_tls = "TLSv1.3"
     session.sender = "/tmp/a b\n<&>\u2028.socket"
-    session.repairs[Violation.NO_CLOSE] += 2
+    session.repairs = session.repairs + Counter({Violation.NO_CLOSE: 2})
     entries = [Entry(0, SHIM, RECEIVER, Kind.CONNECTION, text=b"192.0.2.2:25")]
     entries += (Entry(1.5, RECEIVER, SHIM, Kind.REPLY, 9, octets, "answers RCPT") for octets in NASTY.values())
     entries += (Entry(1.5, SENDER, SHIM, Kind.COMMAND, 9, octets) for octets in NASTY.values())

@@ -226,7 +226,7 @@ def played(
 
 every_size = pytest.mark.parametrize("size_octets", [30_000, 150_000, 400_000, 2 << 20, 8 << 20])
 every_way = pytest.mark.parametrize("write_octets", [1 << 30, 50_000], ids=["in one write", "in many"])
-few_or_many = pytest.mark.parametrize("runs", [3, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.volume])])
+few_or_many = pytest.mark.parametrize("runs", [3, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.volume])])
 
 
 @few_or_many

@@ -12,7 +12,7 @@ import trio.testing
 
 from shimproxy.records.text import record_text_of
 from shimproxy.session.policy import Policy, ReceiverTls, SenderTls
-from shimproxy.session.record import SessionRecord
+from shimproxy.session.record import Repair, SessionRecord
 from shimproxy.session.tracer import Tracer
 from shimproxy.smtp.catalogue import Violation
 from tests.memory import MemoryObserver, Stage, staged, up_to_mail_data
@@ -315,10 +315,15 @@ def test_a_refused_login_is_told_by_its_mechanism_alone(command: bytes, mechanis
     assert observer.logins == [(mechanism, 535)]
 
 
-def test_nothing_is_counted_for_all_sessions() -> None:
-    """What those have in common that have seen no violation is one object."""
+@pytest.mark.parametrize("observed", [True, False])
+def test_nothing_is_counted_for_all_sessions(observed: bool) -> None:
+    """What those have in common of which nothing is counted is one object."""
     first, second = SessionRecord("1", "a"), SessionRecord("2", "b")
-    with pytest.raises(AssertionError, match="for all sessions"):
-        first.seen[Violation.EARLY_REPLY] += 1
-    first.count_seen(Violation.EARLY_REPLY)
-    assert (first.seen, second.seen) == ({Violation.EARLY_REPLY: 1}, {})
+    for counted in (first.seen, first.repairs):
+        with pytest.raises(AssertionError, match="for all sessions"):
+            counted[Violation.EARLY_REPLY] += 1
+        with pytest.raises(AssertionError, match="for all sessions"):
+            counted.update([Violation.EARLY_REPLY])
+    first.count(Repair(Violation.EARLY_REPLY, "DATA", {}, observed=observed))
+    own, other = (first.seen, first.repairs) if observed else (first.repairs, first.seen)
+    assert (own, other, second.seen, second.repairs) == ({Violation.EARLY_REPLY: 1}, {}, {}, {})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections import Counter
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
@@ -134,7 +135,7 @@ def test_a_field_that_is_declared_to_count_is_counted(name: str) -> None:
 def test_fields_with_labels_of_their_own_are_counted() -> None:
     metrics, record = Metrics(), SessionRecord("1", "192.0.2.1:1", "192.0.2.2:25")
     record.replies[2] = 7
-    record.repairs[Violation.EARLY_REPLY] = 3
+    record.repairs = Counter({Violation.EARLY_REPLY: 3})
     metrics.ended(record)
 
     said = exposition(metrics.counted, "1").splitlines()
