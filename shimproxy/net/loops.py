@@ -158,11 +158,12 @@ class Loops:
             silent.held[came] = heard
             try:
                 while self._is_suspect(place, silent):
-                    if silent.trial is None:
+                    trial = silent.trial
+                    if trial is None:
                         await self._try(place, silent, came, heard)
                         break
                     async with came.watch.in_task():
-                        await silent.trial.over.wait()
+                        await trial.over.wait()  # it may be over before the task has begun
                     if has_ended(came, heard):
                         break
             finally:

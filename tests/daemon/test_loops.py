@@ -86,7 +86,7 @@ class Late:
     def serve(self) -> None:
         waiting: list[socket.socket] = []
         greeted: list[socket.socket] = []
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):  # the listener is closed
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError, ValueError):  # the listener is closed
             while True:
                 for sock in select.select([self.listener, *waiting, *greeted], [], [])[0]:
                     if sock is self.listener:

@@ -18,9 +18,10 @@ from shimproxy.net.loops import Loops, Trial, has_ended
 from shimproxy.net.watch import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from shimproxy.net.places import Place
+    from shimproxy.net.watch import Watch
 
 PLACE: Place = (socket.AF_INET, ("192.0.2.2", 25))
 SUSPICIOUS = 16
@@ -207,6 +208,34 @@ def test_a_connection_that_ends_by_itself_proves_nothing() -> None:
         await trio.sleep(1)
         assert seen == [False]
         assert world.shut() == []
+
+    played(script)
+
+
+@attrs.define(eq=False)
+class LateTask:
+    """A watch whose session gets its task when the receiver has greeted, and what followed from that is over."""
+
+    world: World
+
+    @contextlib.asynccontextmanager
+    async def in_task(self) -> AsyncIterator[None]:
+        self.world.loops.greeted(PLACE)
+        await trio.testing.wait_all_tasks_blocked()
+        yield
+
+
+def test_a_trial_that_ends_while_a_session_gets_its_task_lets_that_go_on() -> None:
+    async def script(world: World) -> None:
+        world.dial(SUSPICIOUS)
+        await trio.sleep(0.1)
+        seen: list[bool] = []
+        world.come(seen)
+        await trio.testing.wait_all_tasks_blocked()
+        late = world.leg()
+        late.watch = cast("Watch", LateTask(world))
+        assert await world.loops.hold(late, lambda _: None)
+        assert seen == [True]
 
     played(script)
 
