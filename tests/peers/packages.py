@@ -23,6 +23,7 @@ APT: Final = "apt-get install"
 PROGRAMS: Final = {
     "chromium": "chromium",
     "curl": "curl",
+    "dovecot": "dovecot-core",
     "fail2ban-client": "fail2ban",
     "fail2ban-regex": "fail2ban",
     "fetchmail": "fetchmail",
@@ -41,6 +42,7 @@ PROGRAMS: Final = {
     "postconf": "postfix",
     "postfix": "postfix",
     "promtool": "prometheus",
+    "saslpasswd2": "sasl2-bin libsasl2-modules",
     "sendmail": "postfix",
     "setpriv": "util-linux",
     "smtp-sink": "postfix",
@@ -60,7 +62,11 @@ PROGRAMS: Final = {
 PERL_MODULES: Final = {"Net::SSLeay": "libnet-ssleay-perl"}
 """What makes swaks able to do TLS."""
 
-_NGINX_MAIL: Final = Path("/usr/lib/nginx/modules/ngx_mail_module.so")
+_LOADED: Final = {
+    "nginx": "usr/lib/nginx/modules/ngx_mail_module.so",
+    "saslpasswd2": "usr/lib/*/sasl2/libscram.so",
+}
+"""What is loaded where a program's packages are all here: a pattern below the root."""
 
 _SBIN: Final = "/usr/sbin:/sbin:/usr/local/sbin"
 
@@ -96,8 +102,7 @@ def missing_packages() -> list[str]:
     """Those that are not installed on this machine."""
     missing = [packages for program, packages in PROGRAMS.items() if path_of(program) is None]
     missing += [package for module, package in PERL_MODULES.items() if not has_perl(module)]
-    if not _NGINX_MAIL.exists():
-        missing.append(PROGRAMS["nginx"])
+    missing += [PROGRAMS[program] for program, pattern in _LOADED.items() if not any(Path("/").glob(pattern))]
     return sorted({name for each in missing for name in each.split()})
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from shimproxy.faulty.mail import Mail
+    from tests.peers.sasl import Sasl
 
 MAILBOX_DOMAIN: Final = "mailbox.example"
 MAILBOXES: Final = ("contents", "large", "many", "smuggled")
@@ -156,14 +157,17 @@ class Postfix:
 
 
 @contextlib.contextmanager
-def postfix(*, size_limit_octets: int = 0, more: str = "") -> Iterator[Postfix]:
-    """A Postfix of its own, until the end of the block."""
+def postfix(*, size_limit_octets: int = 0, more: str = "", sasl: Sasl | None = None) -> Iterator[Postfix]:
+    """A Postfix of its own, until the end of the block; with `sasl` it takes mail only from who has logged in."""
     program = need("postfix")
     need_root()
     folder = Path(tempfile.mkdtemp(prefix="shimproxy-postfix-"))
     port = free_port()
     try:
-        _configure(folder, port, size_limit_octets, more)
+        _configure(folder, port, size_limit_octets, more + (sasl.main if sasl else ""))
+        if sasl and sasl.library:
+            (folder / "etc" / "sasl").mkdir()
+            (folder / "etc" / "sasl" / "smtpd.conf").write_text(sasl.library)
         # "check" makes the folders; what "start" would start in the background is a child of the tests instead.
         checked = run([program, "-c", str(folder / "etc"), "check"])
         assert checked.status == 0, checked.account

@@ -105,6 +105,6 @@ def test_what_is_missing_can_be_asked_for_before_anything_is_installed(tmp_path:
 
 ASKS = """
 from tests.peers import packages
-packages._SBIN = packages._NGINX_MAIL = __import__("pathlib").Path("/nonexistent")
+packages._SBIN = "/nonexistent"
 print(*packages.missing_packages())
 """
