@@ -37,7 +37,7 @@ class TextFormatter(logging.Formatter):
             line = f"{timestamp(record)} {line}"
         if fields := getattr(record, "fields", None):
             line = f"{line} {field_words(fields)}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return f"{line}\n{traceback}" if (traceback := traceback_of(record)) else line
 
 
 class JsonFormatter(logging.Formatter):
@@ -51,8 +51,8 @@ class JsonFormatter(logging.Formatter):
             "event": record.getMessage(),
             **getattr(record, "fields", {}),
         }
-        if record.exc_info:
-            fields["traceback"] = self.formatException(record.exc_info)
+        if traceback := traceback_of(record):
+            fields["traceback"] = traceback
         return json.dumps(fields)
 
 
@@ -77,8 +77,8 @@ class EcsFormatter(logging.Formatter):
         _put_ecs(line, event, fields)
         if fields:
             line["shimproxy"] = fields
-        if record.exc_info:
-            line["error"] = {"stack_trace": self.formatException(record.exc_info)}
+        if traceback := traceback_of(record):
+            line["error"] = {"stack_trace": traceback}
         return json.dumps(line)
 
 
@@ -131,6 +131,16 @@ def formatter_of(format_name: str, *, timed: bool = True) -> logging.Formatter:
             return EcsFormatter()
         case _:
             return TextFormatter(timed=timed)
+
+
+_PLAIN: Final = logging.Formatter()
+
+
+def traceback_of(record: logging.LogRecord) -> str:
+    """The traceback that a line has with it; empty if there is none."""
+    if not record.exc_info:
+        return ""
+    return record.exc_text or _PLAIN.formatException(record.exc_info)
 
 
 def timestamp(record: logging.LogRecord) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from shimproxy.net.address import Address, parse_endpoint
 from shimproxy.net.errors import AddressError
+from shimproxy.observe.fitting import fitted
 from shimproxy.observe.formats import formatter_of
 from shimproxy.observe.lossy import Lossy, log
 from shimproxy.observe.network_syslog import NetworkSyslog, Transport, syslog_socket
@@ -118,7 +119,7 @@ class Syslog(Lossy):
         self._sock: socket.socket | None = None
 
     def _took(self, record: logging.LogRecord) -> bool:
-        line = f"<{priority(record)}>shimproxy: {self.format(record)}".encode()[:MOST_OCTETS]
+        line = fitted(record, self._line, MOST_OCTETS)
         for _ in range(2):  # the second time with a new connection: the daemon may have begun anew
             try:
                 self._sock = self._sock or _connected(self._path)
@@ -130,6 +131,9 @@ class Syslog(Lossy):
             else:
                 return True
         return False
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return f"<{priority(record)}>shimproxy: {self.format(record)}".encode()
 
     def _disconnect(self) -> None:
         if self._sock:

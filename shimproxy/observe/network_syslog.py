@@ -13,6 +13,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
+from shimproxy.observe.fitting import fitted
 from shimproxy.observe.formats import timestamp
 from shimproxy.observe.lossy import Threaded, lost_record
 from shimproxy.observe.priorities import MOST_OCTETS, priority
@@ -47,9 +48,12 @@ class NetworkSyslog(Threaded):
         """How many lines were lost since one was taken."""
         self.start()
 
-    def _encoded(self, record: logging.LogRecord) -> bytes:
+    def _line(self, record: logging.LogRecord) -> bytes:
         line = f"<{priority(record)}>1 {timestamp(record)} {self._ends} {record.getMessage()} - {self.format(record)}"
-        octets = line.encode("ascii", "backslashreplace")[:MOST_OCTETS]
+        return line.encode("ascii", "backslashreplace")
+
+    def _encoded(self, record: logging.LogRecord) -> bytes:
+        octets = fitted(record, self._line, MOST_OCTETS)
         return octets if self._transport is Transport.UDP else b"%d %s" % (len(octets), octets)
 
     def _write(self, octets: bytes) -> None:

@@ -8,8 +8,8 @@ from typing import Final
 _FACILITY_MAIL: Final = 2
 _SEVERITY_INFO: Final = 6
 _SEVERITIES: Final = {logging.DEBUG: 7, logging.INFO: _SEVERITY_INFO, logging.WARNING: 4, logging.ERROR: 3}
-MOST_OCTETS: Final = 8192
-"""Of a line to syslog; what daemons take as a rule."""
+MOST_OCTETS: Final = 8096
+"""Of a line to syslog; rsyslogd cuts what is longer, unless its maxMessageSize is larger."""
 
 
 def priority(record: logging.LogRecord) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import queue
@@ -265,6 +266,17 @@ def test_a_syslog_server_may_come_and_go() -> None:
     assert first[1] == "lost"
     assert b'"lines": 1' in first[2]
     assert b'"address": "three"' in second[2]
+
+
+@pytest.mark.usefixtures("own_log")
+def test_a_long_line_is_json_in_syslog_too(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(str(tmp_path / "log"))
+        syslog.settimeout(SECONDS)
+        log_output.set_up("INFO", "json", f"syslog:{tmp_path / 'log'}")
+        Journal().tell(Event.LISTENING_AGAIN, address="x" * 10_000)
+        line = syslog.recv(10_000)
+    assert json.loads(line.partition(b"shimproxy: ")[2])["address"] == "x" * 400 + "..."
 
 
 @pytest.mark.parametrize(
