@@ -45,7 +45,11 @@ class NetworkSyslog(Threaded):
         self._not_before = 0.0
         self._ends = f"{_printable(socket.gethostname())} shimproxy {os.getpid()}"
         self._failed = 0
-        """How many lines were lost since one was taken."""
+        """How many lines were lost and not told of."""
+        self._sent = 0
+        """How many lines went out with the last write, which may be lost without an error until the next one."""
+        self._told = 0
+        """How many that write said were lost."""
         self.start()
 
     def _line(self, record: logging.LogRecord) -> bytes:
@@ -61,7 +65,8 @@ class NetworkSyslog(Threaded):
             for _ in range(2):  # the second time with a new connection: the server may have begun anew
                 try:
                     self._send(octets)
-                except OSError:
+                except OSError as error:
+                    self._note_failure(error)
                     self._let_go()
                 else:
                     return
@@ -70,14 +75,26 @@ class NetworkSyslog(Threaded):
         self.lost += 1
 
     def _send(self, octets: bytes) -> None:
-        """Send a line, after one that says how many were lost before it. Raises OSError."""
+        """Send a line, after one that says how many were lost before it.
+
+        Raises OSError, perhaps for what was sent before: a refusal comes after the datagram.
+        """
         self._sock = self._sock or syslog_socket(self._transport, self._host, self._port)
         if self._transport is Transport.TCP:
             self._look_for_end(self._sock)
-        if self._failed:
-            self._sock.sendall(self._encoded(lost_record(self._failed)))
-            self._failed = 0
+        told = self._failed
+        if told:
+            self._sock.sendall(self._encoded(lost_record(told)))
+            self._sent, self._told, self._failed = 0, told, 0
         self._sock.sendall(octets)
+        self._sent, self._told = (1, told) if self._transport is Transport.UDP else (0, 0)
+
+    def _note_failure(self, error: OSError) -> None:
+        """Count what was sent before and is lost with it."""
+        if self._transport is Transport.TCP or isinstance(error, ConnectionRefusedError):
+            self.lost += self._sent
+            self._failed += self._sent + self._told
+        self._sent = self._told = 0
 
     @staticmethod
     def _look_for_end(sock: socket.socket) -> None:

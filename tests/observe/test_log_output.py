@@ -269,6 +269,32 @@ def test_a_syslog_server_may_come_and_go() -> None:
 
 
 @pytest.mark.usefixtures("own_log")
+def test_a_datagram_that_was_refused_is_counted() -> None:
+    """The next one learns of it; and a line that says how many are lost counts for as many."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        address = server.getsockname()
+    log_output.set_up("INFO", "json", f"syslog:udp:127.0.0.1:{address[1]}")
+    (handler,) = log.handlers
+    assert isinstance(handler, NetworkSyslog)
+    for lost in range(1, 5):
+        handler._not_before = 0.0  # as a second later
+        Journal().tell(Event.LISTENING_AGAIN, address="nobody")
+        handler.wait()
+        assert handler.lost == (0 if lost == 1 else lost), "of the first it is not known yet"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(address)
+        server.settimeout(SECONDS)
+        handler._not_before = 0.0
+        Journal().tell(Event.LISTENING_AGAIN, address="somebody")
+        first, second = (of_rfc_5424(server.recv(10_000)) for _ in range(2))
+    assert first[1] == "lost"
+    assert b'"lines": 4' in first[2]
+    assert b'"address": "somebody"' in second[2]
+    assert handler.lost == 4
+
+
+@pytest.mark.usefixtures("own_log")
 def test_a_long_line_is_json_in_syslog_too(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
         syslog.bind(str(tmp_path / "log"))
