@@ -42,6 +42,7 @@ PROGRAMS: Final = {
     "postconf": "postfix",
     "postfix": "postfix",
     "promtool": "prometheus",
+    "rsyslogd": "rsyslog",
     "saslpasswd2": "sasl2-bin libsasl2-modules",
     "sendmail": "postfix",
     "setpriv": "util-linux",
