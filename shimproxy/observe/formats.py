@@ -11,6 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
+from shimproxy.net.address import UNIX, ip_address
 from shimproxy.observe.composites import field_word
 
 if TYPE_CHECKING:
@@ -110,16 +111,12 @@ def _ecs_end(address: str) -> dict[str, object] | None:
     host, colon, port = address.rpartition(":")
     if not address or address == "-":
         return None
-    if colon and port.isdecimal():
-        host = host.removeprefix("[").removesuffix("]")
-        return (
-            {"address": host, "ip": host, "port": int(port)} if _is_ip(host) else {"address": host, "port": int(port)}
-        )
-    return {"address": address}
-
-
-def _is_ip(host: str) -> bool:
-    return ":" in host or host.replace(".", "").isdecimal()
+    if address.startswith(UNIX) or not (colon and port.isdecimal()):
+        return {"address": address}
+    host = host.removeprefix("[").removesuffix("]")
+    # Without a scope: Elasticsearch takes no line with an `ip` that it can't read.
+    ip = ip_address(host)
+    return {"address": host, **({"ip": str(ip)} if ip else {"domain": host}), "port": int(port)}
 
 
 def formatter_of(format_name: str, *, timed: bool = True) -> logging.Formatter:
