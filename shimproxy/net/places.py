@@ -42,13 +42,13 @@ class Places:
     endpoint: Endpoint
     known: Sequence[Place] = ()
     """What was found last, in the order in which they are to be tried."""
+    name: str = attrs.field(init=False)
+    """The receiver as the operator wrote it."""
     _fresh_until: float = 0.0
     _looking: bool = False
 
-    @property
-    def name(self) -> str:
-        """The receiver as the operator wrote it."""
-        return str(self.endpoint)
+    def __attrs_post_init__(self) -> None:
+        self.name = str(self.endpoint)
 
     @property
     def host(self) -> str:

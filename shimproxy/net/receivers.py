@@ -101,7 +101,7 @@ class Route:
     """The receiver of the last leg, and where it was found."""
     _state: ReceiverState | None = None
     """That of the receiver that was chosen or dialled last."""
-    _chosen: Places | None = None
+    _chosen: tuple[Places, ReceiverState] | None = None
     """The receiver that is to be dialled next, once it is chosen."""
     _counted: bool = False
     """Whether a connection to it is counted."""
@@ -188,34 +188,35 @@ class Route:
 
     def line_up(self, watch: Watch) -> PlaceInLine | None:
         """Choose the next receiver; the place in its line, if the session has to wait. Raises DialFailed."""
-        states = self._receivers.states
-        self._state = states.of(self._choose().name)
-        if not states.most_connections:
+        _, state = self._choose()
+        most = self._receivers.states.most_connections
+        if not most:
             return None
         self._counted = True
-        return self._state.take(states.most_connections, watch)
+        return state.take(most, watch)
 
     def leave_line(self, place: PlaceInLine) -> None:
         """The receiver that was chosen is not to be dialled."""
         self._chosen, self._counted = None, False
         place.leave()
 
-    def _choose(self) -> Places:
+    def _choose(self) -> tuple[Places, ReceiverState]:
         receivers, self._last = self._receivers, None
         if self._left is None:
             self._left = receivers.in_order(self.origin)
         if not self._left:
             raise DialFailed(_ALL_DRAINED, "drained")
-        self._chosen = self._left.pop(0)
-        return self._chosen
+        receiver = self._left.pop(0)
+        self._state = receivers.states.of(receiver.name)
+        chosen = self._chosen = receiver, self._state
+        return chosen
 
     async def dial(self, watch: Watch, connect_seconds: float) -> Leg:
         """A leg to the receiver that was chosen, else to the next, by whichever of its addresses answers first.
 
         Raises DialFailed, SenderUnusable, NoMeans, Interrupted.
         """
-        receiver = self._chosen or self._choose()
-        state = self._state = self._receivers.states.of(receiver.name)
+        receiver, state = self._chosen or self._choose()
         counted, self._counted, self._chosen = self._counted, False, None
         try:
             if counted and receiver.name in self._receivers.states.drained:
