@@ -8,7 +8,8 @@ Invariants:
 
 1. Only what has been tried is called a loop: it is broken, and the connection that has come ends with it, twice.
 2. What is tried costs a receiver that is no loop a few new connections, and its senders a delay. None is refused.
-3. A receiver that has greeted is under no suspicion, for as long as few connections wait for its greeting.
+3. A receiver that has greeted, or has begun to, is under no suspicion, for as long as few connections wait for its
+   greeting. One that was found to be no loop is tried again after an hour at the earliest, or where many more wait.
 4. While a receiver is under suspicion no session dials: so the sessions of a loop have a bound, and leave descriptors.
 5. Each worker bounds its own part of a loop: it breaks it at any leg of its own, and that ends all that follows.
 
@@ -40,6 +41,8 @@ _MOST_WAITING: Final = 16
 """With so many legs that wait, and no greeting meanwhile, a receiver is under suspicion."""
 _MORE: Final = 4
 """By which that number grows each time it was no loop."""
+_TRUSTED_SECONDS: Final = 3600.0
+"""For so long it stays as large: some receivers greet each sender after some seconds, many of which come at once."""
 _LEAST_SECONDS: Final = 0.05
 """For so long the first of them has waited: where many senders come at once, the greeting is on its way."""
 _MOST_RECALLED: Final = 256
@@ -77,6 +80,8 @@ class _Silent:
     since: float = 0.0
     """When the first of them began to wait."""
     most: int = _MOST_WAITING
+    trusted_until: float = 0.0
+    """When that is small again."""
     proofs: int = 0
     trial: Trial | None = None
     """The one in progress."""
@@ -85,9 +90,15 @@ class _Silent:
     greeted: trio.Event = attrs.field(factory=trio.Event)
     """Set with the next greeting."""
 
-    def clear_out(self) -> None:
-        """Forget those that have ended."""
-        self.legs = {leg: None for leg in self.legs if not leg.closed}
+    def are_many(self) -> bool:
+        """Whether there are more than usual, without those that have ended.
+
+        None counts where the receiver has begun its greeting on one: Postfix' postscreen says a first line at once, and
+        the last one some seconds later. In a loop nobody says a word.
+        """
+        left = [leg for leg in self.legs if not leg.closed]
+        self.legs = {} if any(leg.octets_in for leg in left) else dict.fromkeys(left)
+        return len(self.legs) >= self.most
 
 
 @attrs.define(eq=False)
@@ -109,22 +120,22 @@ class Loops:
             silent = self._places[place] = _Silent()
         legs = silent.legs
         if not legs:
-            silent.since = trio.current_time()
+            silent.since = now = trio.current_time()
+            if now > silent.trusted_until:
+                silent.most = _MOST_WAITING
         legs[leg] = None
-        if len(legs) >= silent.most:
-            silent.clear_out()
-            if len(silent.legs) >= silent.most:
-                self.suspects[place] = silent
+        if len(legs) >= silent.most and silent.are_many():
+            self.suspects[place] = silent
 
     def greeted(self, place: Place) -> None:
         """A receiver has greeted: those that have waited for it are in no loop."""
         silent = self._places.get(place)
         if silent is not None:
             silent.legs.clear()
-            if silent.most > _MOST_WAITING or silent.proofs or place in self.suspects:
+            if silent.proofs or place in self.suspects:
                 self.suspects.pop(place, None)
                 silent.greeted.set()
-                self._places[place] = _Silent()
+                self._places[place] = _Silent(most=silent.most, trusted_until=silent.trusted_until)
 
     def trial_of(self, leg: Leg) -> Trial | None:
         """The trial that a leg was shut for, if it was: its session resets it, and dials again once that is over."""
@@ -175,11 +186,9 @@ class Loops:
     def _is_suspect(self, place: Place, silent: _Silent) -> bool:
         if self.suspects.get(place) is not silent:
             return False
-        if silent.trial is None:
-            silent.clear_out()
-            if len(silent.legs) < silent.most:
-                del self.suspects[place]
-                return False
+        if silent.trial is None and not silent.are_many():
+            del self.suspects[place]
+            return False
         return trio.current_time() - silent.since > _LEAST_SECONDS
 
     async def _try(self, place: Place, silent: _Silent, came: Leg, heard: _Heard) -> None:
@@ -187,7 +196,7 @@ class Loops:
         trial = silent.trial = Trial()
         try:
             async with came.watch.in_task():
-                if await _look_at(came, silent, _CALM_SECONDS, heard) is _Found.STAYS:
+                if await _look_at(came, silent, _CALM_SECONDS, heard) is _Found.STAYS and silent.are_many():
                     others = {
                         leg: heard for leg, heard in silent.held.items() if not (leg is came or has_ended(leg, heard))
                     }
@@ -198,6 +207,7 @@ class Loops:
                     elif found is _Found.STAYS and not any(has_ended(*other) for other in others.items()):
                         silent.proofs = 0
                         silent.most = _MORE * max(silent.most, len(silent.legs))
+                        silent.trusted_until = trio.current_time() + _TRUSTED_SECONDS
                         self.suspects.pop(place, None)
         finally:
             silent.trial = None

@@ -176,7 +176,7 @@ class ReceiverConnector:
         except DeadlinePassed as late:
             reply = None
             waited_for = late.what
-        if reply is None and (trial := self.route.loops.trial_of(leg)):
+        if trial := self.route.loops.trial_of(leg):  # of no use, even if the receiver has greeted meanwhile
             leg.reset()
             if refusal := await after_trial(trial, self.security.sender, events, leg):
                 raise NoReceiver(refusal, Closing.BY_SHIM)

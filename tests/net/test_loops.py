@@ -171,7 +171,51 @@ def test_a_receiver_that_only_takes_its_time_is_no_loop() -> None:
         assert world.loops.suspects
         world.loops.greeted(PLACE)
         world.dial(SUSPICIOUS)
-        assert world.loops.suspects, "after a greeting it begins again"
+        assert not world.loops.suspects, "it is trusted for an hour, also once it has greeted"
+        world.loops.greeted(PLACE)
+        await trio.sleep(3601)
+        world.dial(SUSPICIOUS)
+        assert world.loops.suspects
+
+    played(script)
+
+
+def test_a_receiver_that_has_begun_its_greeting_is_no_loop() -> None:
+    """Postfix' postscreen says the first line of it at once, and the last one some seconds later."""
+
+    async def script(world: World) -> None:
+        world.dial(SUSPICIOUS - 1)
+        world.legs[0].octets_in = 35
+        world.dial()
+        assert not world.loops.suspects
+
+    played(script)
+
+
+def test_a_greeting_that_begins_before_anything_is_tried_ends_the_suspicion() -> None:
+    async def script(world: World) -> None:
+        world.dial(SUSPICIOUS)
+        await trio.sleep(0.1)
+        seen: list[bool] = []
+        world.come(seen)
+        await trio.testing.wait_all_tasks_blocked()
+        world.legs[-1].octets_in = 35
+        await trio.sleep(0.3)
+        assert seen == [True]
+        assert world.shut() == []
+
+    played(script)
+
+
+def test_a_refusal_that_came_back_through_a_loop_does_not_end_the_suspicion() -> None:
+    """A limit of one of its proxies refuses the last connection, and that reply comes back through all of them."""
+
+    async def script(world: World) -> None:
+        world.dial(SUSPICIOUS)
+        world.legs[0].octets_in = 35
+        world.legs[0].close()
+        world.dial()
+        assert world.loops.suspects
 
     played(script)
 

@@ -74,7 +74,7 @@ virtual_gid_maps = static:{gid}
 """
 
 _MASTER: Final = """
-127.0.0.1:{port} inet n - n - 200 smtpd
+127.0.0.1:{port} inet n - n - {smtpd}
 pickup    unix  n - n 60    1 pickup
 cleanup   unix  n - n -     0 cleanup
 qmgr      unix  n - n 10000 1 qmgr
@@ -116,13 +116,14 @@ class Postfix:
         """The same for that many recipients of one mail, by LMTP, in the order in which Postfix names them."""
         return self._send(mail, *(f"recipient-{next(self._numbers):06}@l{port}.example" for _ in range(count)))
 
-    def _send(self, mail: Mail, *recipients: str) -> list[Outcome]:
+    def submit(self, *recipients: str, text: bytes) -> None:
+        """Put a mail into its queue."""
         # "<>" as the reverse-path: a bounce would be one more mail in the queue.
-        ended = run(
-            [need("sendmail"), "-C", str(self.folder / "etc"), "-i", "-f", "", *recipients],
-            given=mail.text,
-        )
+        ended = run([need("sendmail"), "-C", str(self.folder / "etc"), "-i", "-f", "", *recipients], given=text)
         assert ended.status == 0, ended.account
+
+    def _send(self, mail: Mail, *recipients: str) -> list[Outcome]:
+        self.submit(*recipients, text=mail.text)
         return [self._outcome(recipient) for recipient in recipients]
 
     def _outcome(self, recipient: str) -> Outcome:
@@ -157,14 +158,19 @@ class Postfix:
 
 
 @contextlib.contextmanager
-def postfix(*, size_limit_octets: int = 0, more: str = "", sasl: Sasl | None = None) -> Iterator[Postfix]:
-    """A Postfix of its own, until the end of the block; with `sasl` it takes mail only from who has logged in."""
+def postfix(
+    *, size_limit_octets: int = 0, more: str = "", sasl: Sasl | None = None, smtpd: str = "200 smtpd"
+) -> Iterator[Postfix]:
+    """A Postfix of its own, until the end of the block; with `sasl` it takes mail only from who has logged in.
+
+    Its `smtpd` is as many processes at most, and perhaps options of their own.
+    """
     program = need("postfix")
     need_root()
     folder = Path(tempfile.mkdtemp(prefix="shimproxy-postfix-"))
     port = free_port()
     try:
-        _configure(folder, port, size_limit_octets, more + (sasl.main if sasl else ""))
+        _configure(folder, port, size_limit_octets, more + (sasl.main if sasl else ""), smtpd)
         if sasl and sasl.library:
             (folder / "etc" / "sasl").mkdir()
             (folder / "etc" / "sasl" / "smtpd.conf").write_text(sasl.library)
@@ -195,7 +201,7 @@ def postfix(*, size_limit_octets: int = 0, more: str = "", sasl: Sasl | None = N
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _configure(folder: Path, port: int, size_limit_octets: int, more: str) -> None:
+def _configure(folder: Path, port: int, size_limit_octets: int, more: str, smtpd: str) -> None:
     folder.chmod(0o755)
     for name in ("etc", "queue", "data", "mail"):
         (folder / name).mkdir(mode=0o755)
@@ -212,7 +218,7 @@ def _configure(folder: Path, port: int, size_limit_octets: int, more: str) -> No
             more=more,
         )
     )
-    (folder / "etc" / "master.cf").write_text(_MASTER.format(port=port))
+    (folder / "etc" / "master.cf").write_text(_MASTER.format(port=port, smtpd=smtpd))
     # One line for each port, as a pattern may not be used to make a transport up.
     ports = range(1024, 65536)
     ways = {"p": "smtp:", "l": "lmtp:inet:"}

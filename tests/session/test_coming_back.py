@@ -37,7 +37,14 @@ class Given(Loops):
         return trial
 
 
-def played(loops: Loops, policy: Policy | None = None, *, sender_ends: bool = False, greets: bool = False) -> Stage:
+def played(
+    loops: Loops,
+    policy: Policy | None = None,
+    *,
+    sender_ends: bool = False,
+    first_said: bytes = b"",
+    greets: bool = False,
+) -> Stage:
     """A session whose first leg was shut; afterwards the sender disconnects, or the receiver greets on another one."""
     clock = trio.testing.MockClock()
 
@@ -48,7 +55,10 @@ def played(loops: Loops, policy: Policy | None = None, *, sender_ends: bool = Fa
             if sender_ends:
                 stage.sender.feed_fin()
                 await stage.settle()
-            stage.receiver.feed_fin()
+            leg = stage.receiver
+            if first_said:
+                await stage.feed(leg, first_said)
+            leg.feed_fin()
             await stage.settle()
             if isinstance(loops, Given) and greets:
                 await stage.feed(stage.receiver, b"220 mail.example\r\n")
@@ -81,6 +91,16 @@ def test_it_is_dialled_for_again_if_there_was_no_loop() -> None:
     assert len(stage.earlier_receivers) == 1
     assert stage.earlier_receivers[0].got_rst
     assert Violation.LOOP not in stage.repaired
+
+
+@pytest.mark.parametrize("said", [b"220-mail.example\r\n", b"220 mail.example\r\n"])
+def test_a_greeting_that_came_while_its_leg_was_shut_is_none(said: bytes) -> None:
+    """The leg is of no use: the receiver is dialled again, and no sender is refused."""
+    stage = played(Given(trial=over(proven=False)), first_said=said, greets=True)
+
+    assert stage.sender.written == b"220 mail.example\r\n"
+    assert len(stage.earlier_receivers) == 1
+    assert not {Violation.NO_GREETING, Violation.LOOP} & {*stage.repaired}
 
 
 @pytest.mark.parametrize("proven", [True, False])

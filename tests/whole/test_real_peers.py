@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import resource
+import select
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +20,7 @@ from shimproxy.faulty.client import Dialogue, Refused, connected
 from shimproxy.faulty.mail import MIB
 from shimproxy.faulty.receiving import FaultyReceiver
 from shimproxy.faulty.talk import TAKEN, Talk
+from shimproxy.smtp.catalogue import Violation
 from tests.peers.contents import differences, send_contents
 from tests.peers.exim import Exim, exim
 from tests.peers.postfix import MAILBOX_DOMAIN, Postfix, postfix
@@ -26,6 +29,7 @@ from tests.peers.programs import smtp_sink, smtp_source
 from tests.peers.shim import shim, shim_process
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -158,6 +162,39 @@ async def test_thousands_of_mails_pass_between_two_of_a_kind(program: str) -> No
         if isinstance(receiver, Exim):
             taken = [line for line in receiver.log.splitlines() if " <= " in line]
             assert all(" K " in line for line in taken), taken[0]
+
+
+POSTSCREEN = """1 postscreen
+smtpd     pass  - - n -     - smtpd
+dnsblog   unix  - - n -     0 dnsblog
+tlsproxy  unix  - - n -     0 tlsproxy"""
+
+
+def greetings_of_many(port: int, apart_seconds: float) -> list[bytes]:
+    """One sender after another connects until the first of them is greeted; the last line that each is greeted with."""
+    with contextlib.ExitStack() as stack:
+        senders: list[socket.socket] = []
+        while not select.select(senders, [], [], apart_seconds if senders else 0)[0]:
+            senders.append(stack.enter_context(connected(port)))
+        files = [stack.enter_context(sender.makefile("rb")) for sender in senders]
+        return [next((line for line in file if line[3:4] != b"-"), b"") for file in files]
+
+
+@pytest.mark.once
+async def test_many_senders_wait_for_postscreen() -> None:
+    """Postfix' postscreen ends its greeting after some seconds: that is no loop, and no sender is refused."""
+    more = (
+        "postscreen_access_list =\npostscreen_dnsbl_sites =\npostscreen_cache_map =\n"
+        "postscreen_greet_action = enforce\npostscreen_greet_wait = 2s\n"
+    )
+    with postfix(more=more, smtpd=POSTSCREEN) as receiver, trio.fail_after(SECONDS):
+        async with shim(receiver.port) as between:
+            said = await trio.to_thread.run_sync(greetings_of_many, between.port, 0.05)
+        log = receiver.log
+    assert len(said) > 16
+    assert {*said} == {b"220 postfix.example ESMTP Postfix\r\n"}
+    assert {repair.violation for repair in between.watcher.repairs} == {Violation.CLOSED_WITHOUT_QUIT}
+    assert len(re.findall("postscreen.*: CONNECT", log)) == len(said) + 1, "postscreen was dialled again"
 
 
 def refusal(port: int, declared: bool) -> bytes:
