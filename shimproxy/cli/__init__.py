@@ -50,6 +50,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         return _unusable(ValueError(why_no_command(arguments)))
     options, unknown = parser_for(arguments).parse_known_args(arguments)
     if unknown:
+        options.parser.take_last_word(options, unknown)
+    if unknown:
         from shimproxy.cli.meant import printable, proposal
 
         proposed = proposal(arguments[0], arguments[1:])

@@ -48,6 +48,13 @@ class Parser(argparse.ArgumentParser):
             message += nearest(unknown[1], [each for each in self._option_string_actions if each.startswith("--")])
         self.exit(EXIT_UNUSABLE, f"shimproxy: {message}; see {self.prog} --help\n")
 
+    def take_last_word(self, options: argparse.Namespace, unknown: list[str]) -> None:
+        """Take a word that may be left out, and stands behind flags: argparse takes that only since Python 3.12.7."""
+        for action in self._get_positional_actions():
+            left_out = action.nargs == "?" and getattr(options, action.dest) == action.default
+            if left_out and not (action.type or action.choices) and unknown and not unknown[0].startswith("-"):
+                setattr(options, action.dest, unknown.pop(0))
+
 
 def number_type(kind: type[int] | type[float]) -> Callable[[str], int | float]:
     """What argparse makes of a text that has to be a number."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from shimproxy.admin.receivers import receivers_of
+from shimproxy.cli import main
 from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import Talk
 from shimproxy.net.address import Address
@@ -104,6 +105,18 @@ def test_words_that_do_not_go_together_get_their_mend(words: tuple[str, ...]) ->
 
     assert refused.returncode == 2
     assert "write list without a name, and drain or ready with one" in refused.stderr
+
+
+@pytest.mark.once
+def test_a_name_may_stand_after_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    """Python 3.11 takes such a word for one too many. Of two, the second is."""
+    where = ["--admin", "127.0.0.1:1"]
+
+    assert main(["receivers", "drain", *where, "192.0.2.7:25"]) == 1
+    assert "no answer from 127.0.0.1:1" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["receivers", "drain", *where, "192.0.2.7:25", "192.0.2.8:25"])
+    assert "unrecognized arguments: 192.0.2.8:25" in capsys.readouterr().err
 
 
 def test_a_drained_receiver_is_in_no_new_route() -> None:
