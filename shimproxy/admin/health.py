@@ -1,7 +1,7 @@
 """`shimproxy health`: asks the admin address of a running shimproxy, as a container's health check does.
 
 1. There is an answer within PATIENCE_SECONDS or there is none, however it comes.
-2. Of what comes, no more than _MOST_OCTETS are kept, and none are shown that are not printable.
+2. Of what comes, no more than _MOST_OCTETS are kept, or what is asked for; none are shown that are not printable.
 """
 
 from __future__ import annotations
@@ -136,7 +136,8 @@ def _looked_up(host: str, port: int, until: float) -> list[_Place]:
 
 def _read(sock: socket.socket, until: float, most_octets: int) -> tuple[int, str]:
     """The status and the beginning of the body. Raises _NoAnswer, OSError."""
-    unread, room_octets = b"", _MOST_OCTETS
+    unread, all_octets = b"", max(_MOST_OCTETS, most_octets)
+    room_octets = all_octets
     while True:
         sock.settimeout(_left(until))
         octets = sock.recv(room_octets)
@@ -154,7 +155,7 @@ def _read(sock: socket.socket, until: float, most_octets: int) -> tuple[int, str
                 break
             unread = body  # 100 Continue and the like: the answer comes after it
         if is_over:
-            raise _NoAnswer("it closed too soon" if room_octets else f"none within {_MOST_OCTETS:,} octets")
+            raise _NoAnswer("it closed too soon" if room_octets else f"none within {all_octets:,} octets")
 
 
 def _is_head(octets: bytes) -> bool:

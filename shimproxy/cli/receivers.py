@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from shimproxy.admin import health
 from shimproxy.cli.health import add_admin, admin_address
+from shimproxy.smtp.shown import escaped
 
 if TYPE_CHECKING:
     import argparse
@@ -30,8 +31,7 @@ def _receivers(options: argparse.Namespace) -> Callable[[], int]:
         if what == "list":
             is_well, said = health.ask(where, "/receivers", most_octets=_MOST_OCTETS)
             if is_well:
-                _print(said)
-                return 0
+                return _list(where, said)
         else:
             is_well, said = health.ask(where, f"/receivers/{quote(name, safe='')}", _METHODS[what])
         print(said, file=sys.stdout if is_well else sys.stderr)
@@ -40,11 +40,24 @@ def _receivers(options: argparse.Namespace) -> Callable[[], int]:
     return command
 
 
-def _print(said: str) -> None:
-    """A line for each receiver, of JSON that was escaped on its way."""
-    for each in json.loads(said.encode().decode("unicode_escape")):
-        state = "draining" if each["draining"] else "ready"
-        print(f"{each['receiver']}  {state}, {_UP[each['up']]}")
+def _list(where: str, said: str) -> int:
+    """Print a line for each receiver, of JSON that was escaped on its way; the exit status."""
+    try:
+        lines = [_line(each) for each in json.loads(said.encode().decode("unicode_escape"))]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        print(
+            f"{where} has answered, but with no list of receivers; is this the --admin of shimproxy?", file=sys.stderr
+        )
+        return 1
+    for line in lines:
+        print(line)
+    return 0
+
+
+def _line(receiver: dict[str, Any]) -> str:
+    name = receiver["receiver"]
+    state = "draining" if receiver["draining"] else "ready"
+    return f"{name if name.isprintable() else escaped(name.encode())}  {state}, {_UP[receiver['up']]}"
 
 
 def add(commands: Subcommands) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -24,6 +28,7 @@ from tests.peers.processes import free_port
 
 if TYPE_CHECKING:
     import http.client
+    from collections.abc import Iterator
     from pathlib import Path
 
     from shimproxy.net.driver import Readiness
@@ -41,6 +46,23 @@ def changed(run: Run, method: str, path: str) -> http.client.HTTPResponse:
         response = connection.getresponse()
         response.read()
         return response
+
+
+@contextmanager
+def answering(body: bytes) -> Iterator[str]:
+    """Whatever is at an address: it answers a request with that, in HTTP."""
+    with socket.create_server((HOST, 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"{HOST}:{listener.getsockname()[1]}"
+        thread.join()
 
 
 def test_a_drained_receiver_keeps_its_sessions_and_gets_no_new_ones(tmp_path: Path) -> None:
@@ -117,6 +139,47 @@ def test_a_name_may_stand_after_the_flag(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit):
         main(["receivers", "drain", *where, "192.0.2.7:25", "192.0.2.8:25"])
     assert "unrecognized arguments: 192.0.2.8:25" in capsys.readouterr().err
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"ok\n",
+        b"[1, 2]",
+        b"[",
+        b"7",
+        b'[{"receiver": "x"}]',
+        b'[{"receiver": 1, "draining": true, "up": true}]',
+        b"[\\x",
+    ],
+)
+def test_what_is_no_list_is_said_to_be_none(body: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever listens at the address."""
+    with answering(body) as where:
+        assert main(["receivers", "list", "--admin", where]) == 1
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == (
+        "",
+        f"{where} has answered, but with no list of receivers; is this the --admin of shimproxy?\n",
+    )
+
+
+@pytest.mark.once
+def test_a_thousand_receivers_are_listed_and_nothing_that_is_not_printable(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"mail-{number}.receiver.example:25" for number in range(1000)]
+    listed = [{"receiver": name, "draining": False, "up": True} for name in [*names, "unix:/run/\x1b[31m\n"]]
+    with answering(json.dumps(listed).encode()) as where:
+        assert main(["receivers", "list", "--admin", where]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"{name}  ready, up" for name in [*names, "unix:/run/\\x1b[31m\\n"]]
+
+
+@pytest.mark.once
+def test_a_list_that_is_too_long_is_not_shown_in_part(capsys: pytest.CaptureFixture[str]) -> None:
+    with answering(b"[" + b" " * (1 << 20) + b"]") as where:
+        assert main(["receivers", "list", "--admin", where]) == 1
+    assert capsys.readouterr().err == f"no answer from {where}: none within 1,048,576 octets\n"
 
 
 def test_a_drained_receiver_is_in_no_new_route() -> None:
