@@ -48,10 +48,14 @@ def read_all(files: Sequence[str], form: Form = Form.TEXT) -> list[SessionRecord
         raise ValueError(f"--{form}: {_OF_ONE[form]} holds one session; give one FILE")
     if form is Form.PCAPNG and sys.stdout is not None and sys.stdout.isatty():
         raise ValueError("--pcapng: packets are nothing for a terminal; write them to a file: > session.pcapng")
+    if files.count("-") > 1:
+        raise ValueError("-: standard input can be read once; give - once")
     return [_read(file) for file in files]
 
 
 def _read(file: str) -> SessionRecord:
+    if file == "-" and sys.stdin is None:
+        raise ValueError("-: there is no standard input; give a FILE")
     try:
         with sys.stdin.buffer if file == "-" else Path(file).open("rb") as source:
             octets = source.read(_MOST_OCTETS + 1)

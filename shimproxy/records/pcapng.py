@@ -36,7 +36,8 @@ _PEER4: Final = "192.0.2.25"
 """Whoever has no address, as on a Unix socket."""
 _SMTP_PORT: Final = 25
 _FIRST_PORT: Final = 49152
-"""Of the ports that shimproxy connects from."""
+_LAST_PORT: Final = 65535
+"""Of the ports that shimproxy connects from; after the last one the first has its turn again."""
 _MOST_PAYLOAD_OCTETS: Final = 65_000
 _MOST_PACKETS: Final = 8
 """Of one entry; a gap in the middle stands for more."""
@@ -77,7 +78,7 @@ def pcapng(records: Iterable[SessionRecord]) -> Iterator[bytes]:
         packets = _Packets(record, port)
         for segment in packets.segments():
             yield _packet_block(segment)
-        port = packets.next_port if packets.next_port < 0xF000 else _FIRST_PORT
+        port = packets.next_port
 
 
 def _block(kind: int, body: bytes, *options: tuple[int, str]) -> bytes:
@@ -247,7 +248,7 @@ class _Packets:
 
     def _port(self) -> int:
         port = self.next_port
-        self.next_port += 1
+        self.next_port = port + 1 if port < _LAST_PORT else _FIRST_PORT
         return port
 
     def _connect(self, connection: _Connection, moment: float, what: str) -> None:

@@ -190,3 +190,13 @@ def test_packets_are_not_written_to_a_terminal(kept: Path) -> None:
     assert done.stderr == (
         "shimproxy: --pcapng: packets are nothing for a terminal; write them to a file: > session.pcapng\n"
     )
+
+
+def test_standard_input_is_there_once_or_not_at_all() -> None:
+    for words, before, problem in (
+        ("- -", "", "-: standard input can be read once; give - once"),
+        ("-", "exec <&-; ", "-: there is no standard input; give a FILE"),
+    ):
+        command = f"{before}exec {sys.executable} -m shimproxy ladder {words}"
+        done = subprocess.run(["sh", "-c", command], input="", capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (2, f"shimproxy: {problem}\n")

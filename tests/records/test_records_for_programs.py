@@ -242,6 +242,18 @@ def test_comments_are_printable_and_short() -> None:
     assert any(comment.startswith(b"repair: no-close in mail data: ") for comment in said)
 
 
+def test_more_connections_than_ports_are_packets_too() -> None:
+    """As many as a record of the largest size that is read can have."""
+    connections = [Entry(0.1, SHIM, RECEIVER, Kind.CONNECTION, 0, b"192.0.2.1:25") for _ in range(20_000)]
+    for number, each in enumerate(connections, 2):
+        each.connection = number
+    ends = b"STARTTLS\r\n", b"220 go\r\n"
+    through = [Entry(0.1, SENDER, SHIM, Kind.COMMAND, 10, ends[0]), Entry(0.1, SHIM, SENDER, Kind.REPLY, 8, ends[1])]
+
+    for entries in (connections, through * 20_000):
+        assert len([*pcapng([of_entries(*entries)])]) >= 3 * 20_000
+
+
 def through_tls() -> SessionRecord:
     """A session of IPv6, whose sender has TLS with shimproxy, and which has two connections to receivers."""
     said = [
