@@ -123,7 +123,7 @@ async def work(control: trio.SocketStream) -> None:
                     case "retire":
                         stop.retire()
                     case "drain":
-                        states.drained = frozenset(order["drained"])
+                        states.drain(frozenset(order["drained"]))
                     case "report":
                         reports.figures(report=order["report"])
                     case _:

@@ -111,6 +111,13 @@ class ReceiverStates:
             state = self._by_name[name] = ReceiverState(name)
         return state
 
+    def drain(self, names: frozenset[str]) -> None:
+        """New sessions do not go to receivers with these names from now on; who waits for one of them is woken."""
+        self.drained = names
+        for name in names & self._by_name.keys():
+            for place in [*self._by_name[name].line]:
+                place.watch.wake()
+
     def all(self) -> list[ReceiverState]:
         """Each that there is."""
         return list(self._by_name.values())

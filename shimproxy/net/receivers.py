@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from shimproxy.net.watch import Watch
 
 _ALL_DRAINED: Final = "an operator drains every receiver: shimproxy receivers ready NAME ends that"
+_DRAINED: Final = "an operator has begun to drain it: shimproxy receivers ready NAME ends that"
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -195,13 +196,20 @@ class Route:
         self._counted = True
         return state.take(most, watch)
 
+    def stay_in_line(self) -> None:
+        """Raise DialFailed if the receiver that was chosen is drained since: that says nothing of how it serves."""
+        if self._chosen and self._chosen[0].name in self._receivers.states.drained:
+            reason = f"{self._chosen[0].name}: {_DRAINED}"
+            self._chosen = self._state = None
+            raise DialFailed(reason, "drained")
+
     def leave_line(self, place: PlaceInLine) -> None:
         """The receiver that was chosen is not to be dialled."""
         self._chosen, self._counted = None, False
         place.leave()
 
     def _choose(self) -> tuple[Places, ReceiverState]:
-        receivers, self._last = self._receivers, None
+        receivers, self._last, self._state = self._receivers, None, None
         if self._left is None:
             self._left = receivers.in_order(self.origin)
         if not self._left:
@@ -217,10 +225,11 @@ class Route:
         Raises DialFailed, SenderUnusable, NoMeans, Interrupted.
         """
         receiver, state = self._chosen or self._choose()
-        counted, self._counted, self._chosen = self._counted, False, None
+        counted, self._counted = self._counted, False
         try:
-            if counted and receiver.name in self._receivers.states.drained:
-                raise DialFailed(_ALL_DRAINED, "drained")  # since the session has lined up
+            if counted:
+                self.stay_in_line()  # it may be drained since that was looked at
+            self._chosen = None
             leg = await self._dial(receiver, watch, connect_seconds)
         except BaseException:
             if counted:

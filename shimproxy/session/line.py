@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 async def has_its_turn(route: Route, watch: Watch, sender: Sender) -> bool:
     """Whether the session has a connection to its next receiver, perhaps after a wait.
 
-    Raises DialFailed if there is no receiver, SessionEnded if the sender disconnects meanwhile, Interrupted.
+    Raises DialFailed if there is no receiver, or an operator drains this one, SessionEnded if the sender disconnects
+    meanwhile, Interrupted.
     """
     place = route.line_up(watch)
     return place is None or await _comes(place, route, watch, sender)
@@ -29,6 +30,7 @@ async def _comes(place: PlaceInLine, route: Route, watch: Watch, sender: Sender)
     watch.allow(route.wait_seconds, "a connection to the receiver")
     try:
         while not place.has_come:
+            route.stay_in_line()
             if leg.readable:
                 # What came inside TLS can't be looked at and left there.
                 if leg.driver.standing(leg).over or (not leg.secured and leg.peek(1) == b""):

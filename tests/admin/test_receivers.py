@@ -22,9 +22,9 @@ from shimproxy.net.origin import NOBODY
 from shimproxy.net.places import Places
 from shimproxy.net.receiver_state import ReceiverStates
 from shimproxy.net.receivers import Receivers
-from tests.admin.test_admin import admin, get
+from tests.admin.test_admin import admin, figure, get
 from tests.daemon.test_supervisor import Session, running
-from tests.peers.processes import free_port
+from tests.peers.processes import free_port, poll
 
 if TYPE_CHECKING:
     import http.client
@@ -100,6 +100,28 @@ def test_a_drained_receiver_keeps_its_sessions_and_gets_no_new_ones(tmp_path: Pa
                 new.mail()
         assert (len(first.seen.mails), len(second.seen.mails)) == (3, 5)
         assert [run.log.count(f" {event} receiver=") for event in ("receiver_drained", "receiver_ready")] == [2, 1]
+
+
+def test_who_waits_for_a_receiver_that_is_drained_goes_to_the_next_one(tmp_path: Path) -> None:
+    """At once; and that receiver is no worse for it, nor is it left alone once it is ready again."""
+    with FaultyReceiver(Talk.accept) as first, FaultyReceiver(Talk.accept) as second:
+        names = [f"{HOST}:{each.port}" for each in (first, second)]
+        text = f'listen = "{HOST}:0"\nreceiver = {names}\nadmin = "{HOST}:0"\nworkers = 1\n'
+        with running(tmp_path, f"{text}receiver-connections = 1\nreceiver-wait = 600\n") as run:
+            where = run.ready.rpartition(", admin ")[2].strip()
+            with Session(run.ports[0]) as old:
+                with socket.create_connection((HOST, run.ports[0]), 30) as waiting:
+                    poll(lambda: figure(run, "receiver_waiting") == 1, "a sender in the line")
+                    assert asked(where, "drain", names[0]).returncode == 0
+                    assert waiting.recv(4) == b"220 "
+                assert asked(where, "list").stdout.splitlines()[0] == f"{names[0]}  draining, up"
+                assert figure(run, "receiver_connect_failures_total") == 0
+                old.mail()
+                old.say(b"QUIT", b"221")
+            asked(where, "ready", names[0])
+            with Session(run.ports[0]) as new:
+                new.mail()
+    assert (len(first.seen.mails), len(second.seen.mails)) == (2, 0)
 
 
 def test_what_is_no_receiver_is_refused_with_those_that_are(tmp_path: Path) -> None:
