@@ -160,10 +160,11 @@ class Rewrite:
         """The text of a line with another enhanced code, in pieces of at most a line."""
         found = _ENHANCED(text)
         code = self.enhanced_code or (b"%d.%s" % (self.code // 100, found[1]) if found else b"")
+        text, before = text[found.end() :] if found else text, b""
         if code and (found or enhanced):
-            text = b" ".join(each for each in (code, text[found.end() :] if found else text) if each)
-        most_octets = LINE_LIMIT_OCTETS - len(b"500 \r\n")
-        return [text[start : start + most_octets] for start in range(0, len(text), most_octets)] or [b""]
+            before = code + b" " if text else code
+        most_octets = LINE_LIMIT_OCTETS - len(b"500 \r\n") - len(before)
+        return [before + text[start : start + most_octets] for start in range(0, len(text), most_octets)] or [before]
 
 
 _EXAMPLE: Final = "end-of-data: 451 .* too (large|big) => 552 5.3.4"

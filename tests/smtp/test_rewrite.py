@@ -77,10 +77,11 @@ def test_what_a_rule_leaves_alone(octets: bytes) -> None:
 
 
 def test_a_line_that_grows_too_long_goes_on_in_another_one() -> None:
+    """Which has the enhanced status code too, as every line of a reply has (RFC 2034 section 4)."""
     long = reply(b"451 too big " + b"x" * 498 + b"\r\n")
     found = Rewrite.parse("end-of-data: 451 too => 552 5.3.4").applied(long, enhanced=True)
     assert found is not None
-    assert found.octets == b"552-5.3.4 too big " + b"x" * 492 + b"\r\n552 " + b"x" * 6 + b"\r\n"
+    assert found.octets == b"552-5.3.4 too big " + b"x" * 492 + b"\r\n552 5.3.4 " + b"x" * 6 + b"\r\n"
     assert reply(found.octets) == found
 
 
