@@ -6,8 +6,8 @@ a certificate import this: datetime takes half a MiB.
 
 from __future__ import annotations
 
+import binascii
 import re
-import ssl
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from shimproxy.config.settings import Settings
 
 SOON_DAYS: Final = 14
-_BLOCK: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_BLOCK: Final = re.compile(
+    rb"^-----BEGIN (|X509 |TRUSTED )CERTIFICATE-----(.*?)^-----END \1CERTIFICATE-----", re.M | re.S
+)
+"""As OpenSSL finds it: at the beginning of a line, and by any of these names."""
 
 
 @attrs.frozen
@@ -64,8 +67,7 @@ def certificates_of(settings: Settings) -> list[SendersCertificate]:
         if file is not None and file not in found:
             try:
                 octets = its.files_read[file] if file in its.files_read else file.read_bytes()
-                der = ssl.PEM_cert_to_DER_cert(_BLOCK.findall(octets)[0].decode("ascii"))
-                certificate = Certificate.parse(der)
+                certificate = Certificate.parse(binascii.a2b_base64(_BLOCK.findall(octets)[0][1]))
             except (OSError, IndexError, ValueError, CertificateInvalid):
                 continue  # whoever makes a context of it says why
             found[file] = SendersCertificate(

@@ -101,6 +101,19 @@ def test_an_embedding_program_is_told_too(tmp_path: Path) -> None:
     assert "the certificate expired on " in str(error)
 
 
+@pytest.mark.parametrize("name", [b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE", b"CERTIFICATE"])
+@pytest.mark.parametrize("before", [b"", b"from -----BEGIN CERTIFICATE----- on:\r\n"])
+def test_whatever_openssl_takes_for_a_certificate_has_an_age(name: bytes, before: bytes, tmp_path: Path) -> None:
+    """It shows that to senders, whatever the file has before it."""
+    over = make_certificate(tmp_path, expired=True)
+    octets = before + over.certificate.read_bytes().replace(b" CERTIFICATE-", b" " + name + b"-")
+    settings = given(over, files_read={over.certificate: octets})
+
+    check_tls(settings)
+    with pytest.raises(SettingsError, match="the certificate expired on "):
+        check_certificates(settings)
+
+
 @pytest.mark.parametrize(
     "octets", [b"", b"\0" * 1_000_000, b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----"]
 )
