@@ -99,7 +99,7 @@ def run(name: str | None, man_page: Callable[[], Iterable[str]]) -> Callable[[],
     if name is None:
         return lambda: _show(_listed())
     if name not in READY_FILES:
-        near = nearest(name[:_MOST_CHARACTERS], [*READY_FILES])
+        near = nearest(name[:_MOST_CHARACTERS].lower(), [*READY_FILES])
         raise UnknownFile(f"no file is called {name[:_MOST_CHARACTERS]!r}{near}; shimproxy files lists all")
     if name in MADE_WHEN_PRINTED:
         return lambda: _show(man_page())

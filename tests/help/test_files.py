@@ -69,6 +69,7 @@ def test_the_pages_show_the_same_files(name: str) -> None:
     ("name", "said"),
     [
         ("shimproxy.sevice", "'shimproxy.sevice', did you mean shimproxy.service?; shimproxy files lists all"),
+        ("SHIMPROXY.SERVICE", "'SHIMPROXY.SERVICE', did you mean shimproxy.service?; shimproxy files lists all"),
         ("../__init__.py", "'../__init__.py'; shimproxy files lists all"),
         ("\x1b[31m", r"'\x1b[31m'; shimproxy files lists all"),
         ("x" * 1_000_000, f"'{'x' * 100}'; shimproxy files lists all"),
