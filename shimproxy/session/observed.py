@@ -62,7 +62,12 @@ class ObservedRelay:
         self.receiver.passes_unread()
         ways = [
             OneWay(
-                sender, receiver, dialogue.sender_said, lambda: dialogue.undecided_octets, ended=dialogue.sender_ended
+                sender,
+                receiver,
+                dialogue.sender_said,
+                lambda: dialogue.undecided_octets,
+                lambda: dialogue.takes_no_more,
+                dialogue.sender_ended,
             ),
             OneWay(receiver, sender, self._receiver_said, ended=dialogue.receiver_ended),
         ]
@@ -103,7 +108,8 @@ class ObservedRelay:
                 self.dialogue.receiver_said(octets)
                 sender.send_now(octets)
         if receiver.ended or receiver.broken:
-            self.dialogue.receiver_ended(receiver.ended or Ended.RST)
+            with suppress(SessionEnded):
+                self.dialogue.receiver_ended(receiver.ended or Ended.RST)
         elif sender.ended is None:
             self.dialogue.sender_ended(Ended.RST)
 

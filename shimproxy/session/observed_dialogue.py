@@ -184,7 +184,10 @@ class ObservedDialogue(ObservedSender):
             events.tracer.passes_unread()
 
     def receiver_ended(self, how: Ended) -> None:
-        """The receiver has closed or reset its connection."""
+        """The receiver has closed or reset its connection.
+
+        Raises SessionEnded if it was to say how something is to be read that may not be let through.
+        """
         events = self.events
         self._receiver_has_ended = True
         if cut_off := self.replies.cut_off():
@@ -205,3 +208,7 @@ class ObservedDialogue(ObservedSender):
         ):
             events.repaired(violation, how=how.value)
         events.ended(Closing.BY_SENDER if self._is_over and events.phase is Verb.QUIT else Closing.BY_RECEIVER)
+        if self._reads is SenderReads.UNDECIDED:
+            if self.undecided_octets:
+                raise SessionEnded(Closing.BY_SHIM, NOT_LET_THROUGH)
+            self._reads = SenderReads.NOTHING

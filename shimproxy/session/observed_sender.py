@@ -7,6 +7,7 @@ observed_dialogue.py knows. What is never let through ends the session before it
 from __future__ import annotations
 
 import enum
+import re
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
     from shimproxy.smtp.command import CommandReader
     from shimproxy.smtp.reply import ReplyReader
 
+_MAY_BE: Final = re.compile(
+    rb"(?:\A|(?<=[\r\n]))[^\S\r\n]*(?:(?:%s)\s|(?:%s)\Z)"
+    % (
+        b"|".join(sorted(NEVER_LET_THROUGH)),
+        b"|".join(sorted({word[:end] for word in NEVER_LET_THROUGH for end in range(1, len(word) + 1)}, reverse=True)),
+    ),
+    re.IGNORECASE,
+).search
+"""A line that begins as a command which is never let through, or may do so once more of it is there."""
 _STRAY: Final = (Violation.BARE_NEWLINE, Violation.UNKNOWN_OCTETS)
 
 
@@ -84,7 +94,7 @@ class ObservedSender:
         """How many of the last octets of the sender may not be passed on before the next is known.
 
         A CR behind a dot alone on its line is part of the end of mail data, or that of a smuggler; and a command that
-        is never let through may be on its way.
+        is never let through may be on its way. What comes behind DATA and AUTH is such a command if that is refused.
         """
         ahead = self.commands.ahead
         if ahead and self._reads is SenderReads.COMMANDS:
@@ -92,7 +102,15 @@ class ObservedSender:
             is_whole = bool(more) or ahead[-1:].isspace()
             may_be = word in NEVER_LET_THROUGH if is_whole else any(each.startswith(word) for each in NEVER_LET_THROUGH)
             return len(ahead) if may_be else 0
+        if ahead and self._reads is SenderReads.UNDECIDED:
+            found = _MAY_BE(ahead)
+            return len(ahead) - found.start() if found else 0
         return self._mail.undecided_octets if self.in_mail_data and self._mail else 0
+
+    @property
+    def takes_no_more(self) -> bool:
+        """Whether the receiver is to reply before more of the sender is read."""
+        return self._reads is SenderReads.UNDECIDED and self.undecided_octets > 0
 
     @property
     def at_rest(self) -> bool:

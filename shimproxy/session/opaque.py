@@ -39,6 +39,8 @@ class OneWay:
     """Is told of all octets before they are passed on; what it raises ends the relay."""
     undecided: Callable[[], int] | None = None
     """How many of the octets that were told of last are not to be passed on before others come."""
+    waits: Callable[[], bool] | None = None
+    """Whether nothing more is to be read of the source for now."""
     ended: Callable[[Ended], None] | None = None
     """Is told how the source has ended, before that is passed on."""
     over: bool = False
@@ -51,7 +53,9 @@ class OneWay:
             taken_octets = self.target.send_now(self._held)
             self._held = self._held[taken_octets:]
             return taken_octets > 0
-        octets = self.source.look() if self.source.readable or self.source.ended else None
+        if self._kept and self._release():
+            return True
+        octets = self.source.look() if self.reads and (self.source.readable or self.source.ended) else None
         if octets is None:
             return False
         if octets:
@@ -76,6 +80,20 @@ class OneWay:
             if count := self.undecided():
                 octets, self._kept = octets[:-count], octets[-count:]
         self._held = octets[self.target.send_now(octets) :] if octets else b""
+
+    def _release(self) -> bool:
+        """Pass on what was not decided, and is now; whether there is such. Raises LegBroken."""
+        free_octets = len(self._kept) - (self.undecided() if self.undecided else 0)
+        if free_octets <= 0:
+            return False
+        octets, self._kept = self._kept[:free_octets], self._kept[free_octets:]
+        self._held = octets[self.target.send_now(octets) :]
+        return True
+
+    @property
+    def reads(self) -> bool:
+        """Whether the source is to be read."""
+        return not (self._held or (self.waits and self.waits()))
 
     @property
     def held(self) -> bool:
@@ -117,6 +135,6 @@ async def relay(directions: list[OneWay], idle_seconds: float, what: str) -> Non
                 await watch.pause()
         else:
             await one.any_of(
-                [each.source for each in directions if not each.held],
+                [each.source for each in directions if each.reads],
                 [each.target for each in directions if each.held],
             )

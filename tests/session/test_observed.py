@@ -307,6 +307,46 @@ def test_no_sender_says_who_it_is(said: bytes, piece_octets: int) -> None:
     assert b"421 " in stage.sender.written
 
 
+@pytest.mark.parametrize("first", [b"DATA", b"AUTH PLAIN"])
+@pytest.mark.parametrize("piece_octets", [0, 1, 5])
+def test_no_sender_says_who_it_is_behind_a_command_that_may_be_refused(first: bytes, piece_octets: int) -> None:
+    """It may be mail data; but once the receiver has it, a refusal makes it a command."""
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, first + b"\r\nNOOP\r\nxclient ADDR=1.2.3.4\r\nMAIL FROM:<a@b>\r\n", piece_octets)
+        assert bytes(stage.receiver.written) == first + b"\r\nNOOP\r\n"
+        await stage.feed(stage.receiver, b"503 no\r\n250 ok\r\n")
+
+    stage = observed(script)
+    assert bytes(stage.receiver.written) == first + b"\r\nNOOP\r\n"
+    assert stage.receiver.got_rst
+    assert V.WITHHELD_COMMAND in stage.repaired
+
+
+@pytest.mark.parametrize("end", ["at once", "later"])
+@pytest.mark.parametrize("piece_octets", [0, 1, 5])
+def test_what_looks_like_such_a_command_passes_once_it_is_mail_data(end: str, piece_octets: int) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"DATA\r\nproxy: off\r\nPROXY x\r\n.\r\nQUIT\r\n", piece_octets)
+        if end == "at once":
+            stage.sender.feed_fin()
+            await stage.settle()
+        assert not stage.receiver.got_fin
+        await stage.feed(stage.receiver, b"354 go\r\n")
+        stage.sender.feed_fin()
+        await stage.feed(stage.receiver, b"250 ok\r\n221 bye\r\n")
+        stage.receiver.feed_fin()
+        await stage.settle()
+
+    stage = observed(script)
+    assert bytes(stage.receiver.written) == b"DATA\r\nproxy: off\r\nPROXY x\r\n.\r\nQUIT\r\n"
+    assert bytes(stage.sender.written) == b"220 hello\r\n354 go\r\n250 ok\r\n221 bye\r\n"
+    assert stage.receiver.got_fin
+    assert stage.record.accepted == 1
+
+
 @pytest.mark.parametrize("leg", ["sender", "receiver"])
 @pytest.mark.parametrize("telling", [True, False])
 def test_text_behind_starttls_is_not_let_through(leg: str, telling: bool) -> None:
