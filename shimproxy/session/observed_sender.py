@@ -110,7 +110,12 @@ class ObservedSender:
     @property
     def takes_no_more(self) -> bool:
         """Whether the receiver is to reply before more of the sender is read."""
-        return self._reads is SenderReads.UNDECIDED and self.undecided_octets > 0
+        limits = self.policy.limits
+        if len(self._outstanding) >= limits.outstanding_commands:
+            return not self._receiver_has_ended
+        if self._reads is not SenderReads.UNDECIDED:
+            return False
+        return len(self.commands.ahead) >= limits.held_octets or self.undecided_octets > 0
 
     @property
     def at_rest(self) -> bool:
@@ -218,6 +223,8 @@ class ObservedSender:
         if verb is Verb.BDAT:
             self._begin_chunk(command)
             return
+        if self._receiver_has_ended:
+            return  # there are no replies any more
         self._outstanding.append(verb)
         if verb in (DATA, Verb.AUTH, Verb.STARTTLS):
             self._reads = SenderReads.UNDECIDED
@@ -237,7 +244,8 @@ class ObservedSender:
         self._mail = mail
         if self.policy.lmtp and mail.last:
             mail.due = max(1, self._recipients)
-        self._outstanding.append(mail)
+        if not self._receiver_has_ended:
+            self._outstanding.append(mail)
         self._reads = SenderReads.MAIL_DATA
         self.events.phase = SessionPhase.MAIL_DATA
 

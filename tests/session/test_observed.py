@@ -235,6 +235,41 @@ def test_peers_that_say_nothing_for_long_are_reset(silent: str) -> None:
     assert bytes(stage.sender.written) == b"220 hello\r\n"
 
 
+@pytest.mark.parametrize("said", [b"NOOP\r\n", b"BDAT 0\r\n", b"x\r\n"])
+def test_commands_that_are_not_answered_are_bounded(said: bytes) -> None:
+    """Of a flood no more is kept than a session that repairs would keep; all of it passes as replies come."""
+    count, piece = 4000, said * 100
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        for _ in range(count // 100):
+            await stage.feed(stage.sender, piece)
+        assert stage.receiver.written.count(said) < 2000
+        for _ in range(count // 100):
+            await stage.feed(stage.receiver, b"250 ok\r\n" * 100)
+
+    stage = observed(script)
+    assert bytes(stage.receiver.written) == said * count
+    assert stage.sender.written.count(b"250 ok\r\n") == count
+
+
+@pytest.mark.parametrize("first", [b"DATA\r\n", b"AUTH PLAIN\r\n"])
+def test_what_is_said_ahead_of_a_reply_is_bounded(first: bytes) -> None:
+    block = b"x" * 998 + b"\r\n"
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, first)
+        for _ in range(300):
+            await stage.feed(stage.sender, block)
+        assert len(stage.receiver.written) < 200_000
+        await stage.feed(stage.receiver, b"354 go\r\n" if first == b"DATA\r\n" else b"235 ok\r\n")
+        await stage.feed(stage.receiver, b"500 what\r\n" * 300)
+
+    stage = observed(script)
+    assert bytes(stage.receiver.written) == first + block * 300
+
+
 # -- what is never let through
 
 SMUGGLED = b"MAIL FROM:<admin@b>\r\nRCPT TO:<b@c>\r\nDATA\r\nhello\r\n.\r\n"
