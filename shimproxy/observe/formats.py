@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import math
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -142,17 +143,18 @@ def traceback_of(record: logging.LogRecord) -> str:
 
 def timestamp(record: logging.LogRecord) -> str:
     """The time of a line, as in RFC 3339."""
-    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
+    return time_text(record.created)
 
 
 def time_text(at: float) -> str:
     """The same of a time in seconds since 1970."""
-    seconds = int(at)
-    return f"{_second(seconds)}.{int((at - seconds) * 1000):03d}Z"
+    seconds, milliseconds = divmod(math.floor(at * 1000), 1000)
+    return f"{second_text(seconds)}.{milliseconds:03d}Z"
 
 
 @functools.lru_cache(maxsize=2)
-def _second(seconds: int) -> str:
+def second_text(seconds: int) -> str:
+    """The time without what is less than a second."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 

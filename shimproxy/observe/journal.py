@@ -22,9 +22,9 @@ from shimproxy.observe.composites import Counts, Pairs, Sides
 from shimproxy.observe.envelope import LogEnvelope
 from shimproxy.observe.events import Event
 from shimproxy.observe.formats import JsonFormatter, TextFormatter, field_words, time_text
-from shimproxy.observe.json_lines import line_json, mail_json, session_json
+from shimproxy.observe.json_lines import line_json, mail_json, session_json, usual_json
 from shimproxy.observe.lossy import log
-from shimproxy.observe.mail_line import mail_fields, mail_text
+from shimproxy.observe.mail_line import in_full, mail_fields, mail_line, usual_line
 from shimproxy.observe.repeats import Repeats
 from shimproxy.observe.text_lines import lines_of
 from shimproxy.session.policy import SenderTls
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from shimproxy.session.advice import Advice
-    from shimproxy.session.mail_account import MailSummary
+    from shimproxy.session.mail_account import MailSummary, UsualMail
     from shimproxy.session.record import Repair, SessionRecord
     from shimproxy.smtp.reply import Reply
 
@@ -71,7 +71,7 @@ class Journal:
     envelope: LogEnvelope = LogEnvelope.YES
     _leads_to_explanations: bool = False
     """Whether the next repair is to say what explains it, as the first one of a process does."""
-    _waiting: list[tuple[SessionRecord, None] | tuple[None, MailSummary]] = attrs.field(factory=list)
+    _waiting: list[tuple[SessionRecord, None] | tuple[None, MailSummary] | UsualMail] = attrs.field(factory=list)
     """Sessions and mails, in the order of their ends."""
     _advised: set[tuple[str, str]] = attrs.field(factory=set)
     """Of which receivers a likely mend was logged already, and for what."""
@@ -121,6 +121,13 @@ class Journal:
         """Log a mail, presently."""
         self._waiting.append((None, mail))
         if len(self._waiting) >= _MOST_WAITING:
+            self.flush()
+
+    def usual_mail_ended(self, mail: UsualMail) -> None:
+        """Log a mail as nearly all are, presently."""
+        waiting = self._waiting
+        waiting.append(mail)
+        if len(waiting) >= _MOST_WAITING:
             self.flush()
 
     def advised(self, record: SessionRecord, advice: Advice) -> None:
@@ -214,13 +221,20 @@ class Journal:
         """Log what waits."""
         if self._waiting:
             waiting, self._waiting = self._waiting, []
-            if lines := lines_of(JsonFormatter):
-                lines.take([self._json(record, mail) for record, mail in waiting])
-                return
             if lines := lines_of(TextFormatter):
-                lines.take([self._text(record, mail) for record, mail in waiting])
+                usual = usual_line if self.envelope is LogEnvelope.YES else _never
+                lines.take(
+                    [self._text(*e) if len(e) == 2 else usual(e) or self._text(None, in_full(e)) for e in waiting]
+                )
                 return
-            for record, mail in waiting:
+            if lines := lines_of(JsonFormatter):
+                usual = usual_json if self.envelope is LogEnvelope.YES else _never
+                lines.take(
+                    [self._json(*e) if len(e) == 2 else usual(e) or self._json(None, in_full(e)) for e in waiting]
+                )
+                return
+            for each in waiting:
+                record, mail = each if len(each) == 2 else (None, in_full(each))
                 if mail is not None:
                     _write(Event.MAIL, {**mail_fields(mail, self.envelope)}, at=mail.ended_at)
                 elif record is not None:
@@ -229,7 +243,7 @@ class Journal:
     def _text(self, record: SessionRecord | None, mail: MailSummary | None) -> str:
         """The line of a session or of a mail, as text."""
         if mail is not None:
-            return f"{time_text(mail.ended_at)} INFO mail {mail_text(mail, self.envelope)}"
+            return mail_line(mail, self.envelope)
         assert record is not None
         return f"{time_text(record.ended_at)} INFO session {field_words(_of_session(record))}"
 
@@ -240,6 +254,11 @@ class Journal:
             return line or line_json(Event.MAIL, mail.ended_at, mail_fields(mail, self.envelope))
         assert record is not None
         return session_json(record)
+
+
+def _never(_: UsualMail) -> str:
+    """A line with addresses that must not be seen is made of its fields."""
+    return ""
 
 
 def _whose(record: SessionRecord) -> _Fields:

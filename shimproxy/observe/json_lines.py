@@ -6,25 +6,44 @@ There are two for each session with one mail. Made of fields they would cost a t
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+import math
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Final
 
 from shimproxy.observe.envelope import LogEnvelope
 from shimproxy.observe.formats import time_text
-from shimproxy.observe.mail_line import usual_words
+from shimproxy.observe.mail_line import (
+    ACCEPTED,
+    DURATIONS,
+    SHOWN_AS_IT_IS,
+    THREE_DIGITS,
+    TIMES,
+    by,
+    duration_part,
+    keep,
+    keep_reply,
+    path_part,
+    time_part,
+    usual_of,
+)
 from shimproxy.smtp.shown import on_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from shimproxy.observe.events import Event
-    from shimproxy.session.mail_account import MailSummary
+    from shimproxy.observe.mail_line import BeginningKey
+    from shimproxy.session.mail_account import HowItEnded, MailSummary, UsualMail
     from shimproxy.session.record import SessionRecord
 
-_REPLIES_KEPT: Final = 64
 _YES: Final = LogEnvelope.YES
 _quoted: Final = encode_basestring_ascii
+_floor: Final = math.floor
+# By what they are made of, as in mail_line.py.
+_beginnings: Final[dict[BeginningKey, tuple[str, str]]] = {}
+_reverse_paths: Final[dict[bytes, str]] = {}
+_recipients: Final[dict[bytes, str]] = {}
+_replies: Final[dict[bytes, str]] = {}
 
 
 def session_json(record: SessionRecord) -> str:
@@ -49,20 +68,34 @@ def session_json(record: SessionRecord) -> str:
 
 def mail_json(mail: MailSummary, envelope: LogEnvelope) -> str | None:
     """The line of a mail as nearly all are; None of any other."""
-    words = usual_words(mail) if envelope is _YES else None
-    if words is None:
-        return None
-    verdict, path, recipient = words
-    record = mail.record
-    [(_, reply, _)] = mail.recipients
+    usual = usual_of(mail) if envelope is _YES else None
+    return (usual and usual_json(usual)) or None
+
+
+def usual_json(mail: UsualMail) -> str:
+    """The line; empty if anything of it has to be escaped."""
+    record, how, verdict, size, began_at, ended_at, command, accepted, recipient, reply, others = mail
+    words = verdict.removesuffix(b"\r\n")
+    if words.translate(SHOWN_AS_IT_IS) is not words:
+        return ""
+    path = _reverse_paths.get(command) or path_part(_reverse_paths, command, ', "reverse_path": "<', '>"')
+    to = _recipient(recipient)
+    before, behind = _beginnings.get((record.id, record.sender, how)) or _beginning(record, how)
+    if not (path and to):
+        return ""
+    at, milliseconds = _floor(ended_at * 1000), _floor((ended_at - began_at) * 1000 + 0.5)
+    second = at // 1000
+    rest = ""
+    for line, octets in others:
+        if not (another := _recipient(line)):
+            return ""
+        rest += f", {another}{_reply(octets)}"
     return (
-        f'{{"time": "{time_text(mail.ended_at)}", "level": "INFO", "event": "mail", "session": "{record.id}",'
-        f' "sender": {_quoted(record.sender)}, "receiver": {_quoted(mail.receiver)}, "outcome": "{mail.outcome}",'
-        f' "at": "{mail.at}", "verdict_code": {mail.verdict_code}, "verdict": "{verdict}",'
-        f' "verdict_by": "{"shimproxy" if mail.verdict_is_own else "receiver"}", "size": {mail.size}, "repairs": {{}},'
-        f' "seconds": {round(mail.seconds, 3)}, "reverse_path": "<{path}>", "recipient_count": 1,'
-        f' "recipients_accepted": {mail.accepted_count},'
-        f' "recipients": [{{"recipient": "<{recipient}>", "reply": {_reply(reply)}}}]}}'
+        f'{{"time": "{TIMES.get(second) or time_part(second)}{THREE_DIGITS[at % 1000]}{before}'
+        f'{words.decode()}{behind}{size}, "repairs": {{}},'
+        f' "seconds": {DURATIONS.get(milliseconds) or duration_part(milliseconds)}{path},'
+        f' "recipient_count": {len(others) + 1}, "recipients_accepted": {accepted},'
+        f' "recipients": [{to}{_replies.get(reply) or _reply(reply)}{rest}]}}'
     )
 
 
@@ -75,7 +108,20 @@ def _word(word: str) -> str:
     return "null" if word == "-" else _quoted(word)
 
 
-@lru_cache(maxsize=_REPLIES_KEPT)
+def _beginning(record: SessionRecord, how: str | HowItEnded) -> tuple[str, str]:
+    """What comes after the time, up to the verdict, and what comes after that."""
+    receiver, outcome, at, code, own = (how, *ACCEPTED) if isinstance(how, str) else how
+    via = f', "via": {_quoted(record.via)}' if record.via else ""
+    before = (
+        f'Z", "level": "INFO", "event": "mail", "session": "{record.id}", "sender": {_quoted(record.sender)}{via},'
+        f' "receiver": {_quoted(receiver)}, "outcome": "{outcome}", "at": "{at}", "verdict_code": {code}, "verdict": "'
+    )
+    return keep(_beginnings, (record.id, record.sender, how), (before, f'", "verdict_by": "{by(own=own)}", "size": '))
+
+
+def _recipient(command: bytes) -> str:
+    return _recipients.get(command) or path_part(_recipients, command, '{"recipient": "<', '>", "reply": ')
+
+
 def _reply(octets: bytes) -> str:
-    """A reply: to RCPT, most are the same."""
-    return _quoted(on_one_line(octets))
+    return _replies.get(octets) or keep_reply(_replies, octets, f"{_quoted(on_one_line(octets))}}}")

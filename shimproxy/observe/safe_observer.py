@@ -44,6 +44,10 @@ class SafeObserver:
             self._failed("-", error)
             return False
 
+    def is_(self, observer: object) -> bool:
+        """Whether that is the observer whose errors are logged."""
+        return self._observer is observer
+
     def said(self, record: SessionRecord, who: str, octets: bytes) -> None:
         """Pass it on."""
         self._tell(record, self._observer.said, record, who, octets)

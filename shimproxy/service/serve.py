@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from shimproxy.records.files import RecordFiles
     from shimproxy.service.admission import AdmissionLimit
     from shimproxy.service.wiring import ListenerContext
-    from shimproxy.session.mail_account import MailSummary
+    from shimproxy.session.mail_account import MailSummary, UsualMail
     from shimproxy.session.record import Observer
     from shimproxy.smtp.reply import LocalReply
 
@@ -129,10 +129,13 @@ class _Sessions:
     """`_has_ended`: one for all sessions."""
     _tell_of_mail: Callable[[MailSummary], None] = attrs.field(init=False)
     """The observer's: one for all sessions, too."""
+    _tell_of_usual_mail: Callable[[UsualMail], None] | None = attrs.field(init=False)
+    """The log's, if it is the observer: what stands between the two would cost more than the log's part."""
 
     def __attrs_post_init__(self) -> None:
         self._leave = self._has_ended
         self._tell_of_mail = self.observer.mail_ended
+        self._tell_of_usual_mail = self.journal.usual_mail_ended if self.observer.is_(self.journal) else None
 
     def begin(self, context: ListenerContext, sock: socket.socket, sockaddr: object) -> None:
         """Serve a new connection, if that is within the limits."""
@@ -149,7 +152,8 @@ class _Sessions:
         traced = settings.trace or settings.record
         tracer = Tracer(settings.record_mail_data, clock=time.perf_counter) if traced else None
         record = SessionRecord(f"{self._process}-{next(self._ids)}", peer)
-        mails = MailAccount(record, self._tell_of_mail, policy.lmtp) if self.observer.wants_mails else None
+        wants_mails = self.observer.wants_mails
+        mails = MailAccount(record, self._tell_of_mail, policy.lmtp, self._tell_of_usual_mail) if wants_mails else None
         times = self.metrics.reply_times.of_session() if self.metrics else None
         events = SessionEvents(record, self.observer, tracer=tracer, mails=mails, reply_times=times)
         self.watchdog.catch_up()  # the session starts at once, and the watchdog may have its round after that

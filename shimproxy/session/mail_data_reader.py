@@ -142,10 +142,11 @@ class MailDataReader:
 
     @property
     def octets_of_mail(self) -> int:
-        """What was read from the sender, without the end of mail data."""
-        if not (self.ended and self.of_lines):
-            return self.octets_taken
-        return self.octets_taken - (_DEVICE_END_OCTETS if isinstance(self._end, EndOfDeviceData) else _END_OCTETS)
+        """What was read from the sender of mail data behind DATA, without their end."""
+        how, octets = type(self._end), self.octets_taken
+        if how is EndOfChunk:
+            return 0
+        return octets - (_END_OCTETS if how is EndOfData else _DEVICE_END_OCTETS) if self.ended else octets
 
     @property
     def of_lines(self) -> bool:

@@ -168,8 +168,11 @@ class MailDataReply:
     def tell_what_was_repaired(self) -> None:
         """Tell of what is known once the mail data are read, or left."""
         stray_count = self.reader.stray_count
-        if self.events.mails and self.reader.of_lines:
-            self.events.mails.took(self.reader.octets_of_mail)
+        if (mails := self.events.mails) is not None:
+            if mails.counts:
+                mails.octets = self.reader.octets_of_mail
+            else:
+                mails.took(self.reader.octets_of_mail)
         self._tell_dropped()
         if stray_count:
             self.events.repaired(

@@ -206,7 +206,8 @@ class ObservedSender:
             command = attrs.evolve(command, violation=judged.violation, forwardable=judged.forwardable)
         events.heard(command)
         if events.mails:
-            (events.mails.said_mail if verb is Verb.MAIL else events.mails.unanswered.append)(command)
+            events.mails.heard(command)
+            events.mails.follow()  # what the receiver has said by now is counted elsewhere
         if command.foreign:
             raise SessionEnded(Closing.BY_SHIM, NOT_SMTP)
         if command.refused:

@@ -159,6 +159,8 @@ class PendingReplies:
             reply = self._begin_anew(verb, reply, chunks_follow=before_chunks > 0)
         elif verb is _RCPT:
             transaction.answer_recipient(accepted=reply.kind == 2)
+            if (mails := self.events.mails) is not None and mails.counts:
+                mails.recipient_answered(reply)
         elif verb is _AUTH and reply.severity == 2:
             self.authenticated = True
         elif verb is _AUTH and reply.refuses:

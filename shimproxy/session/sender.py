@@ -59,8 +59,8 @@ class Sender:
         given = reply if isinstance(reply, Reply) else reply.enhanced if self.enhanced_codes else reply.plain
         if events.telling:
             events.answers(given, own=given is not reply)
-        if events.mails:
-            events.mails.answered(given, given is not reply)
+        if (mails := events.mails) is not None and (given.code >= 400 or not mails.counts):
+            mails.answered(given, given is not reply)
         events.record.replies[given.code // 100] += 1
         if given.code == 421:
             events.phase = AFTER_421
@@ -101,6 +101,8 @@ class Sender:
 
     def put_verdict(self, reply: Reply | LocalReply) -> None:
         """Put the reply to its mail data."""
+        if (mails := self.events.mails) is not None:
+            mails.verdict(reply)
         self.put(reply)
         self._verdict_until = math.inf
         self._verdict_code = reply.code if isinstance(reply, Reply) else reply.plain.code

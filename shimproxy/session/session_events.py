@@ -192,6 +192,8 @@ class SessionEvents:
 
     def _tell(self, repair: Repair) -> None:
         record = self.record
+        if self.mails is not None:
+            self.mails.follow()
         record.count(repair)
         if self.tracer:
             self.tracer.repaired(repair)
