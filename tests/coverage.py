@@ -51,6 +51,7 @@ TESTS: Final = (
     "session/test_login.py",
     "smtp/test_login.py",
     "session/test_mail_account.py",
+    "session/test_counted_replies.py",
     "smtp/test_mail_data.py::test_every_short_stream_ends_where_the_rfc_says_in_small_portions",
     "smtp/test_newlines.py",
     "session/test_session_events.py",

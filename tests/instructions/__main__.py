@@ -17,12 +17,15 @@ from typing import Final
 
 from tests.instructions.counting import What
 from tests.instructions.mail_data import of_mail_data
-from tests.instructions.sessions import TOLD, of_sessions
+from tests.instructions.sessions import MAIL, TOLD, of_sessions
 
 GROWTH: Final = 0.03
 """The share by which a figure may grow."""
 GROWTH_OF_SESSIONS: Final = 0.10
 """The same for a session: how often shimproxy waits for peers that come and leave depends on when they do."""
+LINE: Final = "instructions of the line of a mail"
+MOST_OF_A_MAIL: Final = 0.06
+"""The share of a further mail's instructions that its line in the log may take."""
 _FIGURES: Final = Path(__file__).with_name("figures.toml")
 
 
@@ -38,11 +41,16 @@ def grown(figures: dict[str, int], before: dict[str, int]) -> list[str]:
 
 
 def _growth(kind: str) -> float:
-    return GROWTH_OF_SESSIONS if kind.endswith((" of a session", TOLD)) else GROWTH
+    return GROWTH_OF_SESSIONS if kind.endswith((" of a session", TOLD)) or kind == LINE else GROWTH
+
+
+def costs_too_much(figures: dict[str, int]) -> bool:
+    """Whether the line of a mail takes a larger share of the mail than it may."""
+    return figures[LINE] > figures[MAIL] * MOST_OF_A_MAIL
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Count and compare; 1 if a figure has grown by too much."""
+    """Count and compare; 1 if a figure has grown by too much, or the line of a mail costs too much."""
     parser = argparse.ArgumentParser(prog="python -m tests.instructions", description=__doc__)
     parser.add_argument("--write", action="store_true", help="keep the figures of this build in figures.toml")
     parser.add_argument("--log-level", help="count sessions that are logged at that level, and compare nothing")
@@ -58,16 +66,18 @@ def main(arguments: list[str] | None = None) -> int:
     figures, before = of_mail_data(), kept.get(build(), {})
     for what in What:
         figures |= of_sessions(what)
+    figures[LINE] = of_sessions(What.INSTRUCTIONS, "info")[f"{MAIL}, log-level info"] - figures[MAIL]
     figures |= of_sessions(What.INSTRUCTIONS, TOLD)
     wrong = grown(figures, before) if before else []
     for kind, count in figures.items():
         change = f"{count / before[kind] - 1:+.1%}" if kind in before else "new"
         print(f"{count:12,} {change:>7}  {kind}{_complaint(kind, before) if kind in wrong else ''}")
+    print(f"the line of a mail takes {figures[LINE] / figures[MAIL]:.1%} of it, and may take {MOST_OF_A_MAIL:.0%}")
     if options.write:
         _write(kept | {build(): figures})
     elif not before:
         print(f"there are no figures of {build()} to compare with; --write adds them")
-    return 1 if wrong and not options.write else 0
+    return 1 if costs_too_much(figures) or (wrong and not options.write) else 0
 
 
 def _complaint(kind: str, before: dict[str, int]) -> str:

@@ -22,7 +22,7 @@ from shimproxy.faulty.client import Dialogue
 from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import Talk
 from shimproxy.net import driver
-from shimproxy.observe import log_output
+from shimproxy.observe import journal, log_output
 from shimproxy.observe.metrics import Metrics
 from tests.instructions.counting import Counted, What, counted
 
@@ -34,10 +34,12 @@ _BATCHES: Final = 12
 """The first one is no figure: what is imported or made once is no part of a session. Of the others the least counts:
 what is logged now and then is in the others."""
 _LATE_SECONDS: Final = 0.2
+_LONG_SECONDS: Final = 3600.0
 _MARK: Final = signal.SIGUSR1
 _MAIL: Final = small_mail(2048)
 
 
+MAIL: Final = "instructions of a further mail"
 TOLD: Final = "told"
 """In place of the level of a log: with --record and --admin, and a log of JSON."""
 
@@ -88,6 +90,12 @@ def _mail(dialogue: Dialogue) -> None:
     assert dialogue.reply().startswith(b"250")
 
 
+def _write_lines_together() -> None:
+    """Have the log written once in a batch, as it is where there is much to write, however long the batch takes."""
+    setattr(journal, "_WAIT_SECONDS", _LONG_SECONDS)  # noqa: B010
+    setattr(journal, "_MOST_WAITING", _TIMES)  # noqa: B010
+
+
 def _wait_for_late_peers() -> None:
     """Have the driver wait for peers that a busy machine makes late, as for those that are swift: both count alike."""
     setattr(driver, "_WAIT_SECONDS", _LATE_SECONDS)  # noqa: B010, which would have it assigned: it is Final
@@ -116,4 +124,5 @@ async def _serve(receiver_port: int, log: str) -> None:
 
 if __name__ == "__main__":
     _wait_for_late_peers()
+    _write_lines_together()
     trio.run(_serve, int(sys.argv[1]), sys.argv[2])
