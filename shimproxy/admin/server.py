@@ -12,6 +12,7 @@ It runs in the supervisor's own task tree. Only PUT and DELETE of a receiver cha
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from contextlib import contextmanager, suppress
@@ -97,7 +98,7 @@ class Answer:
 
     def octets(self, *, keeps_open: bool, only_head: bool = False) -> bytes:
         """The whole of it as it is sent."""
-        body = self.text.encode()
+        body = self.text.encode(errors="replace")  # a path may have octets that are no text
         lines = [
             f"HTTP/1.1 {self.status.value} {self.status.phrase}",
             "Server: shimproxy",
@@ -232,10 +233,10 @@ class Server:
 
     async def _change(self, request: Request) -> Answer:
         """Drain a receiver (PUT), or give it sessions again (DELETE): methods that no page of another site can use."""
-        name = unquote(request.target.removeprefix(_RECEIVER))
+        name = unquote(request.target.removeprefix(_RECEIVER), errors="surrogateescape")
         ready = request.method == "DELETE"
         if why_not := await self.supervised.drain(name, ready=ready):
-            return Answer(f"{escaped(why_not.encode())}\n", HTTPStatus.NOT_FOUND)
+            return Answer(f"{escaped(os.fsencode(why_not))}\n", HTTPStatus.NOT_FOUND)
         return Answer(f"{name} {'is ready' if ready else 'gets no new sessions'}\n")
 
     async def _shared(self, target: str) -> Answer:

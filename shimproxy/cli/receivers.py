@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -33,7 +34,7 @@ def _receivers(options: argparse.Namespace) -> Callable[[], int]:
             if is_well:
                 return _list(where, said)
         else:
-            is_well, said = health.ask(where, f"/receivers/{quote(name, safe='')}", _METHODS[what])
+            is_well, said = health.ask(where, f"/receivers/{quote(os.fsencode(name), safe='')}", _METHODS[what])
         print(said, file=sys.stdout if is_well else sys.stderr)
         return 0 if is_well else 1
 
@@ -57,7 +58,7 @@ def _list(where: str, said: str) -> int:
 def _line(receiver: dict[str, Any]) -> str:
     name = receiver["receiver"]
     state = "draining" if receiver["draining"] else "ready"
-    return f"{name if name.isprintable() else escaped(name.encode())}  {state}, {_UP[receiver['up']]}"
+    return f"{name if name.isprintable() else escaped(os.fsencode(name))}  {state}, {_UP[receiver['up']]}"
 
 
 def add(commands: Subcommands) -> None:

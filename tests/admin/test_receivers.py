@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
@@ -211,6 +212,25 @@ def test_a_drained_receiver_is_in_no_new_route() -> None:
     states.drained = frozenset({"192.0.2.1:2"})
 
     assert [each.name for each in sut.in_order(NOBODY)] == ["192.0.2.1:1", "192.0.2.1:3"]
+
+
+def test_a_path_that_is_no_text_is_a_receiver_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In /metrics, on the page and for the command: of such octets a stand-in is shown."""
+    path = f"{tmp_path}/\udcff"
+    command = [sys.executable, "-m", "shimproxy", "run", "--listen", f"{HOST}:0", "--admin", f"{HOST}:0"]
+    run = subprocess.Popen([*command, "--receiver", f"unix:{path}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        assert run.stdout
+        where = run.stdout.readline().rpartition(b", admin ")[2].strip().decode()
+        for page in ("/", "/metrics"):
+            with urllib.request.urlopen(f"http://{where}{page}", timeout=30) as answer:
+                assert f"{tmp_path}/?" in answer.read().decode()
+        assert main(["receivers", "drain", f"unix:{path}", "--admin", where]) == 0
+        assert main(["receivers", "list", "--admin", where]) == 0
+        assert capsys.readouterr().out.splitlines()[1:] == [f"unix:{tmp_path}/\\xff  draining, not dialled yet"]
+    finally:
+        run.terminate()
+        run.communicate()
 
 
 def test_names_come_back_as_they_were() -> None:
