@@ -25,7 +25,7 @@ from shimproxy.session.replies import NOT_LET_THROUGH
 from shimproxy.session.trace import EARLY, UNASKED
 from shimproxy.session.tracer import IN_PART
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import DATA, Verb, command_from_line
+from shimproxy.smtp.command import DATA, HELLOS, Verb, command_from_line
 from shimproxy.smtp.dialogue import (
     ANSWERS,
     OUT_OF_STEP,
@@ -36,6 +36,7 @@ from shimproxy.smtp.dialogue import (
     is_greeting_again,
     ruling,
 )
+from shimproxy.smtp.ehlo import keywords
 
 if TYPE_CHECKING:
     from shimproxy.smtp.reply import Reply
@@ -147,6 +148,8 @@ class ObservedDialogue(ObservedSender):
             self._recipients = 0
         elif verb is Verb.RCPT:
             self._recipients += accepted
+        if verb in HELLOS and accepted and b"CHUNKING" in keywords(reply):
+            self._takes_chunks = True
         if verb is Verb.AUTH and reply.refuses:
             events.login_refused(reply)
         self._is_over = self._is_over or (verb is Verb.QUIT and reply.severity == 2)

@@ -7,12 +7,12 @@ observed_dialogue.py knows. What is never let through ends the session before it
 from __future__ import annotations
 
 import enum
-import re
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from shimproxy.session.claim import ClaimInChunk, claim_in
 from shimproxy.session.closing import Closing, SessionEnded
 from shimproxy.session.observed_mail import ObservedMail
 from shimproxy.session.phase import SessionPhase, conduct
@@ -31,15 +31,6 @@ if TYPE_CHECKING:
     from shimproxy.smtp.command import CommandReader
     from shimproxy.smtp.reply import ReplyReader
 
-_MAY_BE: Final = re.compile(
-    rb"(?:\A|(?<=[\r\n]))[^\S\r\n]*(?:(?:%s)\s|(?:%s)\Z)"
-    % (
-        b"|".join(sorted(NEVER_LET_THROUGH)),
-        b"|".join(sorted({word[:end] for word in NEVER_LET_THROUGH for end in range(1, len(word) + 1)}, reverse=True)),
-    ),
-    re.IGNORECASE,
-).search
-"""A line that begins as a command which is never let through, or may do so once more of it is there."""
 _STRAY: Final = (Violation.BARE_NEWLINE, Violation.UNKNOWN_OCTETS)
 
 
@@ -76,6 +67,10 @@ class ObservedSender:
     _mail: ObservedMail | None = None
     """The last mail data that have begun."""
     _recipients: int = 0
+    _takes_chunks: bool = False
+    """Whether the receiver has offered CHUNKING."""
+    _claim: ClaimInChunk = attrs.field(factory=ClaimInChunk)
+    """What is looked for in a chunk that it has not offered to take."""
     _greeted: bool = False
     _has_talked_early: bool = False
     _is_over: bool = False
@@ -103,9 +98,11 @@ class ObservedSender:
             may_be = word in NEVER_LET_THROUGH if is_whole else any(each.startswith(word) for each in NEVER_LET_THROUGH)
             return len(ahead) if may_be else 0
         if ahead and self._reads is SenderReads.UNDECIDED:
-            found = _MAY_BE(ahead)
+            found = claim_in(ahead)
             return len(ahead) - found.start() if found else 0
-        return self._mail.undecided_octets if self.in_mail_data and self._mail else 0
+        if not (self.in_mail_data and self._mail):
+            return 0
+        return self._mail.undecided_octets if self._mail.kind is Kind.MAIL_DATA else self._claim.undecided_octets
 
     @property
     def takes_no_more(self) -> bool:
@@ -237,6 +234,7 @@ class ObservedSender:
             self._outstanding.append(Verb.BDAT)
             self._reads = SenderReads.NOTHING
             return
+        self._claim = ClaimInChunk()
         self._begin(ObservedMail(self.policy.newlines, chunk.size_octets, chunk.last))
         if not chunk.size_octets:
             self._take(b"")
@@ -256,6 +254,8 @@ class ObservedSender:
         assert mail is not None
         end = mail.take(octets)
         part = octets if end is None else octets[:end]
+        if mail.kind is Kind.CHUNK and not self._takes_chunks:
+            self._refuse_claim(self._claim.take(part, ended=end is not None))
         if events.mails and mail.kind is Kind.MAIL_DATA:
             events.mails.took(len(part) - (len(b".\r\n") if end is not None else 0))
         if events.tracer:
@@ -274,6 +274,13 @@ class ObservedSender:
             if mail.answered_early:
                 events.phase = SessionPhase.BETWEEN_MAILS
             self.commands.feed(octets[end:])
+
+    def _refuse_claim(self, word: str) -> None:
+        """Raise SessionEnded for what a receiver that knows no chunks would take for such a command."""
+        if word:
+            self._reads = SenderReads.NOTHING
+            self.events.withheld(word)
+            raise SessionEnded(Closing.BY_SHIM, NOT_LET_THROUGH)
 
     def sender_ended(self, how: Ended) -> None:
         """The sender has closed or reset its connection."""

@@ -359,6 +359,40 @@ def test_no_sender_says_who_it_is_behind_a_command_that_may_be_refused(first: by
     assert V.WITHHELD_COMMAND in stage.repaired
 
 
+@pytest.mark.parametrize("piece_octets", [0, 1, 5])
+@pytest.mark.parametrize("before", [b"", b"text\r\n", b"\n" + b" " * 100], ids=["first", "after a line", "indented"])
+@pytest.mark.parametrize("at", [0, 2], ids=["within", "over its end"])
+def test_no_sender_says_who_it_is_in_a_chunk_that_was_not_offered(at: int, before: bytes, piece_octets: int) -> None:
+    """A receiver that knows no chunks, or offers none, reads one as commands."""
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"EHLO x\r\n")
+        await stage.feed(stage.receiver, b"250-hi\r\n250 SIZE\r\n")
+        ends_at = len(before) + at if at else 0  # where the chunk ends, in the midst of the word
+        chunk = before + b"XCLIENT ADDR=127.0.0.1\r\n"
+        await stage.feed(stage.sender, b"BDAT %d\r\n%s" % (ends_at or len(chunk), chunk), piece_octets)
+        assert b"XC" not in stage.receiver.written
+
+    stage = observed(script)
+    assert stage.receiver.got_rst
+    assert stage.repaired == [V.WITHHELD_COMMAND]
+    assert b"421 not let through" in stage.sender.written
+
+
+@pytest.mark.parametrize("piece_octets", [0, 1, 5])
+@pytest.mark.parametrize(
+    "text", [b"an xclient is\r\n  Xclients, proxy: off\r\n", b" " * 100 + b"xc\r\nX-Mailer: x\r\n"]
+)
+def test_other_chunks_that_were_not_offered_pass(text: bytes, piece_octets: int) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"BDAT %d\r\n%sNOOP\r\n" % (len(text), text), piece_octets)
+
+    stage = observed(script)
+    assert bytes(stage.receiver.written) == b"BDAT %d\r\n%sNOOP\r\n" % (len(text), text)
+
+
 @pytest.mark.parametrize("end", ["at once", "later"])
 @pytest.mark.parametrize("piece_octets", [0, 1, 5])
 def test_what_looks_like_such_a_command_passes_once_it_is_mail_data(end: str, piece_octets: int) -> None:
