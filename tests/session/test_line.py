@@ -17,7 +17,9 @@ async def test_a_place_that_comes_with_the_end_of_its_time_is_had() -> None:
         raise DeadlinePassed("a connection to the receiver")
 
     left: list[object] = []
-    route: Any = SimpleNamespace(line_up=lambda _: place, wait_seconds=1.0, leave_line=left.append)
+    route: Any = SimpleNamespace(
+        line_up=lambda _: place, stay_in_line=lambda: None, wait_seconds=1.0, leave_line=left.append
+    )
     watch: Any = SimpleNamespace(allow=lambda *_: None)
     sender: Any = SimpleNamespace(leg=SimpleNamespace(readable=False, wait_to_read=comes_late))
     assert await has_its_turn(route, watch, sender)
