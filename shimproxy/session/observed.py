@@ -17,22 +17,35 @@ import attrs
 from shimproxy.net.errors import DeadlinePassed, LegBroken
 from shimproxy.net.tap import Ended
 from shimproxy.session.closing import Closing, SessionEnded
-from shimproxy.session.coming_back import instead_of_dialling
+from shimproxy.session.coming_back import after_trial, instead_of_dialling
 from shimproxy.session.observed_dialogue import ObservedDialogue
 from shimproxy.session.opaque import OneWay, relay
 from shimproxy.session.receiver_connector import NoReceiver
 from shimproxy.smtp.catalogue import Violation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shimproxy.net.leg import Leg
+    from shimproxy.net.loops import Loops, Trial
     from shimproxy.session.policy import Policy
     from shimproxy.session.receiver import Receiver
     from shimproxy.session.receiver_connector import ReceiverConnector
     from shimproxy.session.sender import Sender
     from shimproxy.session.session_events import SessionEvents
 
+    _Begin = Callable[["ObservedRelay"], None]
+
 _MOST_LOOKS = 16
 """So much of what a peer has said is read once nothing can be passed to the other one, in reads."""
+
+
+class Recalled(Exception):
+    """The leg was shut for a trial: it may be a part of a loop."""
+
+    def __init__(self, trial: Trial) -> None:
+        super().__init__(trial)
+        self.trial = trial
 
 
 @attrs.define(eq=False)
@@ -43,6 +56,7 @@ class ObservedRelay:
     receiver: Receiver
     events: SessionEvents
     policy: Policy
+    loops: Loops
     dialogue: ObservedDialogue = attrs.field(init=False)
     _stopping: bool = False
 
@@ -57,7 +71,11 @@ class ObservedRelay:
             self.sender.leg.watch.interrupt()
 
     async def run(self) -> None:
-        """Relay to the end. Raises SessionEnded for what is not let through, DeadlinePassed, Interrupted."""
+        """Relay to the end.
+
+        Raises SessionEnded for what is not let through, Recalled before anything has passed, DeadlinePassed,
+        Interrupted.
+        """
         dialogue, sender, receiver = self.dialogue, self.sender.leg, self.receiver.leg
         self.receiver.passes_unread()
         ways = [
@@ -69,7 +87,7 @@ class ObservedRelay:
                 lambda: dialogue.takes_no_more,
                 dialogue.sender_ended,
             ),
-            OneWay(receiver, sender, self._receiver_said, ended=dialogue.receiver_ended),
+            OneWay(receiver, sender, self._receiver_said, ended=self._receiver_ended),
         ]
         try:
             if ahead := self.sender.commands.take_ahead():  # it was read while it was found out who the sender is
@@ -95,6 +113,13 @@ class ObservedRelay:
         self.dialogue.receiver_said(octets)
         if self._stopping and self.dialogue.at_rest:
             self.sender.leg.watch.interrupt()
+
+    def _receiver_ended(self, how: Ended) -> None:
+        leg = self.receiver.leg
+        # What the sender has said before its greeting went with the leg: then its session ends with that, too.
+        if not (leg.octets_in or leg.octets_out) and (trial := self.loops.trial_of(leg)):
+            raise Recalled(trial)
+        self.dialogue.receiver_ended(how)
 
     def _hear_the_rest(self, receiver: Leg, sender: Leg) -> None:
         """A peer has reset its connection: what the receiver has said before may lie there still."""
@@ -124,10 +149,32 @@ class ObservedRelay:
             self.dialogue.discard(octets)
 
 
-async def first_receiver(connector: ReceiverConnector) -> Receiver:
+async def observe(connector: ReceiverConnector, events: SessionEvents, policy: Policy, begin: _Begin) -> None:
+    """Pass octets on as they come, to the end; each relay `begin`s as it is made.
+
+    Raises NoReceiver, SessionEnded, DeadlinePassed, Interrupted.
+    """
+    route, sender = connector.route, connector.security.sender
+    while True:
+        receiver = await _first_receiver(connector)
+        relayed = ObservedRelay(sender, receiver, events, policy, route.loops)
+        begin(relayed)
+        try:
+            await relayed.run()
+        except Recalled as recalled:
+            receiver.leg.reset()
+            if refusal := await after_trial(recalled.trial, sender, events, receiver.leg):
+                raise NoReceiver(refusal, Closing.BY_SHIM) from None
+            route.go_back()
+        else:
+            return
+
+
+async def _first_receiver(connector: ReceiverConnector) -> Receiver:
     """Dial the receiver, or of several the first that is there; none is heard. Raises NoReceiver, Interrupted."""
     route = connector.route
-    if refusal := await instead_of_dialling(connector.security.sender, connector.events, route):
+    sender, events = connector.security.sender, connector.events
+    if connector.receiver is None and (refusal := await instead_of_dialling(sender, events, route)):
         raise NoReceiver(refusal, Closing.BY_SHIM)
     while True:
         try:

@@ -27,7 +27,7 @@ from shimproxy.session.command_stream import CommandStream
 from shimproxy.session.commands import Commands, secure_sender
 from shimproxy.session.early_talk import instead_of_greeting, instead_of_tls
 from shimproxy.session.hello import Hellos
-from shimproxy.session.observed import ObservedRelay, first_receiver
+from shimproxy.session.observed import ObservedRelay, observe
 from shimproxy.session.pending import PendingReplies
 from shimproxy.session.phase import SessionPhase, conduct
 from shimproxy.session.policy import Repairs, SenderTls
@@ -209,9 +209,11 @@ class Session:
         """Pass octets on as they come. Raises NoReceiver, SessionEnded, DeadlinePassed, Interrupted."""
         self.events.observes = self.events.record.observed = True
         await self._admit()
-        receiver = await first_receiver(self._connector)
-        self._relay = ObservedRelay(self.sender, receiver, self.events, self.policy)
-        await self._relay.run()
+
+        def begin(relay: ObservedRelay) -> None:
+            self._relay = relay
+
+        await observe(self._connector, self.events, self.policy, begin)
         raise SessionEnded(Closing.BY_SENDER)
 
     # -- greeting

@@ -76,16 +76,18 @@ def over(*, proven: bool) -> Trial:
     return trial
 
 
-def test_a_sender_whose_leg_belonged_to_a_loop_gets_421() -> None:
-    stage = played(Given(trial=over(proven=True)))
+@pytest.mark.parametrize("repairs", Repairs)
+def test_a_sender_whose_leg_belonged_to_a_loop_gets_421(repairs: Repairs) -> None:
+    stage = played(Given(trial=over(proven=True)), Policy(repairs=repairs))
 
     assert stage.sender.written == LOOP
     assert stage.repaired == [Violation.LOOP]
     assert stage.receiver.got_rst
 
 
-def test_it_is_dialled_for_again_if_there_was_no_loop() -> None:
-    stage = played(Given(trial=over(proven=False)), greets=True)
+@pytest.mark.parametrize("repairs", Repairs)
+def test_it_is_dialled_for_again_if_there_was_no_loop(repairs: Repairs) -> None:
+    stage = played(Given(trial=over(proven=False)), Policy(repairs=repairs), greets=True)
 
     assert stage.sender.written == b"220 mail.example\r\n"
     assert len(stage.earlier_receivers) == 1
@@ -138,7 +140,7 @@ def test_a_connection_that_nat_has_led_back_gets_421_and_nobody_is_dialled(repai
 class Held(Loops):
     """A sender speaks while it is held."""
 
-    async def hold(self, _: object, feed: Callable[[bytes], object]) -> bool:
+    async def hold(self, _: object, feed: Callable[[bytes], object], __: object = None) -> bool:
         feed(b"EHLO early\r\n")
         return True
 
@@ -158,3 +160,25 @@ def test_one_that_has_ended_while_it_was_held_is_not_dialled_for() -> None:
 
     assert stage.receiver.leg is None
     assert stage.record.ended_by == "sender"
+
+
+def test_an_observed_sender_that_has_spoken_too_early_is_not_dialled_for_again() -> None:
+    """What it has said is gone with the leg that was shut: it sees that end, as through a plain proxy."""
+    loops = Given(trial=over(proven=False))
+    clock = trio.testing.MockClock()
+
+    async def main() -> Stage:
+        async with trio.open_nursery() as nursery:
+            stage = Stage(nursery, clock, loops=loops, policy=Policy(repairs=Repairs.OBSERVE))
+            await stage.start()
+            await stage.feed(stage.sender, b"EHLO early\r\n")
+            assert stage.receiver.written == b"EHLO early\r\n"
+            stage.receiver.feed_fin()
+            await stage.settle()
+            assert stage.sender.got_fin
+            nursery.cancel_scope.cancel()
+        return stage
+
+    stage = trio.run(main, clock=clock)
+    assert stage.sender.written == b""
+    assert stage.earlier_receivers == []
