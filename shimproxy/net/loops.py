@@ -10,8 +10,10 @@ Invariants:
 2. What is tried costs a receiver that is no loop a few new connections, and its senders a delay. None is refused.
 3. A receiver that has greeted, or has begun to, is under no suspicion, for as long as few connections wait for its
    greeting. One that was found to be no loop is tried again after an hour at the earliest, or where many more wait.
-4. While a receiver is under suspicion no session dials: so the sessions of a loop have a bound, and leave descriptors.
+4. While a receiver is under suspicion no session dials that may lead there: so the sessions of a loop have a bound, and
+   leave descriptors.
 5. Each worker bounds its own part of a loop: it breaks it at any leg of its own, and that ends all that follows.
+6. Where senders choose the receiver, a receiver that is slow delays those alone who chose it.
 
 It does not know what a session does for that: see session/receiver_connector.py.
 """
@@ -33,8 +35,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shimproxy.net.leg import Leg
+    from shimproxy.net.origin import Party
     from shimproxy.net.places import Place
 
+    Goal = Place | Party
+    """Where legs lead to: one of the places of all sessions, or where one sender wanted to go."""
     _Heard = Callable[[bytes], object]
 
 _MOST_WAITING: Final = 16
@@ -46,6 +51,8 @@ _TRUSTED_SECONDS: Final = 3600.0
 _LEAST_SECONDS: Final = 0.05
 """For so long the first of them has waited: where many senders come at once, the greeting is on its way."""
 _MOST_RECALLED: Final = 256
+_MOST_GOALS: Final = 64
+"""So many are known without a look at which of them have legs that wait."""
 _CALM_SECONDS: Final = 0.25
 """For so long the connection that has come stays as it is, before anything is tried."""
 _ENDS_SECONDS: Final = 1.0
@@ -105,19 +112,23 @@ class _Silent:
 class Loops:
     """The receiver legs of one process that wait for a greeting, and what is tried where there are many."""
 
-    _places: dict[Place, _Silent] = attrs.field(factory=dict)
-    suspects: dict[Place, _Silent] = attrs.field(factory=dict)
+    each_its_own: bool = False
+    """Whether each session goes where its sender wanted to go."""
+    _goals: dict[Goal, _Silent] = attrs.field(factory=dict)
+    suspects: dict[Goal, _Silent] = attrs.field(factory=dict)
     """Those that have more of them than is usual."""
+    _most_goals: int = _MOST_GOALS
     _recalled: WeakKeyDictionary[Leg, Trial] = attrs.field(factory=WeakKeyDictionary)
     """Legs that were shut for a trial."""
 
     # -- what becomes of legs
 
-    def waits(self, place: Place, leg: Leg) -> None:
+    def waits(self, goal: Goal, leg: Leg) -> None:
         """A leg waits for a receiver's greeting."""
-        silent = self._places.get(place)
+        silent = self._goals.get(goal)
         if silent is None:
-            silent = self._places[place] = _Silent()
+            self._clear_out()
+            silent = self._goals[goal] = _Silent()
         legs = silent.legs
         if not legs:
             silent.since = now = trio.current_time()
@@ -125,17 +136,27 @@ class Loops:
                 silent.most = _MOST_WAITING
         legs[leg] = None
         if len(legs) >= silent.most and silent.are_many():
-            self.suspects[place] = silent
+            self.suspects[goal] = silent
 
-    def greeted(self, place: Place) -> None:
+    def _clear_out(self) -> None:
+        """Forget those that have no legs, once there are many."""
+        if len(self._goals) < self._most_goals:
+            return
+        for goal, silent in [*self._goals.items()]:
+            if not silent.held and all(leg.closed for leg in silent.legs):
+                del self._goals[goal]
+                self.suspects.pop(goal, None)
+        self._most_goals = max(_MOST_GOALS, 2 * len(self._goals))
+
+    def greeted(self, goal: Goal) -> None:
         """A receiver has greeted: those that have waited for it are in no loop."""
-        silent = self._places.get(place)
+        silent = self._goals.get(goal)
         if silent is not None:
             silent.legs.clear()
-            if silent.proofs or place in self.suspects:
-                self.suspects.pop(place, None)
+            if silent.proofs or goal in self.suspects:
+                self.suspects.pop(goal, None)
                 silent.greeted.set()
-                self._places[place] = _Silent(most=silent.most, trusted_until=silent.trusted_until)
+                self._goals[goal] = _Silent(most=silent.most, trusted_until=silent.trusted_until)
 
     def trial_of(self, leg: Leg) -> Trial | None:
         """The trial that a leg was shut for, if it was: its session resets it, and dials again once that is over."""
@@ -145,8 +166,8 @@ class Loops:
 
     @property
     def some_wait(self) -> bool:
-        """Whether there are legs that a connection which comes can be."""
-        return any(silent.legs for silent in self._places.values())
+        """Whether there are legs that a connection which comes can be, by what NAT on this host tells of it."""
+        return not self.each_its_own and any(silent.legs for silent in self._goals.values())
 
     def has_come_back(self, sock: socket.socket) -> bool:
         """Whether a connection that has come is one of these legs, which NAT on this host has turned."""
@@ -155,23 +176,24 @@ class Loops:
             return False
         with suppress(OSError):  # it has gone already
             sender = party(sock.getpeername())
-            for (_, sockaddr), silent in self._places.items():
+            for (_, sockaddr), silent in self._goals.items():
                 if party(sockaddr) == destination:
                     return any(party(leg.sock.getsockname()) == sender for leg in silent.legs if not leg.closed)
         return False
 
-    async def hold(self, came: Leg, heard: _Heard) -> bool:
+    async def hold(self, came: Leg, heard: _Heard, goal: Goal | None = None) -> bool:
         """Have a connection wait while a receiver is under suspicion; whether its peer is still there after that.
 
-        `heard` is given what it says meanwhile, where that can't be left unread. Raises Interrupted.
+        That is any receiver, or that at its `goal`. `heard` is given what it says meanwhile, where that can't be left
+        unread. Raises Interrupted.
         """
-        for place, silent in [*self.suspects.items()]:
+        for suspect, silent in [each for each in self.suspects.items() if goal in (None, each[0])]:
             silent.held[came] = heard
             try:
-                while self._is_suspect(place, silent):
+                while self._is_suspect(suspect, silent):
                     trial = silent.trial
                     if trial is None:
-                        await self._try(place, silent, came, heard)
+                        await self._try(suspect, silent, came, heard)
                         break
                     async with came.watch.in_task():
                         await trial.over.wait()  # it may be over before the task has begun
@@ -183,15 +205,15 @@ class Loops:
                 return False
         return True
 
-    def _is_suspect(self, place: Place, silent: _Silent) -> bool:
-        if self.suspects.get(place) is not silent:
+    def _is_suspect(self, goal: Goal, silent: _Silent) -> bool:
+        if self.suspects.get(goal) is not silent:
             return False
         if silent.trial is None and not silent.are_many():
-            del self.suspects[place]
+            del self.suspects[goal]
             return False
         return trio.current_time() - silent.since > _LEAST_SECONDS
 
-    async def _try(self, place: Place, silent: _Silent, came: Leg, heard: _Heard) -> None:
+    async def _try(self, goal: Goal, silent: _Silent, came: Leg, heard: _Heard) -> None:
         """Break what may be a loop, and see whether the connection that has come ends with that."""
         trial = silent.trial = Trial()
         try:
@@ -203,12 +225,12 @@ class Loops:
                     self._break(silent, trial)
                     found = await _look_at(came, silent, _ENDS_SECONDS, heard)
                     if found is _Found.ENDED:
-                        self._note_proof(place, silent, trial)
+                        self._note_proof(goal, silent, trial)
                     elif found is _Found.STAYS and not any(has_ended(*other) for other in others.items()):
                         silent.proofs = 0
                         silent.most = _MORE * max(silent.most, len(silent.legs))
                         silent.trusted_until = trio.current_time() + _TRUSTED_SECONDS
-                        self.suspects.pop(place, None)
+                        self.suspects.pop(goal, None)
         finally:
             silent.trial = None
             trial.over.set()
@@ -220,12 +242,12 @@ class Loops:
             with suppress(OSError):  # it has ended by itself
                 leg.sock.shutdown(socket.SHUT_RDWR)
 
-    def _note_proof(self, place: Place, silent: _Silent, trial: Trial) -> None:
+    def _note_proof(self, goal: Goal, silent: _Silent, trial: Trial) -> None:
         silent.proofs += 1
         if silent.proofs >= _PROOFS:
             trial.proven = True
-            self.suspects.pop(place, None)
-            self._places[place] = _Silent()
+            self.suspects.pop(goal, None)
+            self._goals[goal] = _Silent()
 
 
 async def _look_at(came: Leg, silent: _Silent, seconds: float, heard: _Heard) -> _Found:

@@ -58,7 +58,7 @@ class Receivers:
     own_legs: OwnLegs | None = None
     """Where they are noted, if connections may come back."""
     loops: Loops = attrs.field(factory=Loops)
-    """Of those that every session has in common."""
+    """Of those that every session has in common, or of those that each sender chose."""
     states: ReceiverStates = attrs.field(factory=ReceiverStates)
     """Those of the receivers, of other listeners too."""
     resting: Resting = attrs.field(init=False)
@@ -164,7 +164,7 @@ class Route:
             self._state.serves()
         receivers = self._receivers
         if self._last:
-            receivers.loops.greeted(self._last[1])
+            receivers.loops.greeted(self.own_goal or self._last[1])
             if receivers.resting.some:
                 receivers.resting.was_of_use(self._last[1], _host(self.origin))
 
@@ -175,8 +175,13 @@ class Route:
 
     def waits_for_greeting(self, leg: Leg) -> None:
         """The leg that was dialled last does."""
-        if self._last and self._receivers.places:  # else each session has one place to go to
-            self._receivers.loops.waits(self._last[1], leg)
+        if self._last:
+            self._receivers.loops.waits(self.own_goal or self._last[1], leg)
+
+    @property
+    def own_goal(self) -> Party | None:
+        """Where the sender wanted to go, if that decides; None if all sessions have their receivers in common."""
+        return None if self._receivers.places else self.origin.destination
 
     def _did_not_answer(self, place: Place) -> None:
         """A place could not be reached; from the sender's own address, perhaps from there alone."""

@@ -52,7 +52,7 @@ def listener_contexts(
     settings: Settings, sockets: Mapping[socket.socket, Listener], driver: Readiness, states: ReceiverStates
 ) -> dict[socket.socket, ListenerContext]:
     """The context of each listening socket. Raises TlsUnusable."""
-    own_legs, loops = OwnLegs(), Loops()
+    own_legs, loops = OwnLegs(), (Loops(), Loops(each_its_own=True))
     addresses = [sock.getsockname() for sock in sockets]
     ports = frozenset(address[1] for address in addresses if isinstance(address, tuple))
     common: tuple[Policy, Receivers] | None = None
@@ -99,8 +99,9 @@ def _policy(settings: Settings) -> Policy:
 
 
 def _receivers(
-    settings: Settings, driver: Readiness, own_legs: OwnLegs, loops: Loops, states: ReceiverStates
+    settings: Settings, driver: Readiness, own_legs: OwnLegs, loops: tuple[Loops, Loops], states: ReceiverStates
 ) -> Receivers:
+    in_common, of_each = loops
     return Receivers(
         driver=driver,
         places=[Places(endpoint) for endpoint in settings.endpoints],
@@ -111,5 +112,5 @@ def _receivers(
         header=settings.send_proxy,
         states=states,
         own_legs=own_legs if settings.goes_to_original else None,
-        loops=loops,
+        loops=of_each if settings.goes_to_original else in_common,
     )

@@ -18,9 +18,9 @@ import trio
 from shimproxy.faulty.receiving import HOST
 from shimproxy.faulty.talk import SECONDS
 from shimproxy.smtp.catalogue import Violation
-from tests.daemon.test_gateway import SHIM_PORT, shim
+from tests.daemon.test_gateway import REDIRECT, SHIM_PORT, load, shim
 from tests.daemon.test_supervisor import Run, running
-from tests.peers.gateway import CLIENT, GATEWAY, IPV4, SMTP_PORT, Gateway, gateway
+from tests.peers.gateway import CLIENT, GATEWAY, IPV4, SERVER, SMTP_PORT, Gateway, gateway
 from tests.peers.processes import need, poll
 from tests.peers.shim import shim as served
 
@@ -199,3 +199,44 @@ def test_nat_before_it_that_hides_the_sender(made: Gateway, tmp_path: Path) -> N
         poll(lambda: loops(run) > 0, f"a loop logged: {run.log}")
         assert sessions(run) < MOST_SESSIONS
     made.run(GATEWAY, "nft delete table ip hairpin")
+
+
+# -- where senders choose the receiver
+
+FAR: Final = "10.77.3.2"
+"""A host that no route leads to but in a circle."""
+
+
+@contextlib.contextmanager
+def turned_back() -> Iterator[Gateway]:
+    """The next router leads the packets for a host back to the gateway, from its own address; REDIRECT takes them."""
+    with gateway() as made:
+        need("nft")
+        network = IPV4.network.format(3)
+        made.run(GATEWAY, f"ip route add {network} via {IPV4.server}")
+        made.run(SERVER, f"echo 1 >/proc/sys/net/ipv4/ip_forward; ip route add {network} via {IPV4.wan}")
+        for where in (GATEWAY, SERVER):
+            made.run(where, "for each in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 >$each; done")
+        made.run(
+            SERVER,
+            "nft 'table ip back { chain post { type nat hook postrouting priority 100;"
+            f" ip daddr {network} masquerade; }}; }}'",
+        )
+        load(made, "redirect-nftables", lambda rules: rules.replace('iifname "lan" ', ""))
+        yield made
+
+
+@pytest.mark.parametrize("repairs", ["repair", "observe"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_destination_that_leads_back_to_the_gateway(tmp_path: Path, workers: int, repairs: str) -> None:
+    """One sender made 5,996 sessions, which is all that are allowed."""
+    more = ("--workers", str(workers), "--repairs", repairs)
+    with turned_back() as made, shim(made, tmp_path, *REDIRECT.arguments, *more) as run:
+        taken = {pid: descriptors(pid) for pid in run.workers}
+        for _ in range(2):
+            before = sessions(run)
+            with made.connected(FAR, seconds=SECONDS) as sock, sock.makefile("rb") as file:
+                assert file.readline().decode() in (LOOP, NO_GREETING)
+            assert sessions(run) - before < MOST_SESSIONS
+        poll(lambda: loops(run) > 0, f"a loop logged: {run.log}")
+        poll(lambda: all(descriptors(pid) <= before + 4 for pid, before in taken.items()), "descriptors free")

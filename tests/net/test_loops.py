@@ -14,16 +14,18 @@ import trio.testing
 from shimproxy.help.explain.stage import MemoryDriver, MemorySocket
 from shimproxy.net.driver import Driver
 from shimproxy.net.leg import Leg
-from shimproxy.net.loops import Loops, Trial, has_ended
+from shimproxy.net.loops import Loops, Trial, _Silent, has_ended
 from shimproxy.net.watch import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from shimproxy.net.origin import Party
     from shimproxy.net.places import Place
     from shimproxy.net.watch import Watch
 
 PLACE: Place = (socket.AF_INET, ("192.0.2.2", 25))
+GONE: Party = ("192.0.2.9", 25)
 SUSPICIOUS = 16
 
 
@@ -330,5 +332,52 @@ def test_a_connection_that_no_rule_has_turned_does_not_come_from_here() -> None:
             )
             assert world.loops.some_wait
             assert not world.loops.has_come_back(accepted)
+
+    played(script)
+
+
+def test_one_receiver_under_suspicion_holds_those_alone_who_go_there() -> None:
+    """Where senders choose theirs; where all have them in common, it holds everybody."""
+
+    async def script(world: World) -> None:
+        world.dial(SUSPICIOUS)
+        await trio.sleep(0.1)
+        assert await world.loops.hold(world.leg(), lambda _: None, ("192.0.2.3", 25))
+        for goal in (PLACE, None):
+            with trio.move_on_after(0.01) as scope:
+                await world.loops.hold(world.leg(), lambda _: None, goal)
+            assert scope.cancelled_caught
+
+    played(script)
+
+
+def test_of_receivers_that_senders_choose_those_are_forgotten_that_have_no_legs() -> None:
+    """Whether they have greeted, or not, or were under suspicion; however many there are."""
+
+    async def script(world: World) -> None:
+        loops = world.loops = Loops(each_its_own=True)
+        world.dial(SUSPICIOUS)
+        waiting = world.legs.pop()
+        for leg in world.legs:
+            leg.close()
+        loops.suspects[GONE] = loops._goals[GONE] = _Silent(legs=dict.fromkeys(world.legs))
+        for number in range(10_000):
+            goal = (f"192.0.2.{number % 250}", 1000 + number)
+            leg = world.leg()
+            loops.waits(goal, leg)
+            loops.greeted(goal) if number % 2 else leg.close()
+        assert len(loops._goals) <= 64
+        assert not loops.some_wait
+        assert GONE not in loops.suspects
+        assert waiting in loops._goals[PLACE].legs
+
+    played(script)
+
+
+def test_those_that_have_legs_stay_known_however_many_they_are() -> None:
+    async def script(world: World) -> None:
+        for number in range(1000):
+            world.loops.waits(("192.0.2.1", number), world.leg())
+        assert len(world.loops._goals) == 1000
 
     played(script)

@@ -35,6 +35,7 @@ from shimproxy.session.tracer import Tracer
 
 if TYPE_CHECKING:
     from shimproxy.net.driver import Watched
+    from shimproxy.net.origin import Party
     from shimproxy.net.receivers import Route
     from shimproxy.session.connection_origin import OriginPolicy
     from shimproxy.session.mail_account import MailSummary
@@ -253,6 +254,7 @@ class MemoryRoute:
     tells_sender: bool = False
     receiver: str = "192.0.2.2:25"
     sends_header: bool = False
+    own_goal: Party | None = None
     origin: Origin = attrs.field(factory=lambda: Origin(("192.0.2.1", 1), ("192.0.2.3", 25)))
 
     async def dial(self, watch: Watch, _connect_seconds: float) -> Leg:
