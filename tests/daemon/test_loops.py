@@ -9,6 +9,7 @@ import select
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -21,12 +22,12 @@ from shimproxy.smtp.catalogue import Violation
 from tests.daemon.test_gateway import REDIRECT, SHIM_PORT, load, shim
 from tests.daemon.test_supervisor import Run, running
 from tests.peers.gateway import CLIENT, GATEWAY, IPV4, SERVER, SMTP_PORT, Gateway, gateway
-from tests.peers.processes import need, poll
+from tests.peers.postfix import MAILBOX_DOMAIN, postfix
+from tests.peers.processes import need, poll, poll_count
 from tests.peers.shim import shim as served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.once  # about the kernel
 LOOP: Final = "421 mail loop: the receiver's address leads back here, closing connection\r\n"
@@ -152,6 +153,45 @@ def test_a_receiver_beside_it_that_sends_too_is_no_loop() -> None:
         late = Late(listener)
         threading.Thread(target=late.serve, daemon=True).start()
         trio.run(script)
+
+
+MAILS: Final = 40
+_TRIED: Final = "lost connection after CONNECT from"
+"""What Postfix says of a connection that was broken for a try."""
+_ESTABLISHED: Final = "01"
+"""In /proc/net/tcp."""
+
+
+def connections(port: int) -> int:
+    """How many of this host's connections lead to that port."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(1 for line in lines if line[2].endswith(f":{port:04X}") and line[3] == _ESTABLISHED)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_postfix_that_filters_through_it_is_no_loop(tmp_path: Path, workers: int) -> None:
+    """Its one smtpd is busy, so that it greets none of its own connections: each mail is delivered in the end."""
+    with socket.create_server((HOST, 0)) as free:
+        port = free.getsockname()[1]
+    more = (
+        f"content_filter = smtp:[{HOST}]:{port}\ninitial_destination_concurrency = {MAILS}\n"
+        f"default_destination_concurrency_limit = {MAILS}\nsmtp_destination_concurrency_limit = {MAILS}\n"
+    )
+    with postfix(more=more, smtpd="1 smtpd -o content_filter=") as receiver:
+        text = f'listen = "{HOST}:{port}"\nreceiver = "{HOST}:{receiver.port}"\nworkers = {workers}\n'
+        with running(tmp_path, text) as run:
+            with socket.create_connection((HOST, receiver.port), SECONDS) as busy:
+                assert busy.recv(100).startswith(b"220 ")
+                lost = receiver.log.count(_TRIED)
+                for number in range(MAILS):
+                    receiver.submit(f"many@{MAILBOX_DOMAIN}", text=b"Subject: %d\n\nx\n" % number)
+                poll(lambda: connections(receiver.port) == MAILS + 1, "all connections waiting for a greeting")
+            poll_count(lambda: receiver.count("many"), MAILS, "mails stored")
+            run.logged(" mail session=", MAILS)
+        assert receiver.count("many") == MAILS
+        assert receiver.log.count(_TRIED) > lost + 10, "it was under suspicion"
+        assert loops(run) == 0
+        assert run.log.count(" outcome=accepted ") == MAILS
 
 
 # -- NAT
