@@ -21,18 +21,19 @@ from shimproxy.net.address import address_text
 from shimproxy.observe.composites import Counts, Pairs, Sides
 from shimproxy.observe.envelope import LogEnvelope
 from shimproxy.observe.events import Event
-from shimproxy.observe.formats import JsonFormatter, TextFormatter, field_words, time_text
+from shimproxy.observe.formats import JsonFormatter, TextFormatter
 from shimproxy.observe.json_lines import line_json, mail_json, session_json, usual_json
 from shimproxy.observe.lossy import log
 from shimproxy.observe.mail_line import in_full, mail_fields, mail_line, usual_line
 from shimproxy.observe.repeats import Repeats
+from shimproxy.observe.session_line import session_fields, session_line
 from shimproxy.observe.text_lines import lines_of
 from shimproxy.session.policy import SenderTls
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.shown import escaped, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from shimproxy.session.advice import Advice
     from shimproxy.session.mail_account import MailSummary, UsualMail
@@ -238,14 +239,14 @@ class Journal:
                 if mail is not None:
                     _write(Event.MAIL, {**mail_fields(mail, self.envelope)}, at=mail.ended_at)
                 elif record is not None:
-                    _write(Event.SESSION, _of_session(record), at=record.ended_at)
+                    _write(Event.SESSION, session_fields(record), at=record.ended_at)
 
     def _text(self, record: SessionRecord | None, mail: MailSummary | None) -> str:
         """The line of a session or of a mail, as text."""
         if mail is not None:
             return mail_line(mail, self.envelope)
         assert record is not None
-        return f"{time_text(record.ended_at)} INFO session {field_words(_of_session(record))}"
+        return session_line(record)
 
     def _json(self, record: SessionRecord | None, mail: MailSummary | None) -> str:
         """The same as JSON."""
@@ -268,33 +269,6 @@ def _whose(record: SessionRecord) -> _Fields:
         fields["via"] = record.via
     fields["receiver"] = record.receiver
     return fields
-
-
-def _of_session(record: SessionRecord) -> _Fields:
-    """The line of a session."""
-    return {
-        **_whose(record),
-        "transactions": record.transactions,
-        "accepted": record.accepted,
-        "octets_from_sender": record.octets_from_sender,
-        "octets_to_receiver": record.octets_to_receiver,
-        "octets_from_receiver": record.octets_from_receiver,
-        "octets_to_sender": record.octets_to_sender,
-        "resumed": record.resumed,
-        "repairs": _counts(record.repairs),
-        **({"violations_seen": _counts(record.seen)} if record.observed or record.seen else {}),
-        "tls": Sides(sender=_or_none(record.sender_tls), receiver=_or_none(record.receiver_tls)),
-        "ended": Sides({"by": _or_none(record.ended_by), "in": _or_none(record.ended_in)}),
-        "seconds": round(record.seconds, 3),
-    }
-
-
-def _or_none(word: str) -> str | None:
-    return None if word == "-" else str(word)
-
-
-def _counts(violations: Mapping[Violation, int]) -> Counts:
-    return Counts({each.value: count for each, count in violations.items()})
 
 
 def _write(event: Event, fields: _Fields, error: BaseException | None = None, *, level: int = 0, at: float = 0) -> None:

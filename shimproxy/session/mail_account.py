@@ -220,8 +220,8 @@ class MailAccount:
     """Whether the next reply is that for all recipients, also with LMTP."""
     said: list[Command] = attrs.field(factory=list)
     """What the sender has said and is not paired with its reply, in order."""
-    taken: list[Reply] = attrs.field(factory=list)
-    """The replies to RCPT among those that are counted."""
+    _taken: list[Reply] | None = None
+    """The replies to RCPT among those that are counted. Most sessions are idle most of the time, and have none."""
     counts: bool = False
     """Whether replies below 400 are counted."""
     _told_before: int = 0
@@ -248,8 +248,13 @@ class MailAccount:
 
     def recipient_answered(self, reply: Reply) -> None:
         """The sender is to be given the receiver's reply to RCPT; it `counts`."""
-        if len(self.taken) < MOST_RECIPIENTS_KEPT and len(reply.octets) <= MOST_OCTETS_KEPT:
-            self.taken.append(reply)
+        taken = self._taken
+        if len(reply.octets) > MOST_OCTETS_KEPT:
+            self.follow()
+        elif taken is None:
+            self._taken = [reply]
+        elif len(taken) < MOST_RECIPIENTS_KEPT:
+            taken.append(reply)
         else:
             self.follow()
 
@@ -257,10 +262,10 @@ class MailAccount:
         """The sender is to be given the reply to its mail data, or to a chunk."""
         if not self.counts:
             return
-        said, taken = self.said, self.taken
-        recipients = len(taken)
+        said, taken = self.said, self._taken
+        recipients = len(taken) if taken else 0
         if (
-            not recipients
+            not taken
             or len(said) != recipients + 2
             or not isinstance(reply, Reply)
             or reply.code != _TAKEN
@@ -274,7 +279,7 @@ class MailAccount:
         receiver, began_at, size = record.receiver, self._said_at, self.octets
         mail = record, receiver, reply.octets, size, began_at, now, command, recipients, recipient, first, others
         said.clear()
-        taken.clear()
+        self._taken = None
         self._told_before += recipients + 3  # those to MAIL, to DATA and to the mail data are the others
         self.octets = 0
         tell = self.tell_usual
@@ -288,8 +293,8 @@ class MailAccount:
         if not self.counts:
             return
         self.counts = False
-        taken = iter(self.taken)
-        self.taken = []
+        taken = iter(self._taken or ())
+        self._taken = None
         for _ in range(sum(self.record.replies) - self._told_before):
             verb = self.said[0].verb
             self._take(next(taken) if verb is _RCPT else _TO_DATA if verb is _DATA else _TO_MAIL, own=False)
