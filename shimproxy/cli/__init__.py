@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from shimproxy.cli.parser import EXIT_UNUSABLE, begins_well, parser_for
-from shimproxy.program.process import lost_output
+from shimproxy.program.process import complain, lost_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,8 +93,8 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _unusable(error: BaseException) -> int:
-    for line in str(error).splitlines():
-        print(f"shimproxy: {line}", file=sys.stderr)
+    for line in str(error).split("\n"):
+        complain(line)
     return EXIT_UNUSABLE
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -12,6 +11,7 @@ from shimproxy.admin.relay import FOREIGN_DOMAIN, relaying
 from shimproxy.cli.settings import add_with_settings, sources_of
 from shimproxy.daemon.check import check
 from shimproxy.daemon.upgrade import HandoverState
+from shimproxy.program.process import complain
 from shimproxy.smtp.tidy import is_possible_name
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ def _check(options: argparse.Namespace) -> Callable[[], int]:
     def command() -> int:
         remarks = trio.run(checked)
         for remark in remarks.notes:
-            print(f"shimproxy: {remark}", file=sys.stderr)
+            complain(remark)
         for warning in remarks.warnings:
-            print(f"shimproxy: warning: {warning}", file=sys.stderr)
+            complain(f"warning: {warning}")
         print("\n".join(sources.as_file()))
         return _WARNED if remarks.warnings and options.strict else 0
 

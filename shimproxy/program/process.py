@@ -26,6 +26,12 @@ def put(text: str) -> None:
             lost_output()
 
 
+def complain(line: str) -> None:
+    """Print a line on standard error, in printable characters: it may name a file whatever that is called."""
+    shown = line if line.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
+    print(f"shimproxy: {shown}", file=sys.stderr)
+
+
 def put_octets(octets: bytes) -> None:
     """Write octets to standard output, for a program that reads them; as `put`."""
     if sys.stdout is not None:

@@ -192,6 +192,21 @@ def test_what_cannot_be_used_is_one_line_that_names_the_mend(
     assert mend in line
 
 
+@pytest.mark.once
+def test_no_name_of_a_file_is_a_command_of_the_terminal(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In errors, and in what `check` warns of."""
+    monkeypatch.chdir(tmp_path)
+    odd = "x\x1b[31m\x9b\x85"
+    addresses = ["--listen", "127.0.0.1:0", "--receiver", "127.0.0.1:1"]
+    for flags in (["--cert", odd, "--key", odd], ["--config", odd], ["--key-log", odd]):
+        main(["check", *addresses, *flags])
+        shown = capsys.readouterr().err
+        assert r"x\x1b[31m\x9b\x85" in shown
+        assert all(line.isprintable() for line in shown.split("\n"))
+
+
 def test_help_names_every_deadline_and_limit_with_its_default() -> None:
     words = "".join(run_here("run", "--help").stdout.split())
     for each in ("greeting=300", "data-reply=120", "end-of-data-reply=600", "command-octets=12288"):
