@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from shimproxy.cli.parser import EXIT_UNUSABLE, begins_well, parser_for
-from shimproxy.program.process import complain, lost_output
+from shimproxy.program.process import complain, lost_output, take_any_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +21,7 @@ _EXIT_INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run shimproxy with these arguments (those of the process by default); the exit status."""
+    take_any_name()
     try:
         status = _main(arguments)
     except SystemExit:  # argparse has printed something

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import resource
 import select
@@ -14,6 +15,12 @@ from typing import TextIO
 def say(line: str) -> None:
     """Print a line for whoever started the program; it may have stopped listening."""
     put(line + "\n")
+
+
+def take_any_name() -> None:
+    """Have standard output take names of files that are no text, as the octets that they are, and raise for none."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
 
 
 def put(text: str) -> None:

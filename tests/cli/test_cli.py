@@ -207,6 +207,20 @@ def test_no_name_of_a_file_is_a_command_of_the_terminal(
         assert all(line.isprintable() for line in shown.split("\n"))
 
 
+@pytest.mark.once
+def test_a_name_that_is_no_text_is_printed_as_it_is(tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    flags = ["--listen", "127.0.0.1:0", "--receiver", "127.0.0.1:1", "--key-log", odd]
+    ran = subprocess.run(
+        [sys.executable, "-m", "shimproxy", "check", *flags],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert os.fsencode(odd) in ran.stdout
+
+
 def test_help_names_every_deadline_and_limit_with_its_default() -> None:
     words = "".join(run_here("run", "--help").stdout.split())
     for each in ("greeting=300", "data-reply=120", "end-of-data-reply=600", "command-octets=12288"):
