@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shimproxy.session.mail_account import MOST_OCTETS_KEPT, MOST_RECIPIENTS_KEPT, MailAccount
+from shimproxy.session.mail_account import MOST_OCTETS_KEPT, MOST_RECIPIENTS_KEPT, MailAccount, summary
 from shimproxy.session.policy import Policy
 from tests.memory import Stage, dialogue, offered, staged, told
 
 if TYPE_CHECKING:
+    from shimproxy.session.mail_account import UsualMail
     from shimproxy.smtp.command import Command
 
 LONG = b"x" * (MOST_OCTETS_KEPT + 1)
@@ -129,6 +130,28 @@ def test_most_mails_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MailAccount, "follow", note)
     assert len(staged(script).mails) == 3
     assert followed == 0
+
+
+def test_a_mail_that_is_counted_is_told_to_whom_usual_mails_are_told() -> None:
+    """It is the same mail."""
+    usual: list[UsualMail] = []
+
+    async def script(stage: Stage) -> None:
+        def tell(mail: UsualMail) -> None:
+            usual.append(mail)
+            stage.mails.append(summary(mail))
+
+        await offered(stage)
+        for tell_usual in (None, tell):
+            assert stage.session.events.mails
+            stage.session.events.mails.tell_usual = tell_usual
+            await dialogue(stage, (b"MAIL FROM:<a@b>", b"250 OK"), (b"RCPT TO:<c@d>", b"250 OK"), (b"DATA", b"354 go"))
+            await stage.feed(stage.sender, b"x\r\n.\r\n")
+            await stage.feed(stage.receiver, b"250 queued\r\n")
+
+    first, second = staged(script).mails
+    assert len(usual) == 1
+    assert told(first) == told(second)
 
 
 def test_a_mail_that_is_abandoned_is_told_with_the_reply_that_ends_it() -> None:

@@ -359,6 +359,36 @@ def test_no_sender_says_who_it_is_behind_a_command_that_may_be_refused(first: by
     assert V.WITHHELD_COMMAND in stage.repaired
 
 
+def test_a_receiver_that_disconnects_before_it_refuses_is_told_no_claim() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        await stage.feed(stage.sender, b"DATA\r\nXCLIENT ADDR=1.2.3.4\r\n")
+        stage.receiver.feed_fin()
+        await stage.settle()
+
+    stage = observed(script)
+    assert bytes(stage.receiver.written) == b"DATA\r\n"
+    assert b"421 not let through" in stage.sender.written
+
+
+def test_what_a_sender_says_after_its_receiver_has_ended_passes_and_waits_for_nothing() -> None:
+    """A receiver may half-close."""
+    said = [b"NOOP\r\n", b"BDAT 3 LAST\r\nabc", b"DATA\r\n", b"NOOP\r\n"]
+
+    async def script(stage: Stage) -> None:
+        await stage.feed(stage.receiver, b"220 hello\r\n")
+        stage.receiver.feed_fin()
+        await stage.settle()
+        for each in said:
+            await stage.feed(stage.sender, each)
+        stage.sender.feed_fin()
+        await stage.settle()
+
+    stage = observed(script)
+    assert bytes(stage.receiver.written) == b"".join(said)
+    assert stage.over
+
+
 @pytest.mark.parametrize("piece_octets", [0, 1, 5])
 @pytest.mark.parametrize("before", [b"", b"text\r\n", b"\n" + b" " * 100], ids=["first", "after a line", "indented"])
 @pytest.mark.parametrize("at", [0, 2], ids=["within", "over its end"])
