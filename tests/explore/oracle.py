@@ -385,6 +385,9 @@ class Oracle:
         # and neither has to say QUIT.
         both_leave = any(reply.code == 421 for reply in said_on(receiver)) and self.sender.peer_rst < math.inf
         is_over = is_over or both_leave
+        # It has reset its connection while the greeting was not whole: nothing of that is said to it.
+        of_greeting = said_on(receiver) if not told and self.sender.peer_rst < math.inf else ()
+        is_over = is_over or (len(of_greeting) == 1 and not of_greeting[0].well_formed)
         return passed(self.sender.read, given, is_over) and passed(receiver.sent, told, is_over)
 
     @property
