@@ -13,7 +13,7 @@ Invariants:
 4. While a receiver is under suspicion no session dials that may lead there: so the sessions of a loop have a bound, and
    leave descriptors.
 5. Each worker bounds its own part of a loop: it breaks it at any leg of its own, and that ends all that follows.
-6. Where senders choose the receiver, a receiver that is slow delays those alone who chose it.
+6. A receiver that is slow delays those senders alone that may go there.
 
 It does not know what a session does for that: see session/receiver_connector.py.
 """
@@ -32,7 +32,7 @@ import trio
 from shimproxy.net.origin import party, redirected_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from shimproxy.net.leg import Leg
     from shimproxy.net.origin import Party
@@ -181,13 +181,13 @@ class Loops:
                     return any(party(leg.sock.getsockname()) == sender for leg in silent.legs if not leg.closed)
         return False
 
-    async def hold(self, came: Leg, heard: _Heard, goal: Goal | None = None) -> bool:
+    async def hold(self, came: Leg, heard: _Heard, goals: Collection[Goal]) -> bool:
         """Have a connection wait while a receiver is under suspicion; whether its peer is still there after that.
 
-        That is any receiver, or that at its `goal`. `heard` is given what it says meanwhile, where that can't be left
-        unread. Raises Interrupted.
+        That is a receiver at one of its `goals`: one that goes elsewhere makes no loop longer there. `heard` is given
+        what it says meanwhile, where that can't be left unread. Raises Interrupted.
         """
-        for suspect, silent in [each for each in self.suspects.items() if goal in (None, each[0])]:
+        for suspect, silent in [each for each in self.suspects.items() if each[0] in goals]:
             silent.held[came] = heard
             try:
                 while self._is_suspect(suspect, silent):

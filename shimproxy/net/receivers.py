@@ -183,6 +183,12 @@ class Route:
         """Where the sender wanted to go, if that decides; None if all sessions have their receivers in common."""
         return None if self._receivers.places else self.origin.destination
 
+    @property
+    def goals(self) -> list[Place | Party]:
+        """Where it may lead to."""
+        own = self.own_goal
+        return [own] if own else [place for places in self._receivers.places for place in places.known]
+
     def _did_not_answer(self, place: Place) -> None:
         """A place could not be reached; from the sender's own address, perhaps from there alone."""
         self._receivers.let_rest(place, _host(self.origin) if self._receivers.spoofs else "")

@@ -30,7 +30,7 @@ async def instead_of_dialling(sender: Sender, events: SessionEvents, route: Rout
     if loops.some_wait and loops.has_come_back(sender.leg.sock):
         events.repaired(Violation.LOOP, reason="the connection comes from shimproxy itself")
         return LOOP
-    if loops.suspects and not await loops.hold(sender.leg, sender.commands.feed, route.own_goal):
+    if loops.suspects and not await loops.hold(sender.leg, sender.commands.feed, route.goals):
         raise SessionEnded(Closing.BY_SENDER)
     return None
 

@@ -254,7 +254,7 @@ class MemoryRoute:
     tells_sender: bool = False
     receiver: str = "192.0.2.2:25"
     sends_header: bool = False
-    own_goal: Party | None = None
+    goals: list[Party] = attrs.field(factory=list)
     origin: Origin = attrs.field(factory=lambda: Origin(("192.0.2.1", 1), ("192.0.2.3", 25)))
 
     async def dial(self, watch: Watch, _connect_seconds: float) -> Leg:
