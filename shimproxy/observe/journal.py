@@ -26,7 +26,7 @@ from shimproxy.observe.json_lines import line_json, mail_json, session_json, usu
 from shimproxy.observe.lossy import log
 from shimproxy.observe.mail_line import in_full, mail_fields, mail_line, usual_line
 from shimproxy.observe.repeats import Repeats
-from shimproxy.observe.session_line import session_fields, session_line
+from shimproxy.observe.session_line import session_fields, session_line, whose
 from shimproxy.observe.text_lines import lines_of
 from shimproxy.session.policy import SenderTls
 from shimproxy.smtp.catalogue import Violation
@@ -98,7 +98,7 @@ class Journal:
             return
         self.flush()
         name = "violation" if repair.observed else "repair"
-        fields: _Fields = {**_whose(record), name: repair.violation.value, "phase": repair.phase}
+        fields: _Fields = {**whose(record), name: repair.violation.value, "phase": repair.phase}
         for name, value in repair.detail.items():
             fields[name] = self.envelope.words(shortened(value)) if isinstance(value, bytes) else value
         if self._leads_to_explanations and not repair.minor:
@@ -138,12 +138,12 @@ class Journal:
             return
         self._advised.add(about)
         self.flush()
-        _write(Event.LIKELY_MEND, {**_whose(record), "seen": advice.seen, "message": advice.message})
+        _write(Event.LIKELY_MEND, {**whose(record), "seen": advice.seen, "message": advice.message})
 
     def login_refused(self, record: SessionRecord, mechanism: str, reply: Reply) -> None:
         """Log that the receiver has refused AUTH; not in its words, which may belong to AUTH."""
         self.flush()
-        fields: _Fields = {**_whose(record), "mechanism": mechanism, "code": reply.code}
+        fields: _Fields = {**whose(record), "mechanism": mechanism, "code": reply.code}
         if found := _ENHANCED_CODE(reply.octets):
             fields["enhanced_code"] = found[1].decode()
         _write(Event.AUTH_REFUSED, fields)
@@ -222,18 +222,15 @@ class Journal:
         """Log what waits."""
         if self._waiting:
             waiting, self._waiting = self._waiting, []
-            if lines := lines_of(TextFormatter):
-                usual = usual_line if self.envelope is LogEnvelope.YES else _never
-                lines.take(
-                    [self._text(*e) if len(e) == 2 else usual(e) or self._text(None, in_full(e)) for e in waiting]
-                )
-                return
-            if lines := lines_of(JsonFormatter):
-                usual = usual_json if self.envelope is LogEnvelope.YES else _never
-                lines.take(
-                    [self._json(*e) if len(e) == 2 else usual(e) or self._json(None, in_full(e)) for e in waiting]
-                )
-                return
+            for formatter, line_of, usual in (
+                (TextFormatter, self._text, usual_line),
+                (JsonFormatter, self._json, usual_json),
+            ):
+                if lines := lines_of(formatter):
+                    # A line with addresses that must not be seen is made of its fields.
+                    shown = usual if self.envelope is LogEnvelope.YES else _never
+                    lines.take([line_of(*e) if len(e) == 2 else shown(e) or line_of(None, in_full(e)) for e in waiting])
+                    return
             for each in waiting:
                 record, mail = each if len(each) == 2 else (None, in_full(each))
                 if mail is not None:
@@ -258,17 +255,7 @@ class Journal:
 
 
 def _never(_: UsualMail) -> str:
-    """A line with addresses that must not be seen is made of its fields."""
     return ""
-
-
-def _whose(record: SessionRecord) -> _Fields:
-    """Which session it is, and whose."""
-    fields: _Fields = {"session": record.id, "sender": record.sender}
-    if record.via:
-        fields["via"] = record.via
-    fields["receiver"] = record.receiver
-    return fields
 
 
 def _write(event: Event, fields: _Fields, error: BaseException | None = None, *, level: int = 0, at: float = 0) -> None:

@@ -175,11 +175,7 @@ def path_part(parts: dict[bytes, str], command: bytes, before: str, behind: str)
     found = _path(command)
     if found is None or len(command) > _MOST_OCTETS_OF_A_PART:
         return ""
-    part = f"{before}{found[1].decode()}{behind}"
-    if len(parts) >= _MOST_KEPT:
-        parts.clear()
-    parts[command] = part
-    return part
+    return keep(parts, command, f"{before}{found[1].decode()}{behind}")
 
 
 def time_part(second: int) -> str:

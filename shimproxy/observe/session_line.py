@@ -17,13 +17,19 @@ if TYPE_CHECKING:
     from shimproxy.smtp.catalogue import Violation
 
 
+def whose(record: SessionRecord) -> dict[str, str]:
+    """The fields that say which session it is, and whose."""
+    fields = {"session": record.id, "sender": record.sender}
+    if record.via:
+        fields["via"] = record.via
+    fields["receiver"] = record.receiver
+    return fields
+
+
 def session_fields(record: SessionRecord) -> dict[str, int | str | float | Counts | Pairs | Sides]:
     """The fields."""
     return {
-        "session": record.id,
-        "sender": record.sender,
-        **({"via": record.via} if record.via else {}),
-        "receiver": record.receiver,
+        **whose(record),
         "transactions": record.transactions,
         "accepted": record.accepted,
         "octets_from_sender": record.octets_from_sender,

@@ -340,7 +340,9 @@ class MailAccount:
 
     def took(self, octets: int) -> None:
         """The sender has sent mail data after DATA."""
-        if self._mail:
+        if self.counts:
+            self.octets = octets
+        elif self._mail:
             self._mail.size += octets
 
     def finish(self) -> None:

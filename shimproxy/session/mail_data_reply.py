@@ -169,10 +169,7 @@ class MailDataReply:
         """Tell of what is known once the mail data are read, or left."""
         stray_count = self.reader.stray_count
         if (mails := self.events.mails) is not None:
-            if mails.counts:
-                mails.octets = self.reader.octets_of_mail
-            else:
-                mails.took(self.reader.octets_of_mail)
+            mails.took(self.reader.octets_of_mail)
         self._tell_dropped()
         if stray_count:
             self.events.repaired(

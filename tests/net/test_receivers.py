@@ -22,6 +22,7 @@ from shimproxy.faulty.receiving import full_queue
 from shimproxy.net.address import Address
 from shimproxy.net.driver import Driver
 from shimproxy.net.errors import DialFailed, ListenFailed
+from shimproxy.net.origin import Origin
 from shimproxy.net.places import Places
 from shimproxy.net.receivers import Receivers
 from shimproxy.net.resting import Resting
@@ -786,6 +787,20 @@ async def test_a_name_is_looked_up_again_as_it_ages(
     assert (await places.find(1.0))[0][1][0] == "192.0.2.2", "what was found is better than nothing"
     with pytest.raises(DialFailed, match=r"unknown host 'mail\.example'"):
         await Places(Address("mail.example", 25)).find(1.0)
+
+
+async def test_a_route_may_lead_to_each_of_its_receivers_or_where_its_sender_wanted_to_go() -> None:
+    places = [Places(Address("192.0.2.1", 25)), Places(Address("192.0.2.2", 26)), Places(Address("192.0.2.3", 27))]
+    for each in places[:2]:
+        await each.find(1.0)
+    with contextlib.closing(Driver()) as driver:
+        assert Receivers(driver=driver, places=places).route().goals == [
+            (socket.AF_INET, ("192.0.2.1", 25)),
+            (socket.AF_INET, ("192.0.2.2", 26)),
+        ]
+        original = Receivers(driver=driver).route()
+        original.origin = Origin(("192.0.2.7", 1), ("192.0.2.8", 25))
+        assert original.goals == [("192.0.2.8", 25)]
 
 
 # -- sockets in the file system

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -127,6 +128,22 @@ def test_so_is_the_line_of_a_mail_that_was_not_accepted(batch: int) -> None:
             assert of_json in ("", line_json(Event.MAIL, told.ended_at, fields))
             made += bool(line) + bool(of_json)
     assert made > 100
+
+
+def test_what_is_kept_of_lines_has_a_bound() -> None:
+    """However many senders and recipients there are: 3,000 mails more would add some MiB."""
+    tracemalloc.start()
+    try:
+        octets = []
+        for first in (0, 3000):
+            for seed in range(first, first + 3000):
+                mail = Making(seed).mail()
+                usual_line(mail)
+                usual_json(mail)
+            octets.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert octets[1] - octets[0] < 200_000
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import contextlib
 import itertools
 import re
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,7 +21,7 @@ import attrs
 
 from shimproxy.faulty.outcome import Believed, Outcome
 from shimproxy.faulty.receiving import HOST
-from tests.peers.processes import accepts, end, free_port, need, need_root, poll, run
+from tests.peers.processes import free_port, need, need_root, poll, run, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -180,23 +179,8 @@ def postfix(
         # Its default: where Postfix is installed without a configuration, there is no other.
         found = run([need("postconf"), "-d", "-h", "daemon_directory"])
         assert found.status == 0, found.account
-        process = subprocess.Popen(
-            [f"{found.said.strip()}/master", "-c", str(folder / "etc"), "-s"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-
-            def is_ready() -> bool:
-                assert process.poll() is None, "postfix did not start"
-                return accepts(port)
-
-            poll(is_ready, "postfix accepts connections")
+        with started([f"{found.said.strip()}/master", "-c", str(folder / "etc"), "-s"], port):
             yield Postfix(folder, port)
-        finally:
-            end(process)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -177,6 +177,13 @@ def free_port() -> int:
 @contextlib.contextmanager
 def started(command: Sequence[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
     """A program that runs in the foreground and accepts connections on `port`."""
+    with in_foreground(command, lambda: accepts(port)) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def in_foreground(command: Sequence[str], is_ready: Callable[[], bool]) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that runs in the foreground, once it is ready; nobody reads what it says."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -184,13 +191,13 @@ def started(command: Sequence[str], port: int) -> Iterator[subprocess.Popen[byte
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+    def is_ready_or_ended() -> bool:
+        assert process.poll() is None, f"{command[0]} has ended with status {process.returncode}"
+        return is_ready()
+
     try:
-
-        def is_ready() -> bool:
-            assert process.poll() is None, f"{command[0]} has ended with status {process.returncode}"
-            return accepts(port)
-
-        poll(is_ready, f"{command[0]} accepts connections")
+        poll(is_ready_or_ended, f"{command[0]} ready")
         yield process
     finally:
         end(process)

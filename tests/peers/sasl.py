@@ -16,7 +16,6 @@ import hmac
 import json
 import secrets
 import shutil
-import subprocess
 import tempfile
 import time
 from base64 import b64encode, urlsafe_b64encode
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from tests.peers.processes import end, need, need_root, poll, run
+from tests.peers.processes import in_foreground, need, need_root, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -157,23 +156,8 @@ def dovecot(mechanism: str, account: Login) -> Iterator[Dovecot]:
         (folder / "oauth2.conf").write_text(_OAUTH2.format(folder=folder, issuer=_ISSUER))
         configuration = folder / "dovecot.conf"
         configuration.write_text(_DOVECOT.format(folder=folder, mechanism=mechanism.lower()))
-        process = subprocess.Popen(
-            [program, "-F", "-c", str(configuration)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-
-            def is_ready() -> bool:
-                assert process.poll() is None, "dovecot did not start"
-                return (folder / "auth").exists()
-
-            poll(is_ready, "dovecot listens")
+        with in_foreground([program, "-F", "-c", str(configuration)], (folder / "auth").exists):
             yield running
-        finally:
-            end(process)
 
 
 @contextlib.contextmanager
