@@ -32,7 +32,7 @@ from bench.hostile_mails import EVERY_SECONDS, MAIL_OCTETS, Books, mails_in, tak
 from bench.hostile_table import BOUND, MOST_COLUMNS, PHASES, Phase, Row, check_lines, legend, lost_lines, middle, table
 from bench.mail_data import small_mail
 from bench.peers import HOST
-from bench.programs import BenchError, cpu_seconds_of
+from bench.programs import BenchError, cpu_seconds_of, whole_lines
 from bench.progress import Progress, Reckoning, Step
 from bench.rounds import raise_file_limit
 from bench.soak_log import read_log
@@ -212,7 +212,7 @@ def run_attack(attack: Attack, amount: Amount, folder: Path, certificate: Path |
             if not milliseconds:
                 raise BenchError(f"{attack.name}: no mail was due {name} the attack; let a phase be longer")
             phases.append(Phase(milliseconds, *run.used[name]))
-        troubles = [] if "record" in attack.settings else read_log(running.log.read_text(errors="replace")).reasons
+        troubles = [] if "record" in attack.settings else read_log(whole_lines(running.log)).reasons
         return Row(attack.name, phases, sum(acts), len(sent), books.broken, books.lost(), troubles)
 
 

@@ -29,6 +29,7 @@ import attrs
 
 from bench.mail_data import small_mail
 from bench.peers import Cut, Receiver, ReceiverSession, SenderSession, Unexpected, have_the_cpu_first
+from bench.programs import whole_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -132,22 +133,14 @@ class Books:
         yield from (f"{name} is in the receiver and from no sender" for name in copies)
 
 
-def lines_of(file: Path) -> list[str]:
-    """The whole lines of a file that a process appends to; none before it is there."""
-    try:
-        return file.read_text().split("\n")[:-1]
-    except FileNotFoundError:
-        return []
-
-
 def mails_in(file: Path) -> list[Mail]:
     """What the sender says so far."""
-    return [Mail.of_json(line) for line in lines_of(file)]
+    return [Mail.of_json(line) for line in whole_lines(file)]
 
 
 def taken_in(file: Path) -> Counter[tuple[str, int]]:
     """What the receiver has."""
-    return Counter((name, octets) for name, octets in map(json.loads, lines_of(file)))
+    return Counter((name, octets) for name, octets in map(json.loads, whole_lines(file)))
 
 
 # -- as processes

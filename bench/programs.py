@@ -126,6 +126,17 @@ class Running:
             raise self.failed("has logged a traceback")
 
 
+def whole_lines(file: Path) -> list[str]:
+    """The lines of a file that a process appends to, without one that is being written; none before the file is there.
+
+    Of a long write a reader may see the first part alone, for as long as the kernel copies the rest.
+    """
+    try:
+        return file.read_text(errors="backslashreplace").split("\n")[:-1]
+    except FileNotFoundError:
+        return []
+
+
 def cpu_seconds_of(pid: int) -> float | None:
     """User and system time of a process so far; None once it has ended."""
     try:

@@ -175,7 +175,7 @@ class Soak:
         else:
             if status:
                 self.ledger.troubles.append(f"shimproxy ended with status {status}")
-        self.ledger.log = read_log(self.running.log.read_text(errors="backslashreplace"))
+        self.ledger.log = read_log(self.running.log.read_text(errors="backslashreplace").splitlines())
 
 
 def _process(name: str, pid: int) -> Process:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from shimproxy.observe.events import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @attrs.frozen
@@ -59,10 +62,10 @@ _ALARMING: Final = frozenset(
 )
 
 
-def read_log(text: str) -> Log:
+def read_log(lines: Iterable[str]) -> Log:
     """What stands in a log of JSON lines."""
     log = Log()
-    for each in text.splitlines():
+    for each in lines:
         try:
             said: dict[str, Any] = json.loads(each)
         except ValueError:

@@ -23,6 +23,7 @@ import attrs
 import pytest
 
 import shimproxy
+from bench.programs import whole_lines
 from shimproxy.admin import health
 from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import SECONDS, Talk
@@ -48,7 +49,7 @@ class Run:
 
     @property
     def log(self) -> str:
-        return self.log_file.read_text()
+        return "".join(f"{line}\n" for line in whole_lines(self.log_file))
 
     @property
     def workers(self) -> list[int]:

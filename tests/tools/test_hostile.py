@@ -18,7 +18,8 @@ from bench.hostile_attacks import ATTACKS, Deed, doing
 from bench.hostile_mails import Attempt, Books, Fate, Mail, mails_in, taken_in
 from bench.hostile_peers import RECEIVERS, SENDERS
 from bench.hostile_table import BOUND, PHASES, Phase, Row, check_lines, lost_lines, middle, table
-from bench.programs import BenchError, Running
+from bench.programs import BenchError, Running, whole_lines
+from bench.soak_log import read_log
 from tests.pages import DOCS
 
 if TYPE_CHECKING:
@@ -161,6 +162,18 @@ def test_each_key_of_the_json_is_in_the_documentation() -> None:
 
     assert json.loads(json.dumps(found)) == found
     assert {key for key in {*found, *found["before"]} if f"`{key}`" not in page} == set()
+
+
+def test_of_a_file_that_grows_whole_lines_are_read(tmp_path: Path) -> None:
+    """In the midst of a write of many lines, whose last one is there in part."""
+    file = tmp_path / "log"
+    assert whole_lines(file) == []
+    said = b'{"event": "mail"}\n{"event": "reloaded"}\n'
+
+    for length in range(len(said) + 1):
+        file.write_bytes(said[:length])
+        assert whole_lines(file) == said[:length].decode().split("\n")[: said.count(b"\n", 0, length)]
+        assert read_log(whole_lines(file)).reasons == []
 
 
 # -- the attacks

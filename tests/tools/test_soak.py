@@ -281,7 +281,7 @@ def test_the_log_is_read() -> None:
         json.dumps({"time": "1970-01-01T00:01:42.000Z", "level": "INFO", "event": "reloaded", "workers": 2}),
         "Fatal Python error",
     ]
-    log = read_log("\n".join(lines))
+    log = read_log(lines)
 
     assert log.lines == [Line("ab12-1", "127.0.0.1:1", 2, 98.75, 100.25)]
     assert log.events == {"session": 1, "bug": 1, "reloaded": 1}

@@ -21,6 +21,7 @@ import attrs
 import pytest
 
 import shimproxy
+from bench.programs import whole_lines
 from shimproxy.faulty.client import Dialogue, Refused
 from shimproxy.faulty.receiving import HOST
 from shimproxy.faulty.talk import SECONDS
@@ -89,7 +90,7 @@ class ShimOfChain:
 
     @property
     def log(self) -> str:
-        return self.log_file.read_text()
+        return "".join(f"{line}\n" for line in whole_lines(self.log_file))
 
     @property
     def carried(self) -> int:

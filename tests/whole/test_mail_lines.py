@@ -53,7 +53,7 @@ def test_the_log_has_the_queue_id_of_opensmtpd(tmp_path: Path) -> None:
             swaks(run.ports[0], SMALL)
 
             def lines() -> list[dict[str, Any]]:
-                return [json.loads(line) for line in run.log_file.read_text().splitlines()]
+                return [json.loads(line) for line in run.log.splitlines()]
 
             run.logged('"event": "session"')
             found = lines()
