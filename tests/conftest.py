@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from tests.peers import packages
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
+    from pathlib import Path
 
 
 def pytest_configure() -> None:
@@ -38,6 +40,21 @@ def _leaves(error: BaseException | None) -> Iterator[BaseException]:
             yield from _leaves(each)
     elif error is not None:
         yield error
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Hold that a module with tests of these marks writes them out: `.ci/run` looks for that, and collects no other."""
+    said: dict[tuple[Path, str], bool] = {}
+    for item in items:
+        for name in {mark.name for mark in item.iter_markers()} & {"slow", "volume"}:
+            where = item.path, name
+            if where not in said:
+                said[where] = re.search(rf"pytest\.mark\.{name}\b", item.path.read_text(encoding="utf-8")) is not None
+            if not said[where]:
+                raise pytest.UsageError(
+                    f"{item.nodeid}: write pytest.mark.{name} in its module, where .ci/run finds it"
+                )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,4 +1,4 @@
-"""What the tests say of a machine that lacks something: a reason for each, and one account at the end."""
+"""What holds for all tests: what they say of a machine that lacks something, and the marks that CI looks for."""
 
 from __future__ import annotations
 
@@ -85,6 +85,17 @@ def test_without_anything_skipped_there_is_no_account(tmp_path: Path) -> None:
     status, said = pytest_of("async def test_nothing():\n    pass\n", tmp_path)
     assert (status, account([], [])) == (0, [])
     assert "that were skipped" not in said
+
+
+@pytest.mark.parametrize("name", ["slow", "volume"])
+def test_a_mark_that_ci_looks_for_is_written_out(name: str, tmp_path: Path) -> None:
+    """However a test comes to it: what grep does not find, no lane of CI runs."""
+    hidden = f"import pytest\n\n@getattr(pytest.mark, {name!r})\ndef test_nothing():\n    pass\n"
+    status, said = pytest_of(hidden, tmp_path)
+    assert status == pytest.ExitCode.USAGE_ERROR
+    assert f"test_made_up.py::test_nothing: write pytest.mark.{name} in its module" in said
+    status, said = pytest_of(f"{hidden}\npytestmark = pytest.mark.{name}\n", tmp_path)
+    assert (status, "1 passed" in said) == (0, True), said
 
 
 def test_a_program_is_found_or_skips_with_the_package_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
