@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -50,6 +52,16 @@ _TOLD: Final = (
 )
 
 
+_BEGAN: Final = re.compile(r"^began .*$", re.MULTILINE)
+_NOON: Final = "began                 2025-12-01T12:00:00.000Z"
+
+
+@functools.lru_cache(maxsize=256)
+def check_text(text: str) -> None:
+    """The text of a record can be read back. But for its moment, hundreds of segmentations have the same."""
+    assert record_text_of(read(text)) == text
+
+
 @attrs.define(eq=False)
 class Stage(stage.Stage):
     """A stage whose outcome can be compared with another's."""
@@ -58,8 +70,7 @@ class Stage(stage.Stage):
         """Once the session is over, its trace is whole, and its text can be read back."""
         if self.over and self.record.is_traced and self.session.events.telling:
             check_octets(self.record)
-            text = record_text_of(self.record)
-            assert record_text_of(read(text)) == text
+            check_text(_BEGAN.sub(_NOON, record_text_of(self.record), count=1))
 
     def outcome(self) -> tuple[object, ...]:
         """All that both peers saw and the record says, for comparing two runs."""

@@ -333,6 +333,15 @@ def test_what_is_written_is_read_back() -> None:
     assert abs(before.ended_at - after.ended_at) < 0.001
 
 
+def test_every_moment_is_read_back() -> None:
+    """To the millisecond, whatever part of one it ends and begins with."""
+    for step in range(2000):
+        session = record(ended_at=NOON + step * 0.5007)
+        session.seconds = step * 0.000713
+        text = record_text_of(session)
+        assert record_text_of(read(text)) == text
+
+
 def test_a_cut_file_names_the_place_at_every_line() -> None:
     lines = record_text_of(everything()).splitlines(keepends=True)
     for count in range(len(lines)):
