@@ -185,7 +185,8 @@ def run_attack(attack: Attack, amount: Amount, folder: Path, certificate: Path |
         file.write_text(settings(attack, good.port, hostile.port, HOST, certificate, folder))
         files = attack.files(quick=amount.quick)
         running, (port, hostile_port), _ = stack.enter_context(programs.shimproxy_of(folder, file, files))
-        command = [sys.executable, "-m", "bench.hostile_mails", "send", str(port), str(mails), str(EVERY_SECONDS)]
+        figures = str(EVERY_SECONDS), str(attack.most_mails(quick=amount.quick))
+        command = [sys.executable, "-m", "bench.hostile_mails", "send", str(port), str(mails), *figures]
         sender, _ = stack.enter_context(programs.started("sender", command, folder))
         run = Run(amount, mails, running, progress, Use(running))
         progress.doing("the first mails")

@@ -78,7 +78,14 @@ class Attack:
             self.count
         )
 
+    def most_mails(self, *, quick: bool) -> int:
+        """How many well-behaved mails are under way at a time: their network has no claim to more than a share."""
+        files = self.files(quick=quick)
+        return min(_MOST_MAILS, files // _FILES_FOR_A_MAIL) if files else _MOST_MAILS
 
+
+_MOST_MAILS: Final = 100
+_FILES_FOR_A_MAIL: Final = 10
 _NEEDED_FILES: Final = 50
 
 

@@ -1,7 +1,7 @@
 """The well-behaved mails beside hostile peers, and their books: a receiver, a sender, and what they say of each mail.
 
-Both are processes of their own, `python -m bench.hostile_mails receive FILE` and `... send PORT FILE`. Each appends a
-line of JSON to its FILE as soon as it knows what became of a mail.
+Both are processes of their own, `python -m bench.hostile_mails receive FILE` and `... send PORT FILE EVERY MOST`. Each
+appends a line of JSON to its FILE as soon as it knows what became of a mail.
 
 1. Mails are due at a steady pace, whatever became of those before: a stall meets as many mails as fall into it.
 2. The time of a mail is that from when it was due, which is when its sender connects, to its verdict.
@@ -39,8 +39,6 @@ EVERY_SECONDS: Final = 0.015
 SOURCE: Final = "127.0.1.1"
 """Where the well-behaved sender connects from; hostile ones have another address."""
 MAIL_OCTETS: Final = 1000
-_MOST_AT_A_TIME: Final = 100
-"""When so many are under way, the next one waits, and its time with it."""
 _MOST_ATTEMPTS: Final = 100
 _PAUSE_SECONDS: Final = 0.05
 """Before another attempt."""
@@ -184,10 +182,13 @@ def _deliver(port: int, data: bytes, number: int) -> Iterator[Attempt]:
         time.sleep(_PAUSE_SECONDS)
 
 
-def send(port: int, file: str, every_seconds: float) -> None:
-    """Send mails at that pace until SIGTERM; return when all that were begun have had their verdicts."""
+def send(port: int, file: str, every_seconds: float, most: int) -> None:
+    """Send mails at that pace until SIGTERM; return when all that were begun have had their verdicts.
+
+    When `most` are under way, the next one waits, and its time with it.
+    """
     books, data = _open(file), small_mail(MAIL_OCTETS)
-    over, slots = threading.Event(), threading.BoundedSemaphore(_MOST_AT_A_TIME)
+    over, slots = threading.Event(), threading.BoundedSemaphore(most)
     signal.signal(signal.SIGTERM, lambda *_: over.set())
 
     def mail(number: int, due: float) -> None:
@@ -216,8 +217,8 @@ def main(arguments: Iterable[str]) -> None:
     match [*arguments]:
         case ["receive", file]:
             receive(file)
-        case ["send", port, file, every_seconds]:
-            send(int(port), file, float(every_seconds))
+        case ["send", port, file, every_seconds, most]:
+            send(int(port), file, float(every_seconds), int(most))
 
 
 if __name__ == "__main__":

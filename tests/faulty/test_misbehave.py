@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -31,7 +32,7 @@ from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.senders import SENDERS, FaultySender
 from shimproxy.faulty.sending import sender_of_1999
 from shimproxy.faulty.serving import serving_faults
-from shimproxy.faulty.talk import SECONDS, TAKEN
+from shimproxy.faulty.talk import SECONDS, TAKEN, Talk
 from shimproxy.help.explain.words import words
 from shimproxy.net.address import Address
 from tests.peers.mail import LARGE, SMALL, mail_of
@@ -41,8 +42,9 @@ from tests.peers.shim import shim
 from tests.peers.tls import Certificate, make_certificate, smtplib_over_tls
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator
+
+    from shimproxy.faulty.talk import Seen
 
 # What a fault makes it wait for comes soon; nothing else waits.
 QUICK = Deadlines(
@@ -151,8 +153,28 @@ async def test_shimproxy_finds_the_fault_of_a_receiver(fault: Fault) -> None:
     assert {each["fault"] for each in told} == ({fault.name} - {"unreachable"})
 
 
+@contextlib.contextmanager
+def greeting_who_has_spoken(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyReceiver]:
+    """A receiver that greets once the sender has spoken, however late that has the processor."""
+    spoken, send = threading.Event(), Dialogue.send
+
+    def speak(self: Dialogue, octets: bytes) -> None:
+        send(self, octets)
+        spoken.set()
+
+    def talk(sock: socket.socket, seen: Seen) -> Talk:
+        assert spoken.wait(SECONDS)
+        return Talk(sock, seen)
+
+    monkeypatch.setattr(Dialogue, "send", speak)
+    with FaultyReceiver(Talk.accept, talk=talk) as receiver:
+        yield receiver
+
+
 @pytest.mark.parametrize("sender", SENDERS.values(), ids=SENDERS)
-async def test_shimproxy_finds_the_fault_of_a_sender(sender: FaultySender, certificate: Certificate) -> None:
+async def test_shimproxy_finds_the_fault_of_a_sender(
+    sender: FaultySender, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own_tls = {"certificate": certificate.certificate, "key": certificate.key, "clear_allowed": True}
     needs: dict[str, dict[str, Any]] = {
         "": {},
@@ -165,7 +187,11 @@ async def test_shimproxy_finds_the_fault_of_a_sender(sender: FaultySender, certi
         "--max-size": {"max_size": 10 * MIB},
     }
     names = ["refuses-every-login"] if sender.violation is Violation.AUTH_TOO_LONG else []
-    with trio.fail_after(SECONDS), serving(*names) as (receiver, _):
+    with trio.fail_after(SECONDS), contextlib.ExitStack() as stack:
+        if sender.violation is Violation.EARLY_TALK:
+            receiver = stack.enter_context(greeting_who_has_spoken(monkeypatch))
+        else:
+            receiver, _ = stack.enter_context(serving(*names))
         async with shim(receiver.port, QUICK, limits=Limits(held_octets=512), **needs[sender.needs]) as between:
             where = Address(HOST, between.port)
             report = await trio.to_thread.run_sync(play_sender, sender, where, LETTER, SECONDS)
