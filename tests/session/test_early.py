@@ -179,11 +179,15 @@ def reads_on_as_commands(given: queue.Queue[Given], talk: Talk) -> None:
     talk.first_part(SPOKEN_AT_OCTETS)
     talk.say(b"552 too big\r\n")
     obeyed: list[bytes] = []
+    replies_are_taken = True
     with contextlib.suppress(Gone):
         while True:
             obeyed.append(talk.line(4096))
-            with contextlib.suppress(Gone):
-                talk.say(b"250 OK\r\n")
+            if replies_are_taken:
+                try:
+                    talk.say(b"250 OK\r\n")
+                except Gone:
+                    replies_are_taken = False  # nor is any other, from then on
     given.put(Given(obeyed=obeyed))
     talk.close()
 
