@@ -403,7 +403,7 @@ def test_the_old_workers_go_on_whatever_is_broken_in_the_start_of_a_new_version(
             new.mail()
         run.process.send_signal(signal.SIGTERM)
         assert run.process.wait(SECONDS) == 0
-        run.log_file.write_text("")  # the bug has its traceback there
+        run.forget_log()  # the bug has its traceback there
 
 
 @pytest.mark.parametrize(
@@ -444,7 +444,7 @@ def test_a_stop_is_obeyed_where_a_new_version_can_use_no_settings(
         run.logged(" stopping ")
         busy.finish()
         assert run.process.wait(SECONDS) == 0
-        run.log_file.write_text("")
+        run.forget_log()
 
 
 @pytest.mark.parametrize("what", ["secret", "syslog"])

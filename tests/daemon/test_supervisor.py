@@ -23,7 +23,6 @@ import attrs
 import pytest
 
 import shimproxy
-from bench.programs import whole_lines
 from shimproxy.admin import health
 from shimproxy.faulty.receiving import HOST, FaultyReceiver
 from shimproxy.faulty.talk import SECONDS, Talk
@@ -46,10 +45,23 @@ class Run:
     """Whether it is the child of another program."""
     ready: str = ""
     """What it said when it was ready."""
+    _log: str = ""
+    _log_octets: int = 0
 
     @property
     def log(self) -> str:
-        return "".join(f"{line}\n" for line in whole_lines(self.log_file))
+        """Its whole lines so far. It grows to megabytes and is asked for again and again: each line is read once."""
+        with self.log_file.open("rb") as file:
+            file.seek(self._log_octets)
+            more = file.read()
+        more = more[: more.rfind(b"\n") + 1]
+        self._log_octets += len(more)
+        self._log += more.decode(errors="backslashreplace")
+        return self._log
+
+    def forget_log(self) -> None:
+        """Its process has ended, and what it has logged was to be expected."""
+        self._log, self._log_octets = "", self.log_file.stat().st_size
 
     @property
     def workers(self) -> list[int]:
@@ -62,7 +74,16 @@ class Run:
 
     def logged(self, words: str, times: int = 1) -> None:
         """Wait until that was logged so often."""
-        poll(lambda: self.log.count(words) >= times, f"{words!r} logged")
+        counted = looked_at = 0
+
+        def is_logged() -> bool:
+            nonlocal counted, looked_at
+            log = self.log  # of whole lines, and the words stand in one
+            counted += log.count(words, looked_at)
+            looked_at = len(log)
+            return counted >= times
+
+        poll(is_logged, f"{words!r} logged")
 
     def reload(self, text: str | None = None, words: str = " reloaded ") -> None:
         """Change the file, and wait until it was read anew, or the `words` are logged."""
