@@ -58,6 +58,7 @@ TESTS: Final = (
     "session/test_observed.py",
     "session/test_origin.py",
     "session/test_pipelining.py",
+    "session/test_plain_turns.py",
     "session/test_proxy.py",
     "net/test_receivers.py",
     "session/test_replacement.py",

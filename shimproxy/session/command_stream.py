@@ -45,15 +45,15 @@ class CommandStream:
     waits: ReplyWaits
     events: SessionEvents
     policy: Policy
-    _ends_at: float = attrs.field(init=False)
+    ends_at: float = attrs.field(init=False)
     """When the session is to end, but for its transaction; as the watch tells it."""
-    _at_rest: bool = False
-    """Whether no command is being served."""
+    at_rest: bool = False
+    """Whether the sender was given its turn, and no command since is being served."""
     _stopping: bool = False
     _pipelining_noted: bool = False
 
     def __attrs_post_init__(self) -> None:
-        self._ends_at = self.pending.quota.ends_at
+        self.ends_at = self.pending.quota.ends_at
 
     async def next_command(self) -> Command:
         """The sender's next command. Raises SessionEnded if one of the peers has ended the session between commands.
@@ -63,7 +63,8 @@ class CommandStream:
         leg, commands, pending = self.sender.leg, self.sender.commands, self.pending
         command = commands.next_command() if commands.ahead else None
         if not pending.outstanding:
-            self._give_turn()
+            if not self.at_rest:
+                self._give_turn()
             if command is None and pending.receiver.replies.unread:
                 await self._look_behind_the_reply()
         if command is not None and leg.watch.stretched():
@@ -88,7 +89,7 @@ class CommandStream:
                 self._end_without_quit()
             commands.feed(octets)
             command = commands.next_command()
-        self._at_rest = False
+        self.at_rest = False
         if (
             commands.ahead
             and command.verb not in _WITH_DATA
@@ -132,16 +133,16 @@ class CommandStream:
         """End the session as soon as it is at rest, without a transaction."""
         self._stopping = True
         pending = self.pending
-        self._ends_at = -math.inf
-        if self._at_rest and not pending.outstanding and not pending.transaction.is_open:
+        self.ends_at = -math.inf
+        if self.at_rest and not pending.outstanding and not pending.transaction.is_open:
             self.sender.leg.watch.interrupt()
 
     def _give_turn(self) -> None:
         """The sender is to speak next. Raises Interrupted."""
         watch = self.sender.leg.watch
-        if watch.now > self._ends_at:
+        if watch.now > self.ends_at:
             self._end_in_time()
-        self._at_rest = True
+        self.at_rest = True
         deadlines, seconds = self.policy.deadlines, self.policy.deadlines.command
         if self.sender.told_421:  # the usual phases are not looked up: that is for each command
             seconds = conduct(self.events.phase).command_seconds(deadlines)

@@ -20,7 +20,7 @@ from shimproxy.net.errors import TlsFailed
 from shimproxy.session import opaque
 from shimproxy.session.closing import Closing, SessionEnded
 from shimproxy.session.in_step import end_transaction, is_in_step
-from shimproxy.session.mail_data_handler import MailDataHandler
+from shimproxy.session.mail_data_reader import MailDataReader
 from shimproxy.session.replacement import Replacement, resumes
 from shimproxy.session.replies import (
     BYE,
@@ -35,7 +35,7 @@ from shimproxy.session.replies import (
     to_bad_line,
 )
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import DATA, HELLOS, Command, Verb
+from shimproxy.smtp.command import DATA, GROUPED, HELLOS, Command, Verb
 from shimproxy.smtp.dialogue import CLOSE, MAIL_DATA, NextRead
 from shimproxy.smtp.tidy import tidied
 
@@ -43,7 +43,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from shimproxy.session.command_stream import CommandStream
+    from shimproxy.session.mail_data_handler import MailDataHandler
+    from shimproxy.session.mail_data_reply import MailDataReply
     from shimproxy.session.pending import PendingReplies
+    from shimproxy.session.plain_turns import PlainTurns
     from shimproxy.session.policy import Policy
     from shimproxy.session.receiver_connector import ReceiverConnector
     from shimproxy.session.reply_waits import ReplyWaits
@@ -76,11 +79,11 @@ class Commands:
     stream: CommandStream
     security: Security
     connector: ReceiverConnector
+    mail_data: MailDataHandler
+    plain_turns: PlainTurns
     ready: bool = False
     """Whether a plain command can be forwarded: the sender has said EHLO since it went over to TLS, if it has, and the
     receiver leg is as secure as it has to be."""
-    _mail_data: MailDataHandler | None = None
-    """Once there are mail data: a session that sends none is idle for long, most often."""
     _mail_data_may_come: bool = False
     """Whether the sender may have sent mail data behind a DATA that was refused."""
 
@@ -93,6 +96,11 @@ class Commands:
         receiver, tidy, quota, mails = pending.receiver, self.policy.tidy, pending.quota, events.mails
         judged = _JUDGED if pending.transaction.size else _NONE_JUDGED
         while True:
+            if self.ready and not self._mail_data_may_come and self.plain_turns.may_come:
+                left = await self.plain_turns.serve()
+                if left is not None:
+                    await self._go_on_with(left)
+                    continue
             command = await stream.next_command()
             if self._mail_data_may_come:
                 self._mail_data_may_come = False
@@ -123,38 +131,46 @@ class Commands:
             ) or await self._admits(command):
                 await HANDLERS[command.verb](self, command)
 
+    async def _go_on_with(self, left: Verb | MailDataReader | MailDataReply) -> None:
+        """Do the rest of a turn that was begun as a plain one; see PlainTurns.serve."""
+        if isinstance(left, Verb):
+            await self._follow(left)
+        else:
+            await (self.mail_data.carry(left) if isinstance(left, MailDataReader) else self.waits.settle())
+            self._after_mail()
+
     # -- one handler for each verb: the receiver is there, and is to have the command
 
-    async def on_mail(self, command: Command) -> None:
-        """MAIL, RCPT or RSET (RFC 5321 4.1.1.2, 4.1.1.3, 4.1.1.5): with PIPELINING the sender need not wait."""
+    async def on_forwarded(self, command: Command) -> None:
+        """A command that is forwarded, as nearly all are."""
         self.pending.queue(command)
-        if not self.pending.goes_on:
-            await self.waits.settle()
+        await self._follow(command.verb)
 
-    on_rcpt = on_rset = on_mail
-
-    async def on_data(self, command: Command) -> None:
-        """DATA (RFC 5321 4.1.1.4): after 354 the mail data, and their reply."""
-        pending = self.pending
-        pending.queue(command)
+    async def _follow(self, verb: Verb) -> None:
+        """Relay the reply to a command that was forwarded, and do what follows from it."""
+        if verb in GROUPED and self.pending.goes_on:
+            return  # the sender need not wait for it (RFC 2920)
         then = await self.waits.settle()
-        if pending.behind_data_octets:
-            self.stream.note_pipelining(Verb.DATA, pending.behind_data_octets)
+        if verb is DATA:
+            await self._follow_data(then)
+        elif verb is Verb.QUIT and then is CLOSE:
+            raise SessionEnded(Closing.BY_SENDER)
+
+    async def _follow_data(self, then: NextRead) -> None:
+        """DATA (RFC 5321 4.1.1.4): after 354 the mail data, and their reply."""
+        octets_behind = self.pending.behind_data_octets
+        if octets_behind:
+            self.stream.note_pipelining(DATA, octets_behind)
         if then is MAIL_DATA:
-            await (self._mail_data or self._handler_of_mail_data()).take_mail_data()
+            await self.mail_data.take_mail_data()
             self._after_mail()
         else:
-            self._after_refused_data(pending.behind_data_octets)
+            self._after_refused_data(octets_behind)
 
     async def on_bdat(self, command: Command) -> None:
         """BDAT (RFC 3030): the chunk, and its reply."""
-        await (self._mail_data or self._handler_of_mail_data()).take_chunk(command)
+        await self.mail_data.take_chunk(command)
         self._after_mail()
-
-    def _handler_of_mail_data(self) -> MailDataHandler:
-        """That of the session, made for its first mail."""
-        self._mail_data = MailDataHandler(self.sender, self.pending, self.waits, self.events, self.policy)
-        return self._mail_data
 
     async def on_auth(self, command: Command) -> None:
         """AUTH (RFC 4954): while the receiver says 334, the sender responds."""
@@ -184,19 +200,6 @@ class Commands:
         if await self.waits.settle() is NextRead.TLS:
             await opaque.take_over(self.sender, receiver, self.security, self.events, self.policy)
             raise SessionEnded(Closing.BY_SENDER)
-
-    async def on_quit(self, command: Command) -> None:
-        """QUIT (RFC 5321 4.1.1.10): the session ends, unless the receiver refuses that."""
-        self.pending.queue(command)
-        if await self.waits.settle() is CLOSE:
-            raise SessionEnded(Closing.BY_SENDER)
-
-    async def on_other(self, command: Command) -> None:
-        """A hello or any other command: the receiver's reply is relayed. What a hello is answered is noted there."""
-        self.pending.queue(command)
-        await self.waits.settle()
-
-    on_hello = on_other
 
     # -- what stands before the handlers
 
@@ -317,19 +320,11 @@ class Commands:
 
 
 HANDLERS: Final[Mapping[Verb, Callable[[Commands, Command], Awaitable[None]]]] = dict.fromkeys(
-    Verb, Commands.on_other
+    Verb, Commands.on_forwarded
 ) | {
-    Verb.EHLO: Commands.on_hello,
-    Verb.HELO: Commands.on_hello,
-    Verb.LHLO: Commands.on_hello,
-    Verb.MAIL: Commands.on_mail,
-    Verb.RCPT: Commands.on_rcpt,
-    Verb.RSET: Commands.on_rset,
-    Verb.DATA: Commands.on_data,
     Verb.BDAT: Commands.on_bdat,
     Verb.AUTH: Commands.on_auth,
     Verb.STARTTLS: Commands.on_starttls,
-    Verb.QUIT: Commands.on_quit,
 }
 """Verb -> its handler."""
 

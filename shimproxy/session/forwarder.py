@@ -71,8 +71,9 @@ class Forwarder:
         """
         self._withheld, self._timer, self._unsent = b"", None, None
         reader, leg = mail.reader, self.receiver.leg
-        if self.receiver.replies.unread and await self._receiver_spoke(mail):
+        if self.receiver.replies.unread and not reader.has_begun and await self._receiver_spoke(mail):
             return STOPPED  # what it said came with the 354
+        taken_octets = mail.octets_forwarded = reader.octets_forwarded_before
         while not reader.ended:
             stop = await reader.next_block(leg)
             if stop == 0:
@@ -80,6 +81,8 @@ class Forwarder:
             portion = reader.portion(stop)
             if reader.refusal:
                 return STOPPED
+            if taken_octets:
+                portion, taken_octets = portion[taken_octets:], 0
             if not leg.resettable:
                 portion = self._withhold(portion, ended=reader.ended)
             if portion:

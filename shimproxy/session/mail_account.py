@@ -263,16 +263,16 @@ class MailAccount:
         if not self.counts:
             return
         said, taken = self.said, self._taken
-        recipients = len(taken) if taken else 0
         if (
-            not taken
-            or len(said) != recipients + 2
+            taken is None
+            or len(said) != len(taken) + 2
             or not isinstance(reply, Reply)
             or reply.code != _TAKEN
             or len(reply.octets) > MOST_OCTETS_KEPT
         ):
             self.follow()
             return
+        recipients = len(taken)
         others = [(said[at + 1].line, taken[at].octets) for at in range(1, recipients)] if recipients > 1 else ()
         record, now = self.record, _time()
         command, recipient, first = said[0].line, said[1].line, taken[0].octets

@@ -32,6 +32,7 @@ from shimproxy.session.receiver_parting import note_departure
 from shimproxy.session.replies import NOT_OFFERED, SENDER_LATE, SENT_TOO_SOON, SHUTTING_DOWN, TOO_BIG
 from shimproxy.smtp.catalogue import Violation
 from shimproxy.smtp.command import Command, Verb, chunk_of
+from shimproxy.smtp.newlines import Newlines
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -60,24 +61,63 @@ class MailDataHandler:
     waits: ReplyWaits
     events: SessionEvents
     policy: Policy
-    _forwarder: Forwarder = attrs.field(init=False)
-    _timer: MinRateTimer = attrs.field(init=False)
-    """How long the sender may still take for its mail data."""
+    _forwarder: Forwarder | None = None
+    """Once there are mail data: a session that sends none is idle for long, most often."""
+    _timer: MinRateTimer | None = None
+    """How long the sender may still take for its mail data, once there are any."""
 
-    def __attrs_post_init__(self) -> None:
+    def _time_left(self) -> MinRateTimer:
         policy = self.policy
-        self._forwarder = Forwarder(self.pending.receiver, self.pending, policy)
-        self._timer = MinRateTimer(
+        timer = self._timer = self._timer or MinRateTimer(
             self.sender.leg.watch, policy.deadlines.sender_block, policy.limits.least_octets_per_second
         )
+        return timer
 
     def take_mail_data(self) -> Awaitable[None]:
         """Pass on mail data, and relay their reply.
 
         Raises SessionEnded, LegBroken, DeadlinePassed, Interrupted.
         """
-        size = self.pending.transaction.size
-        return self._carry(MailDataReader.of_mail(self.sender, self.policy, self._timer, size), last=True)
+        return self.carry(self._reader_of_mail())
+
+    def _reader_of_mail(self) -> MailDataReader:
+        return MailDataReader.of_mail(self.sender, self.policy, self._time_left(), self.pending.transaction.size)
+
+    # -- of mail data that were begun in a plain turn (plain_turns.py)
+
+    @property
+    def may_be_plain(self) -> bool:
+        """Whether mail data that are whole and canonical are forwarded as they are, and have one reply."""
+        policy = self.policy
+        return (
+            policy.newlines is not Newlines.PASS
+            and not (policy.lf_only_devices or policy.lmtp)
+            and self.pending.receiver.leg.resettable
+        )
+
+    def begun(
+        self,
+        since: float,
+        octets: int | None,
+        forwarded_octets: int = 0,
+        *,
+        is_traced: bool = False,
+        failed: DeadlinePassed | Interrupted | None = None,
+    ) -> MailDataReader:
+        """The reader that goes on with them, see MailDataReader.begin_with."""
+        reader = self._reader_of_mail()
+        reader.begin_with(since, octets, forwarded_octets, is_traced=is_traced, failed=failed)
+        return reader
+
+    def owed(self, size_octets: int) -> MailDataReply:
+        """What is owed to mail data of that many octets which were forwarded to their end."""
+        reader = self._reader_of_mail()
+        reader.octets_taken, reader.ended = size_octets, True
+        owed = MailDataReply(self.sender, self.events, self.policy, self.pending, reader)
+        owed.octets_forwarded, owed.octets_out_at_end = size_octets, self.pending.receiver.leg.octets_out
+        return owed
+
+    # -- chunks
 
     async def take_chunk(self, command: Command) -> None:
         """Forward BDAT and its chunk, or drain and refuse it.
@@ -121,12 +161,12 @@ class MailDataHandler:
                 receiver.data.begin_chunk()
                 transaction.forward_chunk(last=chunk.last, outstanding=len(pending.outstanding))
                 transaction.chunks_in_doubt = not (chunk.size_octets or chunk.last)  # BDAT 0, which Exim refuses
-                await self._carry(self._reader_of(chunk), last=chunk.last)
+                await self.carry(self._reader_of(chunk), last=chunk.last)
             else:
                 await self._refuse(chunk, receiver.last_words)
 
     def _reader_of(self, chunk: Chunk) -> MailDataReader:
-        return MailDataReader.of_chunk(self.sender, self.policy, self._timer, chunk.size_octets)
+        return MailDataReader.of_chunk(self.sender, self.policy, self._time_left(), chunk.size_octets)
 
     async def _flush_chunk_command(self) -> bool:
         """Write BDAT and what was queued before it; whether the receiver took it. Raises Interrupted."""
@@ -168,13 +208,14 @@ class MailDataHandler:
         size.octets += chunk.size_octets
         return size.exceeded
 
-    async def _carry(self, reader: MailDataReader, *, last: bool) -> None:
+    async def carry(self, reader: MailDataReader, *, last: bool = True) -> None:
         """Forward mail data or a chunk to the end, and relay their reply (RFC 5321 4.1.1.4, RFC 3030).
 
         What the receiver is not to have, or does not take, is read and dropped up to the end. Raises SessionEnded,
         LegBroken, DeadlinePassed, Interrupted.
         """
-        events, pending, forwarder = self.events, self.pending, self._forwarder
+        events, pending = self.events, self.pending
+        forwarder = self._forwarder = self._forwarder or Forwarder(pending.receiver, pending, self.policy)
         owed = MailDataReply(self.sender, events, self.policy, pending, reader, last)
         events.phase = _MAIL_DATA
         try:

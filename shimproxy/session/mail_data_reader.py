@@ -25,6 +25,7 @@ from shimproxy.smtp.mail_data import EndOfChunk, EndOfData, EndOfDeviceData, Siz
 from shimproxy.smtp.newlines import Newlines, Normaliser
 
 if TYPE_CHECKING:
+    from shimproxy.net.errors import Interrupted
     from shimproxy.net.leg import Leg
     from shimproxy.net.watch import Watch
     from shimproxy.session.policy import Policy
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from shimproxy.session.size_limit import SizeLimit
     from shimproxy.smtp.reply import LocalReply
 
-_END_OCTETS: Final = len(b".\r\n")  # what stands before it is the mail's last line end
+END_OCTETS: Final = len(b".\r\n")  # what stands before it is the mail's last line end
 _DEVICE_END_OCTETS: Final = len(b".\n")
 
 
@@ -82,6 +83,11 @@ class MinRateTimer:
         self._since = now
         self._watch.allow(self._seconds, doing)
 
+    def spent(self, since: float, octets: int) -> None:
+        """The peer was waited for from then on, and gave that many octets."""
+        self._since = since
+        self.end(octets)
+
     def end(self, octets: int) -> None:
         """The peer is not waited for, or no longer; it gave or took that many octets."""
         seconds = self._seconds
@@ -112,6 +118,13 @@ class MailDataReader:
     """Whether the end was read."""
     outrun: bool = False
     """More lay behind the end than is held; it was dropped, so that no command may follow."""
+    has_begun: bool = False
+    """Whether the first block was read, and `next_block` was not asked for it yet; see `begin_with`."""
+    octets_forwarded_before: int = 0
+    """How much of that block the receiver has."""
+    _octets_in_block: int | None = None
+    _is_traced: bool = False
+    _failed: DeadlinePassed | Interrupted | None = None
     refusal: LocalReply | None = None
     """What the operator's own policy makes of the mail, as far as it was read."""
 
@@ -122,15 +135,38 @@ class MailDataReader:
     def of_mail(cls, sender: Sender, policy: Policy, timer: MinRateTimer, measure: SizeLimit | None) -> MailDataReader:
         """The reader of mail data behind DATA."""
         size = Size() if measure else None
-        if policy.lf_only_devices:
-            return cls(sender, policy, timer, EndOfDeviceData(), Normaliser(lf_ends_lines=True), measure, size)
-        normaliser = None if policy.newlines is Newlines.PASS else Normaliser()
-        return cls(sender, policy, timer, EndOfData(), normaliser, measure, size)
+        end: EndFinder = EndOfDeviceData() if policy.lf_only_devices else EndOfData()
+        normaliser = None
+        if policy.lf_only_devices or policy.newlines is not Newlines.PASS:
+            normaliser = Normaliser(lf_ends_lines=policy.lf_only_devices)
+        return cls(sender, policy, timer, end, normaliser, measure, size)
 
     @classmethod
     def of_chunk(cls, sender: Sender, policy: Policy, timer: MinRateTimer, size_octets: int) -> MailDataReader:
         """The reader of a chunk of that many octets, which are nobody's lines."""
         return cls(sender, policy, timer, EndOfChunk(size_octets), ended=not size_octets)
+
+    def begin_with(
+        self,
+        since: float,
+        octets: int | None,
+        forwarded_octets: int,
+        *,
+        is_traced: bool,
+        failed: DeadlinePassed | Interrupted | None,
+    ) -> None:
+        """Go on with a first block that was read already, before the caller's next await.
+
+        Args:
+            since: from when on the sender was waited for, as the watch tells it.
+            octets: how many lie in the driver's block; 0 if the sender has gone, None if nothing has come.
+            forwarded_octets: how many of these the receiver has.
+            is_traced: whether they stand in the trace.
+            failed: what has ended the wait for them, if anything has.
+        """
+        self.has_begun, self._octets_in_block, self._is_traced, self._failed = True, octets, is_traced, failed
+        self.octets_forwarded_before = forwarded_octets
+        self._timer.spent(since, octets or 0)
 
     def forgive_slowness(self, until: float) -> None:
         """From now on only silence ends it, or the end of its session's time: `until` is a time of its watch.
@@ -146,7 +182,7 @@ class MailDataReader:
         how, octets = type(self._end), self.octets_taken
         if how is EndOfChunk:
             return 0
-        return octets - (_END_OCTETS if how is EndOfData else _DEVICE_END_OCTETS) if self.ended else octets
+        return octets - (END_OCTETS if how is EndOfData else _DEVICE_END_OCTETS) if self.ended else octets
 
     @property
     def of_lines(self) -> bool:
@@ -205,7 +241,14 @@ class MailDataReader:
         """
         leg, commands = self._sender.leg, self._sender.commands
         block = leg.driver.block
-        if ahead := commands.take_ahead():
+        if self.has_begun:
+            self.has_begun = False
+            if self._failed:
+                raise self._failed
+            if not self._octets_in_block:
+                return self._octets_in_block
+            stop = BLOCK_START + self._octets_in_block
+        elif ahead := commands.take_ahead():
             stop = block.put(ahead)
         else:
             self._timer.begin("mail data")
@@ -240,9 +283,10 @@ class MailDataReader:
                 commands.feed(bytes(block.view[end:stop]))
             stop = end
         self.octets_taken += stop - BLOCK_START
-        if tracer := self._sender.events.tracer:
+        if (tracer := self._sender.events.tracer) and not self._is_traced:
             kind = Kind.MAIL_DATA if self.of_lines else Kind.CHUNK
             tracer.takes(kind, block.view[BLOCK_START:stop], ended=self.ended)
+        self._is_traced = False
         return stop
 
     def slow_down(self, taken_octets: int) -> None:

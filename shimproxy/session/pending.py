@@ -156,7 +156,7 @@ class PendingReplies:
         if verb is DATA:
             self._hear_reply_to_data(reply, then)
         elif verb in _OF_TRANSACTIONS and reply.kind == 2:
-            reply = self._begin_anew(verb, reply, chunks_follow=before_chunks > 0)
+            reply = self.begin_anew(verb, reply, chunks_follow=before_chunks > 0)
         elif verb is _RCPT:
             transaction.answer_recipient(accepted=reply.kind == 2)
             if (mails := self.events.mails) is not None and mails.counts:
@@ -188,7 +188,7 @@ class PendingReplies:
             if then is not MAIL_DATA:
                 receiver.give_up_in_disorder(Violation.IMPLAUSIBLE_REPLY, reply)
 
-    def _begin_anew(self, verb: Verb, reply: Reply, *, chunks_follow: bool) -> Reply:
+    def begin_anew(self, verb: Verb, reply: Reply, *, chunks_follow: bool = False) -> Reply:
         """MAIL, RSET or a hello is accepted: nothing is left of an earlier transaction; the reply as it is given."""
         receiver, transaction = self.receiver, self.transaction
         if chunks_follow:

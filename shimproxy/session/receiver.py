@@ -86,12 +86,16 @@ class Receiver:
             self.events.forwarded(command.verb)
         if self.events.telling:
             self.events.gives(command)
+        self.is_asked(command)
+        commands = self.commands
+        commands.unwritten = commands.unwritten + command.line if commands.unwritten else command.line
+
+    def is_asked(self, command: Command) -> None:
+        """It is given a command, of which nobody need be told."""
         self._answer = None
         self.asked = command
         if command.verb is DATA:
             self.data.ask()
-        commands = self.commands
-        commands.unwritten = commands.unwritten + command.line if commands.unwritten else command.line
 
     def reply_at_hand(self) -> Reply | None:
         """The receiver's next reply, if it is here already."""
@@ -154,8 +158,8 @@ class Receiver:
             self.drop_unasked(reply)
         return again
 
-    def looked_at(self, reply: Reply) -> Reply:
-        """Take note of a reply that answers something; it is the same."""
+    def looked_at(self, reply: Reply, answers: str = "") -> Reply:
+        """Take note of a reply that answers something; it is the same. Where it is not said what, that is found out."""
         self._answer = reply
         if reply.violations:
             self.events.tell_form(reply)
@@ -164,7 +168,7 @@ class Receiver:
         if self.events.telling:
             asked = self.asked.verb if self.asked else ReplyTo.GREETING
             answered = self.outstanding[0] if self.outstanding else asked
-            self.events.heard_reply(self.leg, reply, _ANSWERS.get(answered) or f"answers {answered}")
+            self.events.heard_reply(self.leg, reply, answers or _ANSWERS.get(answered) or f"answers {answered}")
         return reply
 
     @property

@@ -53,7 +53,7 @@ class ReplyWaits:
                 try:
                     reply = await receiver.next_reply()
                 except DeadlinePassed:
-                    await self._give_up_late()
+                    await self.give_up_late()
                     continue
             if reply:
                 then = pending.relay(reply)
@@ -78,7 +78,7 @@ class ReplyWaits:
             try:
                 await leg.speaks_or(self.sender.leg)
             except DeadlinePassed:
-                await self._give_up_late()
+                await self.give_up_late()
             else:
                 if leg.readable:
                     receiver.replies.feed(leg.look() or b"")
@@ -108,13 +108,13 @@ class ReplyWaits:
         except DeadlinePassed:
             if not self.pending.outstanding:
                 raise
-            await self._give_up_late()
+            await self.give_up_late()
 
     async def _flush(self) -> None:
         try:
             await self.flush_slowly()
         except DeadlinePassed:
-            await self._give_up_late()
+            await self.give_up_late()
 
     async def flush_slowly(self, not_entered: int = 0) -> None:
         """Write what was queued to a receiver that does not take it at once, and relay what it says meanwhile.
@@ -136,7 +136,7 @@ class ReplyWaits:
 
     # -- where the receiver does not answer
 
-    async def _give_up_late(self) -> None:
+    async def give_up_late(self) -> None:
         """The deadline has passed for what is outstanding first. Raises SessionEnded if that, or more, is a command."""
         pending = self.pending
         entry = pending.outstanding[0]

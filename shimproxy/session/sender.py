@@ -68,6 +68,32 @@ class Sender:
         octets = given.as_came or given.octets
         self._unsaid = self._unsaid + octets if self._unsaid else octets
 
+    def relay_now(self, reply: Reply) -> bool:
+        """Relay a reply that is neither a refusal nor made of another, while nothing else is to be said; whether all of
+        it was taken at once. The rest is for `pour`. Raises LegBroken.
+        """
+        events, octets = self.events, reply.octets
+        if events.telling:
+            events.answers(reply, own=False)
+        if (mails := events.mails) is not None and not mails.counts:
+            mails.answered(reply, False)
+        events.record.replies[reply.code // 100] += 1
+        taken_octets = self.leg.send_now(octets)
+        if taken_octets == len(octets):
+            return True
+        self._unsaid = octets[taken_octets:]
+        return False
+
+    def relay_verdict_now(self, reply: Reply) -> bool:
+        """As `relay_now`, with the reply to its mail data."""
+        if (mails := self.events.mails) is not None:
+            mails.verdict(reply)
+        self._verdict_until, self._verdict_code = math.inf, reply.code
+        if not self.relay_now(reply):
+            return False
+        self._verdict_until = self.leg.octets_out
+        return True
+
     def look_ahead(self) -> int:
         """How much it has sent that is not read as a command yet."""
         leg, commands = self.leg, self.commands

@@ -27,9 +27,11 @@ from shimproxy.session.command_stream import CommandStream
 from shimproxy.session.commands import Commands, secure_sender
 from shimproxy.session.early_talk import instead_of_greeting, instead_of_tls
 from shimproxy.session.hello import Hellos
+from shimproxy.session.mail_data_handler import MailDataHandler
 from shimproxy.session.observed import ObservedRelay, observe
 from shimproxy.session.pending import PendingReplies
 from shimproxy.session.phase import SessionPhase, conduct
+from shimproxy.session.plain_turns import PlainTurns
 from shimproxy.session.policy import Repairs, SenderTls
 from shimproxy.session.quota import Quota
 from shimproxy.session.receiver_connector import NoReceiver, ReceiverConnector
@@ -258,4 +260,9 @@ class Session:
         waits = ReplyWaits(pending, sender, receiver)
         stream = self._stream = CommandStream(sender, pending, waits, events, policy)
         ready = policy.receiver_needs_nothing
-        return Commands(sender, events, policy, pending, waits, stream, self._security, self._connector, ready)
+        mail_data = MailDataHandler(sender, pending, waits, events, policy)
+        plain = PlainTurns(sender, events, policy, pending, waits, stream, mail_data)
+        security, connector = self._security, self._connector
+        return Commands(
+            sender, events, policy, pending, waits, stream, security, connector, mail_data, plain, ready=ready
+        )

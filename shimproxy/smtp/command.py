@@ -74,6 +74,10 @@ _PLAIN = re.compile(rb"([A-Za-z0-9-]++)(?:[ \t][^\r\n\0]*+)?\r\n").fullmatch  # 
 
 
 _WITHOUT_ARGUMENTS = (Verb.DATA, Verb.RSET, Verb.NOOP, Verb.QUIT)
+_ADDRESSED = {
+    word: verb for verb in (Verb.MAIL, Verb.RCPT) for word in (b"%s " % verb.encode(), b"%s " % verb.lower().encode())
+}
+"""As it begins, in the spellings that mail programs have -> its verb."""
 _SPECIAL = frozenset({Verb.BDAT, Verb.STARTTLS})
 
 
@@ -131,6 +135,18 @@ QUIT: Final = Command(Verb.QUIT, b"QUIT\r\n")
 RESET: Final = Command(Verb.RSET, b"RSET\r\n")
 START_TLS: Final = Command(Verb.STARTTLS, b"STARTTLS\r\n")
 _ALONE = {b"%s\r\n" % verb.encode(): Command(verb, b"%s\r\n" % verb.encode()) for verb in _WITHOUT_ARGUMENTS}
+
+
+def lone_command(octets: bytes) -> Command | None:
+    """The command that is all of these octets, if nothing is out of the common about it.
+
+    None also for what is no known verb, and for the verbs that may be refused.
+    """
+    alone = _ALONE.get(octets)
+    if alone is not None:
+        return alone
+    verb = _ADDRESSED.get(octets[:5])
+    return Command(verb, octets) if verb is not None and _PLAIN(octets) else None
 
 
 @attrs.define(eq=False)

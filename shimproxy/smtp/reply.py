@@ -119,6 +119,11 @@ def _plain(octets: bytes) -> Reply | None:
     return Reply(_CODES[found[1]], octets) if found else None
 
 
+def lone_reply(octets: bytes) -> Reply | None:
+    """The reply that is all of these octets, if that is one well-formed line."""
+    return _plain(octets) if len(octets) <= LINE_LIMIT_OCTETS else None
+
+
 @functools.lru_cache(maxsize=_LONG_REPLIES_KEPT)
 def _of_lines(octets: bytes, limit_octets: int, passed: frozenset[Violation]) -> Reply | None:
     """The reply of several lines, if these octets are one and no more: receivers say the same to each EHLO."""
@@ -207,7 +212,7 @@ class ReplyReader:
         """The next whole reply, or None until more octets are fed."""
         unread = self.unread
         if not self._lines:
-            if len(unread) <= LINE_LIMIT_OCTETS and (plain := _plain(unread)):
+            if plain := lone_reply(unread):
                 # The way of nearly every reply: one well-formed line and nothing behind it.
                 self.unread = b""
                 return plain

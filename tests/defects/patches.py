@@ -285,8 +285,8 @@ _OF_MAIL_DATA: Final = (
     Defect(
         "a bare LF in mail data passes",
         "session/mail_data_reader.py",
-        "        normaliser = None if policy.newlines is Newlines.PASS else Normaliser()",
-        "        normaliser = None",
+        "            normaliser = Normaliser(lf_ends_lines=policy.lf_only_devices)",
+        "            normaliser = None",
     ),
     Defect(
         "mail data behind a refused DATA are commands",
@@ -474,4 +474,58 @@ _OF_TRACES: Final = (
         "",
     ),
 )
-DEFECTS: Final = (*_OF_REPLIES, *_OF_MAIL_DATA, *_OF_TIME, *_OF_TRACES)
+# Plain turns, which leave to the handlers what is not plain
+_OF_PLAIN_TURNS: Final = (
+    Defect(
+        "a plain turn relays any reply of one line",
+        "session/plain_turns.py",
+        "if reply is None or reply.kind != _ACCEPTS[verb] or ",
+        "if reply is None or ",
+    ),
+    Defect(
+        "what a receiver does not take of a plain command is lost",
+        "session/plain_turns.py",
+        "                receiver.commands.unwritten = octets[taken_octets:]\n",
+        "",
+    ),
+    Defect(
+        "plain mail data are written although the receiver has spoken",
+        "session/plain_turns.py",
+        "        if spoke is None:\n",
+        "        if not receiver_leg.ended:\n",
+        test="tests/session/test_plain_turns.py",
+    ),
+    Defect(
+        "an end within plain mail data is not seen",
+        "session/plain_turns.py",
+        "            or buffer.find(END_OF_DATA, BLOCK_START, stop) < stop - len(END_OF_DATA)\n",
+        "",
+        test="tests/session/test_plain_turns.py",
+    ),
+    Defect(
+        "a stray octet passes in plain mail data",
+        "session/plain_turns.py",
+        "            or has_stray(buffer, BLOCK_START, stop)\n",
+        "",
+    ),
+    Defect(
+        "what the receiver has of plain mail data is written twice",
+        "session/plain_turns.py",
+        "handler.begun(since, size_octets, taken_octets, is_traced=True)",
+        "handler.begun(since, size_octets, is_traced=True)",
+    ),
+    Defect(
+        "a 250 that overtakes plain mail data is believed",
+        "session/plain_turns.py",
+        " or receiver_leg.unacknowledged_octets:",
+        ":",
+    ),
+    Defect(
+        "the reply to plain mail data is waited for without an end",
+        "session/plain_turns.py",
+        "watch.now + policy.deadlines.end_of_data_reply",
+        'float("inf")',
+    ),
+)
+
+DEFECTS: Final = (*_OF_REPLIES, *_OF_MAIL_DATA, *_OF_TIME, *_OF_TRACES, *_OF_PLAIN_TURNS)
