@@ -39,6 +39,7 @@ _MARK: Final = signal.SIGUSR1
 _MAIL: Final = small_mail(2048)
 
 
+SESSION: Final = "instructions of a session"
 MAIL: Final = "instructions of a further mail"
 TOLD: Final = "told"
 """In place of the level of a log: with --record and --admin, and a log of JSON."""
