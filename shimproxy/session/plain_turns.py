@@ -24,6 +24,7 @@ from shimproxy.net.unsent import UNBOUND_OCTETS
 from shimproxy.session.closing import Closing, SessionEnded
 from shimproxy.session.mail_data_reader import END_OCTETS
 from shimproxy.session.phase import SessionPhase
+from shimproxy.session.receiver import ANSWERS
 from shimproxy.session.trace import Kind
 from shimproxy.smtp.command import DATA, GROUPED, Verb, lone_command
 from shimproxy.smtp.mail_data import END_OF_DATA
@@ -133,7 +134,7 @@ class PlainTurns:
             stream.at_rest = False
             verb = events.phase = command.verb
             if telling:
-                events.heard(command)
+                events.turn_begins(octets)
             if mails is not None:
                 if verb is _RCPT or verb is DATA:
                     mails.said.append(command)
@@ -145,8 +146,6 @@ class PlainTurns:
                 times.begin()
             watch.deadline, watch.doing = watch.now + (deadlines.data_reply if verb is DATA else reply_seconds), verb
             outstanding.append(verb)
-            if telling:
-                events.gives(command)
             receiver.is_asked(command)
             try:
                 taken_octets = receiver_leg.send_now(octets)
@@ -174,7 +173,9 @@ class PlainTurns:
                 receiver.replies.feed(answer)
                 return verb
             # -- its way to the sender
-            receiver.looked_at(reply)
+            receiver.is_answered(reply)
+            if telling:
+                events.turn_ends(answer, ANSWERS[verb])
             if times is not None:
                 times.note_reply(verb)
             del outstanding[0]
@@ -263,7 +264,9 @@ class PlainTurns:
             receiver.replies.feed(answer)
             return owed
         # -- its way to the sender
-        receiver.looked_at(reply, _ANSWERS_MAIL_DATA)
+        receiver.is_answered(reply)
+        if events.telling:
+            events.turn_ends(answer, _ANSWERS_MAIL_DATA)
         if times is not None:
             times.note_reply(None)
         events.record.transactions += 1

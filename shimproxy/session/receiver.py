@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from shimproxy.session.session_events import SessionEvents
     from shimproxy.smtp.catalogue import Violation
 
-_ANSWERS: Final[dict[Any, str]] = {each: f"answers {each}" for each in (*Verb, ReplyTo.GREETING)}
+ANSWERS: Final[dict[Any, str]] = {each: f"answers {each}" for each in (*Verb, ReplyTo.GREETING)}
 """What a trace says of a reply, by what is outstanding; made anew, it is a tenth of what a trace costs."""
 
 
@@ -158,8 +158,12 @@ class Receiver:
             self.drop_unasked(reply)
         return again
 
-    def looked_at(self, reply: Reply, answers: str = "") -> Reply:
-        """Take note of a reply that answers something; it is the same. Where it is not said what, that is found out."""
+    def is_answered(self, reply: Reply) -> None:
+        """It has given a reply, of which nobody need be told."""
+        self._answer = reply
+
+    def looked_at(self, reply: Reply) -> Reply:
+        """Take note of a reply that answers something; it is the same."""
         self._answer = reply
         if reply.violations:
             self.events.tell_form(reply)
@@ -168,7 +172,7 @@ class Receiver:
         if self.events.telling:
             asked = self.asked.verb if self.asked else ReplyTo.GREETING
             answered = self.outstanding[0] if self.outstanding else asked
-            self.events.heard_reply(self.leg, reply, answers or _ANSWERS.get(answered) or f"answers {answered}")
+            self.events.heard_reply(self.leg, reply, ANSWERS.get(answered) or f"answers {answered}")
         return reply
 
     @property

@@ -69,12 +69,11 @@ class Sender:
         self._unsaid = self._unsaid + octets if self._unsaid else octets
 
     def relay_now(self, reply: Reply) -> bool:
-        """Relay a reply that is neither a refusal nor made of another, while nothing else is to be said; whether all of
-        it was taken at once. The rest is for `pour`. Raises LegBroken.
+        """Relay a reply that is told already, no refusal, and not made of another, while nothing else is to be said.
+
+        Whether all of it was taken at once; the rest is for `pour`. Raises LegBroken.
         """
         events, octets = self.events, reply.octets
-        if events.telling:
-            events.answers(reply, own=False)
         if (mails := events.mails) is not None and not mails.counts:
             mails.answered(reply, False)
         events.record.replies[reply.code // 100] += 1

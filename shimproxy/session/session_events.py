@@ -112,6 +112,24 @@ class SessionEvents:
             line = b"%s (%d octets)" % (command.word.encode(), command.octets) if hidden else command.line
             self.observer.said(self.record, "sender", line)
 
+    def turn_begins(self, line: bytes) -> None:
+        """The sender gave a command, and the receiver is to be given it; nothing about it is secret or repaired."""
+        if self._observed:
+            self.observer.said(self.record, "sender", line)
+        if tracer := self.tracer:
+            octets = len(line)
+            tracer.sender.heard(line, octets)
+            tracer.receiver.to_be_sent.append((line, octets, ""))
+
+    def turn_ends(self, reply: bytes, remark: str) -> None:
+        """The receiver gave a reply, and the sender is to be given it; as `turn_begins`, and `heard_reply`."""
+        if self._observed:
+            self.observer.said(self.record, "receiver", reply)
+        if tracer := self.tracer:
+            octets = len(reply)
+            tracer.receiver.heard(reply, octets, remark)
+            tracer.sender.to_be_sent.append((reply, octets, ""))
+
     def heard_response(self, response: Command) -> None:
         """The sender gave a response within AUTH, which nobody is told, but for what was wrong with it."""
         if self.tracer:

@@ -189,6 +189,13 @@ class LegTrace:
     def sent(self, octets: int) -> None:
         """As in Tap."""
         to_be_sent = self.to_be_sent
+        if len(to_be_sent) == 1 and not self._sent_octets:
+            text, whole_octets, remark = to_be_sent[0]
+            if whole_octets == octets <= _LONG_OCTETS and text is not None:
+                # What the loop does, at once: it is nearly all that is ever sent.
+                to_be_sent.clear()
+                self._notes.append((self._clock(), self._to_peer, self._given, octets, text, remark))
+                return
         while to_be_sent and octets:
             text, whole_octets, remark = to_be_sent[0]
             left_octets = whole_octets - self._sent_octets
