@@ -37,10 +37,6 @@ if TYPE_CHECKING:
     from shimproxy.session.mail_data_reader import MailDataReader
     from shimproxy.session.mail_data_reply import MailDataReply
     from shimproxy.session.pending import PendingReplies
-    from shimproxy.session.policy import Policy
-    from shimproxy.session.reply_waits import ReplyWaits
-    from shimproxy.session.sender import Sender
-    from shimproxy.session.session_events import SessionEvents
 
 # Names of the module: from the class they take ten times as long, in Python 3.11.
 _MAIL: Final = Verb.MAIL
@@ -61,19 +57,15 @@ _ACCEPTS: Final = {_MAIL: 2, _RCPT: 2, _RSET: 2, Verb.NOOP: 2, DATA: 354, _QUIT:
 class PlainTurns:
     """The plain turns of one session."""
 
-    sender: Sender
-    events: SessionEvents
-    policy: Policy
     pending: PendingReplies
-    waits: ReplyWaits
     stream: CommandStream
     mail_data: MailDataHandler
 
     @property
     def may_come(self) -> bool:
         """Whether nothing is on its way or in doubt that a plain turn knows nothing of."""
-        sender, pending, policy = self.sender, self.pending, self.policy
-        receiver, transaction = pending.receiver, pending.transaction
+        pending = self.pending
+        sender, receiver, transaction, policy = pending.sender, pending.receiver, pending.transaction, pending.policy
         return not (
             pending.outstanding
             or sender.commands.ahead
@@ -86,7 +78,7 @@ class PlainTurns:
             or transaction.size
             or transaction.chunks_open
             or transaction.chunk_refusal
-            or self.events.secret
+            or pending.events.secret
             or sender.told_421
             or sender.unsaid_octets
             or sender.leg.ended
@@ -102,19 +94,19 @@ class PlainTurns:
         data on their way, or what stands for them among what is outstanding; None where the sender's next command is
         to be read. Raises SessionEnded, LegBroken, DeadlinePassed, Interrupted.
         """
-        sender, pending, events, stream = self.sender, self.pending, self.events, self.stream
-        receiver, quota, transaction = pending.receiver, pending.quota, pending.transaction
-        sender_leg, receiver_leg, outstanding = sender.leg, receiver.leg, pending.outstanding
-        deadlines, mails, times, telling = self.policy.deadlines, events.mails, events.reply_times, events.telling
-        watch, wait, limit_octets = sender_leg.watch, sender_leg.watch.wait, sender.commands.limit_octets
-        command_seconds, reply_seconds = deadlines.command, deadlines.reply
+        # Each of these costs an idle session eight octets.
+        pending, stream = self.pending, self.stream
+        sender, receiver, events, quota = pending.sender, pending.receiver, pending.events, pending.quota
+        sender_leg, receiver_leg = sender.leg, receiver.leg
+        deadlines, mails, times, telling = pending.policy.deadlines, events.mails, events.reply_times, events.telling
+        watch, wait = sender_leg.watch, sender_leg.watch.wait
         while True:
             # -- the sender's command
             now = watch.now
             if now > stream.ends_at:
                 return None
             stream.at_rest = True
-            watch.deadline, watch.doing = now + command_seconds, "a command"
+            watch.deadline, watch.doing = now + deadlines.command, "a command"
             if sender_leg.readable or receiver_leg.readable:
                 return None  # one of them has not waited for its turn
             sender_leg.wanted = receiver_leg.wanted = READABLE
@@ -126,7 +118,7 @@ class PlainTurns:
             if (
                 command is None
                 or command.verb not in _ACCEPTS
-                or len(octets) > limit_octets
+                or len(octets) > sender.commands.limit_octets
                 or quota.commands_left <= 0
             ):
                 sender.commands.feed(octets)
@@ -144,8 +136,8 @@ class PlainTurns:
             # -- its way to the receiver
             if times is not None:
                 times.begin()
-            watch.deadline, watch.doing = watch.now + (deadlines.data_reply if verb is DATA else reply_seconds), verb
-            outstanding.append(verb)
+            watch.deadline, watch.doing = watch.now + (deadlines.data_reply if verb is DATA else deadlines.reply), verb
+            pending.outstanding.append(verb)
             receiver.is_asked(command)
             try:
                 taken_octets = receiver_leg.send_now(octets)
@@ -165,8 +157,8 @@ class PlainTurns:
                 try:
                     await wait()
                 except DeadlinePassed:
-                    await self.waits.give_up_late()
-                    return verb
+                    await stream.waits.give_up_late()
+                    return command.verb
                 sender_leg.wanted = receiver_leg.wanted = 0
             reply = lone_reply(answer)
             if reply is None or reply.kind != _ACCEPTS[verb] or (sender_leg.readable and verb is DATA):
@@ -178,9 +170,9 @@ class PlainTurns:
                 events.turn_ends(answer, ANSWERS[verb])
             if times is not None:
                 times.note_reply(verb)
-            del outstanding[0]
+            del pending.outstanding[0]
             if verb is _RCPT:
-                transaction.answer_recipient(accepted=True)
+                receiver.transaction.answer_recipient(accepted=True)
                 if mails is not None and mails.counts:
                     mails.recipient_answered(reply)
             elif verb is DATA:
@@ -199,13 +191,14 @@ class PlainTurns:
 
     async def _take_mail_data(self) -> MailDataReader | MailDataReply | None:
         """Pass on mail data that come whole, and relay the reply that accepts them; see `serve`."""
-        sender, pending, events, policy = self.sender, self.pending, self.events, self.policy
+        pending, handler = self.pending, self.mail_data
+        sender, events, deadlines = pending.sender, pending.events, pending.policy.deadlines
         receiver, sender_leg, receiver_leg = pending.receiver, sender.leg, pending.receiver.leg
-        watch, block, handler = sender_leg.watch, sender_leg.driver.block, self.mail_data
+        watch, block = sender_leg.watch, sender_leg.driver.block
         events.phase = _MAIL_DATA
         # -- from the sender
         since = watch.now
-        watch.deadline, watch.doing = since + policy.deadlines.sender_block, "mail data"
+        watch.deadline, watch.doing = since + deadlines.sender_block, "mail data"
         try:
             await sender_leg.speaks_or(receiver_leg)
         except (DeadlinePassed, Interrupted) as failed:
@@ -245,7 +238,7 @@ class PlainTurns:
         # -- the receiver's reply
         if (times := events.reply_times) is not None:
             times.begin()
-        watch.deadline, watch.doing = watch.now + policy.deadlines.end_of_data_reply, "the end of mail data"
+        watch.deadline, watch.doing = watch.now + deadlines.end_of_data_reply, "the end of mail data"
         try:
             while (answer := receiver_leg.look() if receiver_leg.readable else None) is None:
                 receiver_leg.wanted = READABLE
@@ -255,7 +248,7 @@ class PlainTurns:
             pending.outstanding.append(owed)
             if not isinstance(error, DeadlinePassed):
                 raise
-            await self.waits.give_up_late()
+            await self.stream.waits.give_up_late()
             return owed
         reply = lone_reply(answer)
         if reply is None or reply.kind != 2 or receiver_leg.unacknowledged_octets:

@@ -261,7 +261,7 @@ class Session:
         stream = self._stream = CommandStream(sender, pending, waits, events, policy)
         ready = policy.receiver_needs_nothing
         mail_data = MailDataHandler(sender, pending, waits, events, policy)
-        plain = PlainTurns(sender, events, policy, pending, waits, stream, mail_data)
+        plain = PlainTurns(pending, stream, mail_data)
         security, connector = self._security, self._connector
         return Commands(
             sender, events, policy, pending, waits, stream, security, connector, mail_data, plain, ready=ready

@@ -523,7 +523,7 @@ _OF_PLAIN_TURNS: Final = (
     Defect(
         "the reply to plain mail data is waited for without an end",
         "session/plain_turns.py",
-        "watch.now + policy.deadlines.end_of_data_reply",
+        "watch.now + deadlines.end_of_data_reply",
         'float("inf")',
     ),
 )
