@@ -1,4 +1,4 @@
-"""What becomes of each of the sender's commands: a handler for each verb, and what stands before all of them.
+"""What becomes of each of the sender's commands: the handlers of verbs, and what stands before all of them.
 
 RFC 5321 4.1 and 4.3.
 
@@ -139,7 +139,7 @@ class Commands:
             await (self.mail_data.carry(left) if isinstance(left, MailDataReader) else self.waits.settle())
             self._after_mail()
 
-    # -- one handler for each verb: the receiver is there, and is to have the command
+    # -- the handlers of verbs: the receiver is there, and is to have the command
 
     async def on_forwarded(self, command: Command) -> None:
         """A command that is forwarded, as nearly all are."""

@@ -78,9 +78,10 @@ class MailDataHandler:
 
         Raises SessionEnded, LegBroken, DeadlinePassed, Interrupted.
         """
-        return self.carry(self._reader_of_mail())
+        return self.carry(self.reader_of_mail())
 
-    def _reader_of_mail(self) -> MailDataReader:
+    def reader_of_mail(self) -> MailDataReader:
+        """The reader of mail data that come now."""
         return MailDataReader.of_mail(self.sender, self.policy, self._time_left(), self.pending.transaction.size)
 
     # -- of mail data that were begun in a plain turn (plain_turns.py)
@@ -95,23 +96,9 @@ class MailDataHandler:
             and self.pending.receiver.leg.resettable
         )
 
-    def begun(
-        self,
-        since: float,
-        octets: int | None,
-        forwarded_octets: int = 0,
-        *,
-        is_traced: bool = False,
-        failed: DeadlinePassed | Interrupted | None = None,
-    ) -> MailDataReader:
-        """The reader that goes on with them, see MailDataReader.begin_with."""
-        reader = self._reader_of_mail()
-        reader.begin_with(since, octets, forwarded_octets, is_traced=is_traced, failed=failed)
-        return reader
-
     def owed(self, size_octets: int) -> MailDataReply:
         """What is owed to mail data of that many octets which were forwarded to their end."""
-        reader = self._reader_of_mail()
+        reader = self.reader_of_mail()
         reader.octets_taken, reader.ended = size_octets, True
         owed = MailDataReply(self.sender, self.events, self.policy, self.pending, reader)
         owed.octets_forwarded, owed.octets_out_at_end = size_octets, self.pending.receiver.leg.octets_out

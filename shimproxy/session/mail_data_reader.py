@@ -13,7 +13,7 @@ It does not know where the mail data go.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import attrs
 
@@ -150,12 +150,12 @@ class MailDataReader:
         self,
         since: float,
         octets: int | None,
-        forwarded_octets: int,
+        forwarded_octets: int = 0,
         *,
-        is_traced: bool,
-        failed: DeadlinePassed | Interrupted | None,
-    ) -> None:
-        """Go on with a first block that was read already, before the caller's next await.
+        is_traced: bool = False,
+        failed: DeadlinePassed | Interrupted | None = None,
+    ) -> Self:
+        """Go on with a first block that was read already (plain_turns.py), before the caller's next await.
 
         Args:
             since: from when on the sender was waited for, as the watch tells it.
@@ -167,6 +167,7 @@ class MailDataReader:
         self.has_begun, self._octets_in_block, self._is_traced, self._failed = True, octets, is_traced, failed
         self.octets_forwarded_before = forwarded_octets
         self._timer.spent(since, octets or 0)
+        return self
 
     def forgive_slowness(self, until: float) -> None:
         """From now on only silence ends it, or the end of its session's time: `until` is a time of its watch.

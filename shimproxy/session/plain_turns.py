@@ -202,7 +202,7 @@ class PlainTurns:
         try:
             await sender_leg.speaks_or(receiver_leg)
         except (DeadlinePassed, Interrupted) as failed:
-            return handler.begun(since, None, failed=failed)
+            return handler.reader_of_mail().begin_with(since, None, failed=failed)
         size_octets = sender_leg.read_block_now() if sender_leg.readable else None
         stop = BLOCK_START + size_octets if size_octets else BLOCK_START
         buffer = block.buffer
@@ -214,7 +214,7 @@ class PlainTurns:
             or stop - BLOCK_START > UNBOUND_OCTETS
             or has_stray(buffer, BLOCK_START, stop)
         ):
-            return handler.begun(since, size_octets)
+            return handler.reader_of_mail().begin_with(since, size_octets)
         if events.tracer:
             events.tracer.takes(Kind.MAIL_DATA, block.view[BLOCK_START:stop], ended=True)
         # -- to the receiver
@@ -225,7 +225,7 @@ class PlainTurns:
             with suppress(LegBroken):
                 taken_octets = receiver_leg.send_now(block.view[BLOCK_START:stop])
         if taken_octets < stop - BLOCK_START:
-            return handler.begun(since, size_octets, taken_octets, is_traced=True)
+            return handler.reader_of_mail().begin_with(since, size_octets, taken_octets, is_traced=True)
         if events.tracer:
             events.tracer.has_given_the_end()
         if (mails := events.mails) is not None:

@@ -511,8 +511,8 @@ _OF_PLAIN_TURNS: Final = (
     Defect(
         "what the receiver has of plain mail data is written twice",
         "session/plain_turns.py",
-        "handler.begun(since, size_octets, taken_octets, is_traced=True)",
-        "handler.begun(since, size_octets, is_traced=True)",
+        "handler.reader_of_mail().begin_with(since, size_octets, taken_octets, is_traced=True)",
+        "handler.reader_of_mail().begin_with(since, size_octets, is_traced=True)",
     ),
     Defect(
         "a 250 that overtakes plain mail data is believed",
