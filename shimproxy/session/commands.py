@@ -1,4 +1,4 @@
-"""What becomes of each of the sender's commands: the handlers of verbs, and what stands before all of them.
+"""What becomes of each of the sender's commands: a handler for each verb, and what stands before all of them.
 
 RFC 5321 4.1 and 4.3.
 
@@ -35,7 +35,7 @@ from shimproxy.session.replies import (
     to_bad_line,
 )
 from shimproxy.smtp.catalogue import Violation
-from shimproxy.smtp.command import DATA, GROUPED, HELLOS, Command, Verb
+from shimproxy.smtp.command import DATA, HELLOS, Command, Verb
 from shimproxy.smtp.dialogue import CLOSE, MAIL_DATA, NextRead
 from shimproxy.smtp.tidy import tidied
 
@@ -57,9 +57,9 @@ if TYPE_CHECKING:
 
 _WITHHELD = (NOT_OFFERED, MECHANISM_NOT_OFFERED, OUT_OF_ORDER)  # there is nothing wrong with the command itself
 _VERBS_OF_SECRETS = frozenset({Verb.AUTH, Verb.OTHER})  # what follows these may be a password
-_RCPT: Final = Verb.RCPT  # from the class it takes ten times as long, in Python 3.11
 _JUDGED = frozenset({Verb.MAIL, Verb.RCPT})
 _NONE_JUDGED: frozenset[Verb] = frozenset()  # one for all sessions: an empty one has 216 octets
+_NOT_SIMPLY_FORWARDED = frozenset({Verb.BDAT, Verb.AUTH, Verb.STARTTLS})
 _FOR_ITS_RECEIVER = frozenset({Verb.RCPT, Verb.DATA, Verb.QUIT})
 """What another receiver, which knows nothing of the transaction, can't be given."""
 _BEGINS_ANEW = HELLOS | {Verb.MAIL, Verb.RSET, Verb.NOOP}
@@ -96,11 +96,10 @@ class Commands:
         receiver, tidy, quota, mails = pending.receiver, self.policy.tidy, pending.quota, events.mails
         judged = _JUDGED if pending.transaction.size else _NONE_JUDGED
         while True:
-            if self.ready and not self._mail_data_may_come and self.plain_turns.may_come:
-                left = await self.plain_turns.serve()
-                if left is not None:
-                    await self._go_on_with(left)
-                    continue
+            may_be_plain = self.ready and not self._mail_data_may_come and self.plain_turns.may_come
+            if may_be_plain and (left := await self.plain_turns.serve()) is not None:
+                await self._go_on_with(left)
+                continue
             command = await stream.next_command()
             if self._mail_data_may_come:
                 self._mail_data_may_come = False
@@ -109,11 +108,7 @@ class Commands:
             if events.telling or events.secret or command.violation or command.verb in _VERBS_OF_SECRETS:
                 events.heard(command)
             if mails is not None:
-                verb = command.verb
-                if verb is _RCPT or verb is DATA:
-                    mails.said.append(command)
-                else:
-                    mails.heard(command)
+                mails.heard(command)
             if command.foreign:
                 await self.waits.settle()
                 raise SessionEnded(Closing.BY_SHIM, NOT_SMTP)
@@ -129,35 +124,29 @@ class Commands:
             elif (
                 command.plain and self.ready and (pending.outstanding or receiver.quiet or await is_in_step(receiver))
             ) or await self._admits(command):
+                if command.verb not in _NOT_SIMPLY_FORWARDED:
+                    pending.queue(command)
                 await HANDLERS[command.verb](self, command)
 
-    async def _go_on_with(self, left: Verb | MailDataReader | MailDataReply) -> None:
+    async def _go_on_with(self, left: Command | MailDataReader | MailDataReply) -> None:
         """Do the rest of a turn that was begun as a plain one; see PlainTurns.serve."""
-        if isinstance(left, Verb):
-            await self._follow(left)
-        else:
-            await (self.mail_data.carry(left) if isinstance(left, MailDataReader) else self.waits.settle())
-            self._after_mail()
+        if isinstance(left, Command):
+            return await HANDLERS[left.verb](self, left)
+        await (self.mail_data.carry(left) if isinstance(left, MailDataReader) else self.waits.settle())
+        self._after_mail()
 
-    # -- the handlers of verbs: the receiver is there, and is to have the command
+    # -- one handler for each verb: the receiver is there, and has the command unless that is not simply forwarded
 
-    async def on_forwarded(self, command: Command) -> None:
-        """A command that is forwarded, as nearly all are."""
-        self.pending.queue(command)
-        await self._follow(command.verb)
+    async def on_mail(self, _: Command) -> None:
+        """MAIL, RCPT or RSET (RFC 5321 4.1.1.2, 4.1.1.3, 4.1.1.5): with PIPELINING the sender need not wait."""
+        if not self.pending.goes_on:
+            await self.waits.settle()
 
-    async def _follow(self, verb: Verb) -> None:
-        """Relay the reply to a command that was forwarded, and do what follows from it."""
-        if verb in GROUPED and self.pending.goes_on:
-            return  # the sender need not wait for it (RFC 2920)
-        then = await self.waits.settle()
-        if verb is DATA:
-            await self._follow_data(then)
-        elif verb is Verb.QUIT and then is CLOSE:
-            raise SessionEnded(Closing.BY_SENDER)
+    on_rcpt = on_rset = on_mail
 
-    async def _follow_data(self, then: NextRead) -> None:
+    async def on_data(self, _: Command) -> None:
         """DATA (RFC 5321 4.1.1.4): after 354 the mail data, and their reply."""
+        then = await self.waits.settle()
         octets_behind = self.pending.behind_data_octets
         if octets_behind:
             self.stream.note_pipelining(DATA, octets_behind)
@@ -166,6 +155,17 @@ class Commands:
             self._after_mail()
         else:
             self._after_refused_data(octets_behind)
+
+    async def on_quit(self, _: Command) -> None:
+        """QUIT (RFC 5321 4.1.1.10): the session ends, unless the receiver refuses that."""
+        if await self.waits.settle() is CLOSE:
+            raise SessionEnded(Closing.BY_SENDER)
+
+    async def on_other(self, _: Command) -> None:
+        """A hello or any other command: the receiver's reply is relayed. What a hello is answered is noted there."""
+        await self.waits.settle()
+
+    on_hello = on_other
 
     async def on_bdat(self, command: Command) -> None:
         """BDAT (RFC 3030): the chunk, and its reply."""
@@ -320,11 +320,19 @@ class Commands:
 
 
 HANDLERS: Final[Mapping[Verb, Callable[[Commands, Command], Awaitable[None]]]] = dict.fromkeys(
-    Verb, Commands.on_forwarded
+    Verb, Commands.on_other
 ) | {
+    Verb.EHLO: Commands.on_hello,
+    Verb.HELO: Commands.on_hello,
+    Verb.LHLO: Commands.on_hello,
+    Verb.MAIL: Commands.on_mail,
+    Verb.RCPT: Commands.on_rcpt,
+    Verb.RSET: Commands.on_rset,
+    Verb.DATA: Commands.on_data,
     Verb.BDAT: Commands.on_bdat,
     Verb.AUTH: Commands.on_auth,
     Verb.STARTTLS: Commands.on_starttls,
+    Verb.QUIT: Commands.on_quit,
 }
 """Verb -> its handler."""
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from shimproxy.session.mail_data_reader import MailDataReader
     from shimproxy.session.mail_data_reply import MailDataReply
     from shimproxy.session.pending import PendingReplies
+    from shimproxy.smtp.command import Command
 
 # Names of the module: from the class they take ten times as long, in Python 3.11.
 _MAIL: Final = Verb.MAIL
@@ -87,10 +88,10 @@ class PlainTurns:
             or receiver.leg.secured
         ) and (sender.commands.empty and receiver.replies.empty)
 
-    async def serve(self) -> Verb | MailDataReader | MailDataReply | None:
+    async def serve(self) -> Command | MailDataReader | MailDataReply | None:
         """Serve plain commands until something is not plain.
 
-        Returns what the handlers are to go on with: the verb of a command that was forwarded and not answered, mail
+        Returns what the handlers are to go on with: a command that was forwarded and not answered, mail
         data on their way, or what stands for them among what is outstanding; None where the sender's next command is
         to be read. Raises SessionEnded, LegBroken, DeadlinePassed, Interrupted.
         """
@@ -142,28 +143,28 @@ class PlainTurns:
             try:
                 taken_octets = receiver_leg.send_now(octets)
             except LegBroken:
-                return verb
+                return command
             if taken_octets < len(octets):
                 receiver.commands.unwritten = octets[taken_octets:]
-                return verb
+                return command
             # -- the receiver's reply
             goes_on = verb in GROUPED and pending.goes_on
             while (answer := receiver_leg.look() if receiver_leg.readable else None) is None:
                 receiver_leg.wanted = READABLE
                 if goes_on:
                     if sender_leg.readable:
-                        return verb  # it has not waited for the reply, or has disconnected
+                        return command  # it has not waited for the reply, or has disconnected
                     sender_leg.wanted = READABLE
                 try:
                     await wait()
                 except DeadlinePassed:
                     await stream.waits.give_up_late()
-                    return command.verb
+                    return receiver.asked
                 sender_leg.wanted = receiver_leg.wanted = 0
             reply = lone_reply(answer)
             if reply is None or reply.kind != _ACCEPTS[verb] or (sender_leg.readable and verb is DATA):
                 receiver.replies.feed(answer)
-                return verb
+                return command
             # -- its way to the sender
             receiver.is_answered(reply)
             if telling:
