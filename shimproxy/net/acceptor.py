@@ -1,11 +1,13 @@
 """Accepting for sessions: the driver that wakes them watches their listening sockets, too.
 
-So a connection is accepted in the round that finds it, with no turn of trio's loop. `accept_forever` (listen.py) is the
-same for who has no driver.
+So a connection is accepted in the round that finds it, with no turn of trio's loop. Its session starts at once, which
+is the greater part of what a session costs whose sender leaves at once: where more connections wait, all others have
+their turn before the next one is accepted. `accept_forever` (listen.py) is for who has no driver.
 """
 
 from __future__ import annotations
 
+import select
 from typing import TYPE_CHECKING
 
 import attrs
@@ -13,7 +15,7 @@ import trio
 
 from shimproxy.net.address import address_text
 from shimproxy.net.errors import OUT_OF_MEANS, Interrupted, ListenFailed
-from shimproxy.net.listen import PAUSE_SECONDS, accept_some
+from shimproxy.net.listen import PAUSE_SECONDS, accept_one
 from shimproxy.net.pollable import Pollable
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ class Acceptor:
     _trouble: Callable[[OSError], None]
     """Is told what else accept() reports."""
     _pollable: Pollable = attrs.field(init=False)
+    _waiting: select.poll = attrs.field(factory=select.poll)
+    """Tells whether connections wait."""
 
     def start(self) -> None:
         """Accept from now on. Raises ListenFailed for want of memory, or of what epoll may watch."""
@@ -50,6 +54,7 @@ class Acceptor:
                 f"cannot listen on {address_text(self._listener.getsockname())}: {error.strerror}; end other programs, "
                 "or raise fs.epoll.max_user_watches (sysctl)"
             ) from error
+        self._waiting.register(self._listener, select.POLLIN)
         self._watch.run(self._run(), self._driver.runner, "accepting")
 
     def close(self) -> None:
@@ -64,7 +69,7 @@ class Acceptor:
                 await pollable.wait_to_read()
                 watch.renew()  # however many connect, it is not the busy one
                 try:
-                    if accept_some(self._listener, self._take, self._refuse, self._spare):
+                    if accept_one(self._listener, self._take, self._refuse, self._spare) and self._waiting.poll(0):
                         await watch.pause()
                     else:
                         pollable.readable = False

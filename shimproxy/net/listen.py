@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BACKLOG = 1024
 # Whatever accept() reports is one connection's misfortune, or passes: the listener goes on.
 PAUSE_SECONDS = 0.1
-_ACCEPTED_AT_A_TIME = 8  # then others get their turn: each starts its session at once
+_ACCEPTED_AT_A_TIME = 8  # by a task; then others get their turn
 
 File = tuple[int, int]
 """A file's device and inode: what it is, whatever its name leads to later."""
@@ -246,36 +246,37 @@ def turn_away(sock: socket.socket, octets: bytes) -> None:
     sock.close()
 
 
-def accept_some(listener: socket.socket, take: Take, refuse: Take, spare: Spare) -> bool:
-    """Accept a few connections, and have each taken with its peer's address; whether there may be more.
+def accept_one(listener: socket.socket, take: Take, refuse: Take, spare: Spare) -> bool:
+    """Accept a connection, and have it taken with its peer's address; whether there was one.
 
-    For want of file descriptors, each is refused instead. Raises what else accept() does.
+    For want of file descriptors, it is refused instead. Raises what else accept() does.
     """
-    for _ in range(_ACCEPTED_AT_A_TIME):
-        try:
-            sock, peer = listener.accept()
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            if error.errno in OUT_OF_DESCRIPTORS and spare.accept(listener, refuse):
-                continue
-            raise
-        sock.setblocking(False)
-        take(sock, peer)
+    try:
+        sock, peer = listener.accept()
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in OUT_OF_DESCRIPTORS and spare.accept(listener, refuse):
+            return True
+        raise
+    sock.setblocking(False)
+    take(sock, peer)
     return True
 
 
 async def accept_forever(
     listener: socket.socket, take: Take, refuse: Take, spare: Spare, trouble: Callable[[OSError], None]
 ) -> None:
-    """Accept connections as `accept_some` does, until cancelled.
+    """Accept connections as `accept_one` does, until cancelled.
 
     What it raises is told to `trouble`; want of memory, or of even the spare descriptor, makes a pause.
     """
     while True:
         await trio.lowlevel.wait_readable(listener)
         try:
-            accept_some(listener, take, refuse, spare)
+            for _ in range(_ACCEPTED_AT_A_TIME):
+                if not accept_one(listener, take, refuse, spare):
+                    break
         except OSError as error:
             trouble(error)
             if error.errno in OUT_OF_MEANS:

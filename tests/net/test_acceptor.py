@@ -37,6 +37,8 @@ class Accepting:
     troubles: list[OSError] = attrs.field(factory=list)
     spare: Spare = attrs.field(factory=Spare)
     acceptor: Acceptor | None = None
+    order: list[Accepting] = attrs.field(factory=list)
+    """Who has taken a connection, one after the other."""
 
     def start(self) -> None:
         take, refuse = self._take, self._refuse
@@ -51,6 +53,7 @@ class Accepting:
 
     def _take(self, sock: socket.socket, _: object) -> None:
         self.taken.append(sock)
+        self.order.append(self)
 
     def _refuse(self, sock: socket.socket, peer: object) -> None:
         turn_away(sock, b"421 no\r\n")
@@ -67,9 +70,9 @@ class Accepting:
 
 
 @contextlib.asynccontextmanager
-async def accepting(*, by_driver: bool) -> AsyncIterator[Accepting]:
-    """One that is not started."""
-    async with ground() as on, trio.open_nursery() as nursery:
+async def accepting(*, by_driver: bool, beside: Accepting | None = None) -> AsyncIterator[Accepting]:
+    """One that is not started; with the driver of another one, if it is `beside` that."""
+    async with contextlib.nullcontext(beside.on) if beside else ground() as on, trio.open_nursery() as nursery:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             prepare(listener)
             one = Accepting(on, nursery, listener, by_driver)
@@ -97,6 +100,19 @@ async def test_any_number_that_connects_is_taken(by_driver: bool) -> None:
             for sock in (*peers, *one.taken):
                 sock.close()
             one.taken.clear()
+
+
+async def test_where_many_wait_at_one_listener_another_one_has_its_turn_after_each() -> None:
+    """A session starts as soon as it is taken: those of a flood in a row would keep the others waiting."""
+    async with accepting(by_driver=True) as flooded, accepting(by_driver=True, beside=flooded) as other:
+        peers = [one.connect() for one in (flooded, other) for _ in range(5)]
+        order = other.order = flooded.order
+        flooded.start()
+        other.start()
+        await flooded.until(lambda: len(order) >= len(peers))
+        assert order == [flooded, other] * 5
+        for peer in peers:
+            peer.close()
 
 
 @BOTH
