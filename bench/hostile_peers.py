@@ -303,7 +303,7 @@ RECEIVERS: Final[dict[str, Play]] = {
 
 
 class _GivesWay(trio.abc.Instrument):
-    """Gives up the CPU after each step of a task.
+    """Gives up the CPU after each step of a task, once all senders have begun.
 
     SCHED_IDLE alone does not: where a process of shimproxy waits for a CPU because another one has interrupted it,
     Linux 6.18 lets a hostile peer have the CPU first, and until its next tick, which is 4 ms later (seen in the
@@ -318,7 +318,6 @@ def _ready(port: int) -> None:
     """Say that it has begun; from now on, take the CPU that others leave."""
     print(f"{READY}{port}", flush=True)
     have_the_cpu_last()
-    trio.lowlevel.add_instrument(_GivesWay())
 
 
 async def _play(play: Play, wire: Wire) -> None:
@@ -337,6 +336,8 @@ async def _send(play: Play, port: int, count: int) -> None:
         begun += 1
         if begun == 1:
             _ready(port)
+        if begun == count:
+            trio.lowlevel.add_instrument(_GivesWay())
 
     async def sender(number: int) -> None:
         for again in itertools.count():
